@@ -1,0 +1,379 @@
+//! The command line as data: every command, flag and help text.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Distillation of language models, seen from both sides of the API.
+#[derive(Debug, Parser)]
+#[command(name = "anbiq", version, about, propagate_version = true, max_term_width = 100)]
+pub(crate) struct Cli {
+    /// More talk on standard error; twice for everything.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    pub(crate) verbose: u8,
+    /// No talk and no progress bars.
+    #[arg(short, long, global = true, conflicts_with = "verbose")]
+    pub(crate) quiet: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Play one whole case on this machine: teacher, traffic, watch, students, trace, dossier.
+    Demo(Demo),
+    /// Write a configuration and the keys of a new gateway.
+    Init(Init),
+    /// Put terms, prices, budgets and a journal in front of a teacher.
+    Serve(Site),
+    /// Open accounts and set their budgets.
+    #[command(subcommand)]
+    Account(Account),
+    /// Issue and revoke API keys.
+    #[command(subcommand)]
+    Key(Key),
+    /// Show and accept the terms of a teacher.
+    #[command(subcommand)]
+    Terms(Terms),
+    /// Give, show and revoke permissions to distill.
+    #[command(subcommand)]
+    Grant(Grant),
+    /// Read, check and seal a journal.
+    #[command(subcommand)]
+    Journal(Journal),
+    /// Find the operator behind many accounts.
+    Watch(Watch),
+    /// Make a small model of a big one, lawfully.
+    #[command(subcommand)]
+    Distill(Distill),
+    /// Was this model trained on a teacher's served answers, and on whose?
+    Trace(Trace),
+    /// Join findings and verdicts into a signed dossier.
+    Case(Case),
+    /// Check a dossier from its folder alone.
+    Verify(Verify),
+    /// Make corpora, teachers and traffic for tests and demonstrations.
+    #[command(subcommand)]
+    Lab(Lab),
+    /// Print a completion script for a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the gateway's configuration stands.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Site {
+    /// The gateway's configuration.
+    #[arg(short, long, value_name = "FILE", default_value = "anbiq.toml", env = "ANBIQ_CONFIG")]
+    pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Demo {
+    /// Folder for the journal, the models and the dossier; must be empty or absent.
+    #[arg(short, long, value_name = "DIR", default_value = "anbiq-demo")]
+    pub(crate) out: PathBuf,
+    /// Fixes every random choice but the secrets.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// A smaller run of the same case, with the same assertions.
+    #[arg(long)]
+    pub(crate) quick: bool,
+    /// Real traces for arrival times, if there are any (see the README).
+    #[arg(long, value_name = "DIR", env = "ANBIQ_DATA")]
+    pub(crate) data: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Init {
+    /// Folder of the new gateway.
+    pub(crate) dir: PathBuf,
+    /// Name of the journal, and the origin of its signed checkpoints.
+    #[arg(long, default_value = "anbiq")]
+    pub(crate) journal: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Account {
+    /// Open an account.
+    Open {
+        /// Its name.
+        account: String,
+        /// The plan it is on.
+        #[arg(long)]
+        plan: String,
+        /// How it pays, as your billing names it; only a keyed hash enters the journal.
+        #[arg(long)]
+        payment: Option<String>,
+        /// All the money it may spend, in dollars.
+        #[arg(long)]
+        budget: Option<String>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Set an account's budget and show what is spent.
+    Budget {
+        /// Which account.
+        account: String,
+        /// The new limit, in dollars; without it the budget is only shown.
+        #[arg(long)]
+        limit: Option<String>,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Issue a key; it is shown once.
+    Issue {
+        /// For which account.
+        account: String,
+        /// Days until it expires.
+        #[arg(long)]
+        days: Option<u32>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Revoke a key.
+    Revoke {
+        /// Its public part.
+        key: String,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Terms {
+    /// Print the terms of a teacher.
+    Show {
+        /// The teacher's name.
+        model: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Record that an account accepted the present version of a teacher's terms.
+    Accept {
+        /// Who accepts.
+        account: String,
+        /// The teacher's name.
+        model: String,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Grant {
+    /// Permit an account to distill a teacher.
+    Give {
+        /// Name of the grant.
+        grant: String,
+        /// For whom.
+        #[arg(long)]
+        account: String,
+        /// Which teacher.
+        #[arg(long)]
+        model: String,
+        /// What the student is for.
+        #[arg(long)]
+        purpose: String,
+        /// Largest student, in parameters.
+        #[arg(long)]
+        max_student: Option<u64>,
+        /// Largest number of completion tokens.
+        #[arg(long)]
+        max_tokens: Option<u64>,
+        /// Days until it expires.
+        #[arg(long)]
+        days: Option<u32>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Take a grant back.
+    Revoke {
+        /// Which grant.
+        grant: String,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Journal {
+    /// Recompute the tree and check every signature.
+    Verify {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// The public key that must have signed it.
+        #[arg(long)]
+        key: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the entries, one JSON object a line.
+    Show {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// From this index on.
+        #[arg(long, default_value_t = 0)]
+        from: u64,
+        /// At most this many.
+        #[arg(long)]
+        limit: Option<u64>,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Watch {
+    /// The journal's folder.
+    pub(crate) journal: PathBuf,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write the JSON here.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Fixes the sampling of large accounts.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Distill {
+    /// Run a recipe from the terms to the student.
+    Run {
+        /// The recipe.
+        recipe: PathBuf,
+        /// Only say what it would take: tokens, money, bytes, hours.
+        #[arg(long)]
+        dry_run: bool,
+        /// The report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask the teacher only; the answers go to the recipe's capture file.
+    Capture {
+        /// The recipe.
+        recipe: PathBuf,
+        /// The report as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Trace {
+    /// The suspect: a Hugging Face folder, or the base URL of an OpenAI-compatible server.
+    pub(crate) suspect: String,
+    /// The teacher, likewise.
+    #[arg(long)]
+    pub(crate) teacher: String,
+    /// The journal of the gateway that served the teacher.
+    #[arg(long)]
+    pub(crate) journal: PathBuf,
+    /// Operators as `anbiq watch --out` wrote them; without it every account stands for itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) operators: Option<PathBuf>,
+    /// A model known to be independent; may be given several times.
+    #[arg(long, value_name = "MODEL")]
+    pub(crate) control: Vec<String>,
+    /// Name of the suspect in the report.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Name of an API key's environment variable, for models behind a URL.
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) key_env: Option<String>,
+    /// Name that a model behind a URL is asked for.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write the JSON here.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// The language of a dossier's fixed words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Language {
+    /// English.
+    En,
+    /// Arabic, right to left.
+    Ar,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Case {
+    /// Findings of `anbiq watch --out`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) watch: PathBuf,
+    /// Verdicts of `anbiq trace --out`; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Vec<PathBuf>,
+    /// Reports of `anbiq distill run --json`; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) student: Vec<PathBuf>,
+    /// Folder of the dossier; must be absent.
+    #[arg(short, long, value_name = "DIR", default_value = "dossier")]
+    pub(crate) out: PathBuf,
+    /// Language of the fixed words.
+    #[arg(long, value_enum, default_value_t = Language::En)]
+    pub(crate) language: Language,
+    #[command(flatten)]
+    pub(crate) site: Site,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Verify {
+    /// The dossier's folder.
+    pub(crate) dossier: PathBuf,
+    /// The public key that must have signed it, from a source you trust.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lab {
+    /// Train a teacher on the generated corpus.
+    Teacher {
+        /// Folder of the teacher.
+        #[arg(short, long, default_value = "teacher")]
+        out: PathBuf,
+        /// Fixes corpus and weights.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Training tokens.
+        #[arg(long, default_value_t = 4_500_000)]
+        tokens: u64,
+    },
+    /// Write the generated corpus: documents, held-out documents and checkable tasks.
+    Corpus {
+        /// Folder of the files.
+        #[arg(short, long, default_value = "corpus")]
+        out: PathBuf,
+        /// Fixes every document.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// Documents.
+        #[arg(long, default_value_t = 10_000)]
+        documents: usize,
+    },
+    /// Write the embedded teacher as a Hugging Face folder.
+    Unpack {
+        /// Folder of the teacher.
+        #[arg(short, long, default_value = "teacher")]
+        out: PathBuf,
+    },
+}

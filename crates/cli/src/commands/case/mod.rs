@@ -1,0 +1,146 @@
+//! `anbiq case` and `anbiq verify`: findings and verdicts joined into a signed dossier, and its check.
+
+mod content;
+mod disclose;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anbiq_distill::Report as Student;
+use anbiq_domain::{Clock, SystemClock};
+use anbiq_evidence::{Broken, Contents, Verified, Written, attachment_name, html};
+use anbiq_journal::{PublicKey, Reader};
+use anbiq_trace::Report as Trace;
+use anbiq_watch::Report as Findings;
+use anyhow::{Context, ensure};
+
+use super::Outcome;
+use crate::args::{Case, Language, Verify};
+use crate::site::{Site, read_json};
+use crate::talk::{self, Talk};
+
+/// What the verbs found.
+#[derive(Debug)]
+struct Found {
+    watch: Findings,
+    traces: Vec<Trace>,
+    students: Vec<Student>,
+}
+
+pub(crate) fn write(args: &Case, talk: Talk) -> anyhow::Result<Outcome> {
+    let site = Site::load(&args.site.config)?;
+    let written = write_dossier(&site, &args.watch, &args.trace, &args.student, args.language, &args.out)?;
+    talk.say(&format!("wrote {} files to `{}`", written.files, args.out.display()));
+    talk.say(&format!("hint: anbiq verify {}", args.out.display()));
+    Ok(Outcome::Fine)
+}
+
+/// Joins what the files say into the dossier `out`, signed with the key of the journal of `site`.
+pub(crate) fn write_dossier(
+    site: &Site,
+    watch: &Path,
+    traces: &[PathBuf],
+    students: &[PathBuf],
+    language: Language,
+    out: &Path,
+) -> anyhow::Result<Written> {
+    let found = Found { watch: read_json(watch)?, traces: read_all(traces)?, students: read_all(students)? };
+    let journal = &site.config.journal.path;
+    let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
+    let opened = disclose::open(site, &reader, &found)?;
+    let dossier = content::dossier(&found, &opened, &reader, language, SystemClock.now());
+    let mut attachments = vec![("watch.json".to_owned(), lines(&found.watch)?)];
+    for trace in &found.traces {
+        attachments.push((attachment_name("trace", &trace.protocol.suspect), lines(trace)?));
+    }
+    for student in &found.students {
+        attachments.push((attachment_name("student", &student.student), lines(student)?));
+    }
+    let contents = Contents {
+        html: html::page(&dossier),
+        json: dossier.to_json(),
+        checkpoint: opened.checkpoint,
+        records: opened.records,
+        coins: opened.coins,
+        attachments,
+    };
+    Ok(anbiq_evidence::write(out, &contents, &site.signer()?)?)
+}
+
+pub(crate) fn verify(args: &Verify) -> anyhow::Result<Outcome> {
+    let key = args.key.as_deref().map(str::parse::<PublicKey>).transpose()?;
+    ensure!(args.dossier.is_dir(), "there is no folder `{}`", args.dossier.display());
+    match check(&args.dossier, key.as_ref()) {
+        Ok(verified) => {
+            if args.json {
+                talk::json(&verified)?
+            } else {
+                talk::data(&describe(&verified, key.is_some()))?
+            }
+            Ok(Outcome::Fine)
+        }
+        Err(broken) => {
+            if args.json {
+                talk::json(&broken)?
+            } else {
+                talk::data(&format!("broken: {broken}"))?
+            }
+            Ok(Outcome::Found)
+        }
+    }
+}
+
+/// Checks the folder, and then that every number of every trace follows from its rows, and its rows from the coins.
+pub(crate) fn check(dossier: &Path, key: Option<&PublicKey>) -> Result<Verified, Broken> {
+    let verified = anbiq_evidence::verify(dossier, key)?;
+    let served: BTreeMap<u64, u8> = verified.twins.iter().map(|twin| (twin.index, twin.served)).collect();
+    for name in traces_of(dossier) {
+        let broken = |what: String| Broken { file: name.clone(), row: None, what };
+        let trace: Trace = read_json(&dossier.join(&name)).map_err(|error| broken(format!("{error:#}")))?;
+        anbiq_trace::recheck(&trace).map_err(|mismatch| broken(mismatch.to_string()))?;
+        for row in &trace.rows {
+            if served.get(&row.index).is_some_and(|&served| served != row.served) {
+                return Err(broken(format!("of exchange {} the coin chose another draw", row.exchange)));
+            }
+        }
+    }
+    Ok(verified)
+}
+
+fn traces_of(dossier: &Path) -> Vec<String> {
+    let listing = std::fs::read_dir(dossier).into_iter().flatten().flatten();
+    let names = listing.filter_map(|item| item.file_name().into_string().ok());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("trace-") && name.ends_with(".json")).collect();
+    names.sort();
+    names
+}
+
+fn describe(verified: &Verified, trusted: bool) -> String {
+    let mut text = format!(
+        "the dossier holds\n  journal          {}, {} entries, root {}\n  signed by        {}\n  files            {}\n  \
+         records proved   {}\n  coins checked    {}, with their texts {}\n",
+        verified.journal,
+        verified.size,
+        verified.root,
+        verified.signer,
+        verified.files,
+        verified.records,
+        verified.twins_checked,
+        verified.texts_checked,
+    );
+    if !trusted {
+        text.push_str("hint: compare the key with one from a source that you trust, or give it with `--key`\n");
+    }
+    text
+}
+
+fn read_all<T: serde::de::DeserializeOwned>(paths: &[PathBuf]) -> anyhow::Result<Vec<T>> {
+    paths.iter().map(|path| read_json(path)).collect()
+}
+
+/// Indented, so that a changed byte can be placed on a row.
+fn lines(value: &impl serde::Serialize) -> anyhow::Result<Vec<u8>> {
+    let mut bytes = serde_json::to_vec_pretty(value)?;
+    bytes.push(b'\n');
+    Ok(bytes)
+}

@@ -1,0 +1,55 @@
+//! One module a command; each returns what the exit code says.
+
+mod admin;
+mod case;
+mod demo;
+mod distill;
+mod journal;
+mod lab;
+mod serve;
+mod trace;
+mod watch;
+
+use clap::CommandFactory;
+
+use crate::args::{Cli, Command};
+use crate::talk::Talk;
+
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Nothing to report.
+    Fine,
+    /// A campaign, an established verdict, a broken dossier.
+    Found,
+}
+
+impl Outcome {
+    const fn found(found: bool) -> Self {
+        if found { Self::Found } else { Self::Fine }
+    }
+}
+
+pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
+    let talk = Talk::new(cli.quiet);
+    match cli.command {
+        Command::Demo(args) => demo::run(args, talk).await,
+        Command::Init(args) => admin::init(&args, talk),
+        Command::Serve(args) => serve::run(&args, talk).await,
+        Command::Account(args) => admin::account(args, talk).await,
+        Command::Key(args) => admin::key(args, talk).await,
+        Command::Terms(args) => admin::terms(args, talk).await,
+        Command::Grant(args) => admin::grant(args, talk).await,
+        Command::Journal(args) => journal::run(args),
+        Command::Watch(args) => watch::run(&args),
+        Command::Distill(args) => distill::run(args, talk).await,
+        Command::Trace(args) => trace::run(&args, talk).await,
+        Command::Case(args) => case::write(&args, talk),
+        Command::Verify(args) => case::verify(&args),
+        Command::Lab(args) => lab::run(args, talk).await,
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "anbiq", &mut std::io::stdout());
+            Ok(Outcome::Fine)
+        }
+    }
+}

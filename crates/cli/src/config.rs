@@ -1,0 +1,193 @@
+//! The gateway's configuration: one TOML file, in which an unknown key is an error that names file and line.
+
+use std::path::{Path, PathBuf};
+
+use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy};
+use anyhow::Context;
+use serde::Deserialize;
+
+/// All of `anbiq.toml`. Relative paths are relative to the folder of the file.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) journal: JournalConfig,
+    pub(crate) ledger: LedgerConfig,
+    /// Folder of the signing key, the sketch key and the coin keys.
+    #[serde(default = "default_secrets")]
+    pub(crate) secrets: PathBuf,
+    /// How it serves.
+    #[serde(default)]
+    pub(crate) serve: anbiq_serve::Config,
+    #[serde(rename = "model")]
+    pub(crate) models: Vec<ModelConfig>,
+    #[serde(default, rename = "plan")]
+    pub(crate) plans: Vec<PlanConfig>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct JournalConfig {
+    /// Folder of the journal.
+    pub(crate) path: PathBuf,
+    /// Its name; also the origin of its checkpoints.
+    pub(crate) id: JournalId,
+    /// A segment is closed at this size.
+    #[serde(default = "default_segment")]
+    pub(crate) segment_bytes: u64,
+    /// A checkpoint is signed after so many entries, besides at the end.
+    #[serde(default = "default_checkpoint")]
+    pub(crate) checkpoint_every: u64,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LedgerConfig {
+    /// The SQLite file.
+    pub(crate) path: PathBuf,
+}
+
+/// One teacher: a folder or a server.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ModelConfig {
+    /// The name that requests use.
+    pub(crate) name: String,
+    /// A Hugging Face folder, answered in this process.
+    pub(crate) folder: Option<PathBuf>,
+    /// The base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`.
+    pub(crate) url: Option<String>,
+    /// The name that the server knows the model by, if it is another.
+    pub(crate) upstream_model: Option<String>,
+    /// The environment variable that holds the server's key.
+    pub(crate) key_env: Option<String>,
+    /// What it costs, per million tokens.
+    pub(crate) prices: PriceList,
+    /// Its terms, as a JSON file.
+    pub(crate) terms: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PlanConfig {
+    pub(crate) id: PlanId,
+    /// What the journal keeps of texts: `off`, `twinned` or `plain`.
+    #[serde(default)]
+    pub(crate) texts: TextPolicy,
+    /// Share of exchanges that are twinned.
+    #[serde(default)]
+    pub(crate) twin_share: f64,
+    /// The first exchanges of an account, all twinned.
+    #[serde(default)]
+    pub(crate) twin_first: u32,
+    /// Most alternatives a token; absent for no log-probabilities.
+    pub(crate) max_logprobs: Option<u8>,
+    /// Most answers a request.
+    #[serde(default = "default_n")]
+    pub(crate) max_n: u32,
+    /// Longest answer, in tokens.
+    #[serde(default = "default_tokens")]
+    pub(crate) max_tokens: u32,
+    /// Most requests a minute; absent for no limit.
+    pub(crate) requests_per_minute: Option<u32>,
+}
+
+fn default_secrets() -> PathBuf {
+    "secrets".into()
+}
+const fn default_segment() -> u64 {
+    64 << 20
+}
+const fn default_checkpoint() -> u64 {
+    10_000
+}
+const fn default_n() -> u32 {
+    4
+}
+const fn default_tokens() -> u32 {
+    4096
+}
+
+impl Config {
+    /// Reads and checks `path`; makes the paths in it absolute.
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(path).with_context(|| {
+            format!(
+                "cannot read the configuration `{}`\nhint: `anbiq init DIR` writes one; `--config FILE` names another",
+                path.display()
+            )
+        })?;
+        let mut config = Self::parse(&text).map_err(|what| anyhow::anyhow!("{}: {what}", path.display()))?;
+        let folder = path.parent().unwrap_or(Path::new("."));
+        config.anchor(folder);
+        Ok(config)
+    }
+
+    /// Reads `text`; an error says where and why.
+    fn parse(text: &str) -> Result<Self, String> {
+        let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        for model in &config.models {
+            match (&model.folder, &model.url) {
+                (Some(_), None) | (None, Some(_)) => {}
+                _ => return Err(format!("model `{}`: give either `folder` or `url`", model.name)),
+            }
+        }
+        for plan in &config.plans {
+            if !(0.0..=1.0).contains(&plan.twin_share) {
+                return Err(format!("plan `{}`: `twin_share` is a share, between 0 and 1", plan.id));
+            }
+        }
+        if config.models.is_empty() {
+            return Err("no model: add a `[[model]]` with `name`, `folder` or `url`, and `prices`".to_owned());
+        }
+        Ok(config)
+    }
+
+    fn anchor(&mut self, folder: &Path) {
+        let models = self.models.iter_mut().flat_map(|model| [model.folder.as_mut(), model.terms.as_mut()]);
+        let fixed = [&mut self.journal.path, &mut self.ledger.path, &mut self.secrets];
+        for path in models.flatten().chain(fixed) {
+            *path = folder.join(&*path);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+[journal]
+path = "journal"
+id = "example"
+
+[ledger]
+path = "ledger.db"
+
+[serve]
+
+[[model]]
+name = "teacher"
+folder = "teacher"
+prices = { input = "0.50", output = "2.00" }
+"#;
+
+    #[test]
+    fn a_good_configuration_is_read() {
+        assert!(Config::parse(GOOD).is_ok());
+    }
+
+    #[test]
+    fn a_bad_configuration_says_where_and_why() {
+        for (change, with, says) in [
+            ("[serve]", "[serve]\nlisen = 1", "lisen"),
+            ("folder = \"teacher\"", "", "either `folder` or `url`"),
+            ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            ("id = \"example\"", "id = \"a b\"", "cannot be an id"),
+        ] {
+            let error = Config::parse(&GOOD.replace(change, with)).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+        let unknown = Config::parse(&GOOD.replace("[serve]", "[serve]\nlisen = 1")).unwrap_err();
+        assert!(unknown.contains("line 10"), "{unknown}");
+    }
+}

@@ -1,0 +1,210 @@
+//! One installation: the files that a configuration points to, opened.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anbiq_domain::{Clock, CoinKey, SystemClock, Terms, Timestamp};
+use anbiq_journal::{Journal, JournalError, Options, SigningKey};
+use anbiq_ledger::{Ledger, Plan};
+use anbiq_lm::{Local, LocalOptions};
+use anbiq_model::Model;
+use anbiq_secret::Secret;
+use anbiq_serve::admin::Administrator;
+use anbiq_upstream::{Upstream, UpstreamConfig};
+use anyhow::{Context, bail};
+
+use crate::config::{Config, ModelConfig};
+
+/// An installation whose configuration was read.
+#[derive(Debug)]
+pub(crate) struct Site {
+    pub(crate) config: Config,
+}
+
+impl Site {
+    pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
+        Ok(Self { config: Config::load(path)? })
+    }
+
+    /// The present moment; nothing that a person does at the command line happens in simulated time.
+    pub(crate) fn now(&self) -> Timestamp {
+        SystemClock.now()
+    }
+
+    pub(crate) async fn ledger(&self) -> anyhow::Result<Ledger> {
+        let path = &self.config.ledger.path;
+        Ledger::open_file(path).await.with_context(|| format!("cannot open the ledger `{}`", path.display()))
+    }
+
+    /// Opens the journal for writing, or makes it.
+    pub(crate) fn journal(&self) -> Result<Journal, JournalError> {
+        let config = &self.config.journal;
+        let options = Options {
+            segment_bytes: config.segment_bytes,
+            checkpoint_every: config.checkpoint_every,
+            ..Options::default()
+        };
+        let signer = self.signer()?;
+        if config.path.join("journal.json").exists() {
+            Journal::open(&config.path, signer, options).map(|(journal, _)| journal)
+        } else {
+            Journal::create(&config.path, config.id.clone(), signer, options)
+        }
+    }
+
+    /// The key that signs checkpoints and dossiers.
+    pub(crate) fn signer(&self) -> Result<SigningKey, JournalError> {
+        // Where the folder cannot be made, the key in it cannot either, and that error names the file.
+        let _ = fs::create_dir_all(&self.config.secrets);
+        SigningKey::load_or_create(&self.config.secrets.join("signing.key"))
+    }
+
+    /// The key of sketches and of everything else that is compared but not shown.
+    pub(crate) fn sketch_key(&self) -> anyhow::Result<[u8; 32]> {
+        secret_file(&self.config.secrets.join("sketch.key"))
+    }
+
+    /// A fresh coin key, and the number of its epoch. Every start of a gateway is an epoch of its own, so that a
+    /// dossier reveals no more coins than it needs.
+    pub(crate) fn next_epoch(&self) -> anyhow::Result<(u32, CoinKey)> {
+        let epoch = (0..).find(|&epoch| !self.coin_path(epoch).exists()).unwrap_or_default();
+        Ok((epoch, CoinKey::from_bytes(secret_file(&self.coin_path(epoch))?)))
+    }
+
+    /// The coin key of an epoch that has begun.
+    pub(crate) fn coin(&self, epoch: u32) -> anyhow::Result<CoinKey> {
+        let path = self.coin_path(epoch);
+        if !path.exists() {
+            bail!(
+                "the coin key of epoch {epoch} is not at `{}`\nhint: restore the folder of secrets of this journal",
+                path.display()
+            );
+        }
+        Ok(CoinKey::from_bytes(secret_file(&path)?))
+    }
+
+    fn coin_path(&self, epoch: u32) -> PathBuf {
+        self.config.secrets.join(format!("coin-{epoch:06}.key"))
+    }
+
+    /// Every teacher of the configuration, loaded or connected.
+    pub(crate) fn models(&self) -> anyhow::Result<Vec<Arc<dyn Model>>> {
+        self.config.models.iter().map(|model| self.model(model)).collect()
+    }
+
+    fn model(&self, config: &ModelConfig) -> anyhow::Result<Arc<dyn Model>> {
+        if let Some(folder) = &config.folder {
+            return open_local(folder, &config.name);
+        }
+        let url = config.url.as_deref().unwrap_or_default();
+        let name = config.upstream_model.as_deref().unwrap_or(&config.name);
+        open_upstream(url, &config.name, name, config.key_env.as_deref())
+    }
+
+    /// The plans as the ledger keeps them.
+    pub(crate) fn plans(&self) -> Vec<Plan> {
+        let plan = |config: &crate::config::PlanConfig| Plan {
+            id: config.id.clone(),
+            text_policy: config.texts,
+            twin_share: config.twin_share,
+            twin_first: config.twin_first,
+            max_logprobs: config.max_logprobs,
+            max_n: config.max_n,
+            max_tokens: config.max_tokens,
+            requests_per_minute: config.requests_per_minute,
+        };
+        self.config.plans.iter().map(plan).collect()
+    }
+
+    /// Where entries wait for the gateway that writes the journal.
+    pub(crate) fn spool(&self) -> PathBuf {
+        self.config.secrets.with_file_name("spool")
+    }
+
+    /// Tells the ledger and the journal the plans, prices and terms of the configuration that they do not know yet.
+    pub(crate) async fn declare(
+        &self,
+        ledger: &Ledger,
+        administrator: &Administrator,
+        now: Timestamp,
+    ) -> anyhow::Result<()> {
+        for plan in self.plans() {
+            ledger.put_plan(&plan).await?;
+        }
+        for model in &self.config.models {
+            if ledger.prices(&model.name).await? != Some(model.prices) {
+                administrator.set_prices(&model.name, model.prices, now).await?;
+            }
+        }
+        for terms in self.terms()? {
+            if ledger.terms(&terms.id, Some(terms.version)).await?.as_ref() != Some(&terms) {
+                administrator.issue_terms(&terms, now).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The terms that the configuration names.
+    fn terms(&self) -> anyhow::Result<Vec<Terms>> {
+        self.config.models.iter().filter_map(|model| model.terms.as_deref()).map(read_json).collect()
+    }
+}
+
+/// A Hugging Face folder, answered in this process.
+pub(crate) fn open_local(folder: &Path, name: &str) -> anyhow::Result<Arc<dyn Model>> {
+    let model = Local::open(folder, name, LocalOptions::default())
+        .with_context(|| format!("cannot load the model `{}`", folder.display()))?;
+    Ok(Arc::new(model))
+}
+
+/// A model behind HTTP; its key comes from the environment.
+pub(crate) fn open_upstream(
+    url: &str,
+    name: &str,
+    model: &str,
+    key_env: Option<&str>,
+) -> anyhow::Result<Arc<dyn Model>> {
+    let key = key_env
+        .map(|variable| {
+            std::env::var(variable)
+                .map(Secret::new)
+                .with_context(|| format!("the environment variable `{variable}` holds no key"))
+        })
+        .transpose()?;
+    let mut config = UpstreamConfig::new(name, url, key);
+    model.clone_into(&mut config.model);
+    Ok(Arc::new(Upstream::new(config)?))
+}
+
+/// Reads a JSON file; an error names it.
+pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
+    let text = fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("`{}` is not what it should be", path.display()))
+}
+
+/// The 32 bytes in `path`; random ones, readable by the owner alone, if it is not there yet.
+fn secret_file(path: &Path) -> anyhow::Result<[u8; 32]> {
+    if let Ok(text) = fs::read_to_string(path) {
+        let mut bytes = [0; 32];
+        hex::decode_to_slice(text.trim(), &mut bytes)
+            .with_context(|| format!("`{}` does not hold 64 hexadecimal digits", path.display()))?;
+        return Ok(bytes);
+    }
+    let mut bytes = [0; 32];
+    getrandom::fill(&mut bytes).context("the operating system gives no random bytes")?;
+    if let Some(folder) = path.parent() {
+        fs::create_dir_all(folder).with_context(|| format!("cannot make `{}`", folder.display()))?;
+    }
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(path)
+        .with_context(|| format!("cannot write `{}`", path.display()))?;
+    writeln!(file, "{}", hex::encode(bytes))?;
+    file.sync_all()?;
+    Ok(bytes)
+}

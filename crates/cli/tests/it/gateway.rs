@@ -1,0 +1,115 @@
+//! A gateway as an operator of models runs it: keys, terms, grants, answers, and what the journal says afterwards.
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Stdio};
+
+use anbiq_domain::Role;
+use anbiq_openai::{ChatMessage, ChatRequest};
+use anbiq_secret::Secret;
+use anbiq_upstream::client::{Client, ClientConfig, ClientError};
+
+use crate::support::Place;
+
+/// A running gateway; stops when dropped.
+struct Running {
+    child: Child,
+    url: String,
+}
+
+impl Running {
+    fn start(place: &Place) -> Self {
+        let text = place.read("anbiq.toml").replace("127.0.0.1:8080", "127.0.0.1:0");
+        place.write("anbiq.toml", &text);
+        let mut child = place.command("serve").stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("http://"))).unwrap().unwrap();
+        // Somebody must read on, or the gateway would wait for its reader.
+        std::thread::spawn(move || lines.for_each(drop));
+        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
+        Self { child, url: url.trim_end_matches(';').to_owned() }
+    }
+
+    fn client(&self, key: &str) -> Client {
+        Client::new(ClientConfig::new(self.url.clone(), Some(Secret::new(key.to_owned())))).unwrap()
+    }
+
+    fn stop(mut self) -> i32 {
+        let id = self.child.id().to_string();
+        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ask(words: &str) -> ChatRequest {
+    ChatRequest {
+        model: "teacher".to_owned(),
+        messages: vec![ChatMessage::new(Role::User, words)],
+        max_tokens: Some(24),
+        ..ChatRequest::default()
+    }
+}
+
+fn key(place: &Place, account: &str) -> String {
+    let issued = place.run(&format!("key issue {account}"));
+    assert_eq!(issued.code, 0, "{}", issued.err);
+    issued.out.trim().to_owned()
+}
+
+fn code(result: Result<impl Sized, ClientError>) -> String {
+    result.err().map_or_else(|| "answered".to_owned(), |error| error.code.unwrap_or_default())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_life_of_a_gateway() {
+    let place = Place::gateway();
+    assert_eq!(place.run("account open acme --plan standard --budget 1.00").code, 0);
+    assert_eq!(place.run("account open poor --plan standard --budget 0.000001").code, 0);
+    let (acme, poor) = (key(&place, "acme"), key(&place, "poor"));
+    assert!(acme.starts_with("sk-anbiq-"), "{acme}");
+
+    let gateway = Running::start(&place);
+    let (acme, poor) = (gateway.client(&acme), gateway.client(&poor));
+    let request = ask("What is two plus two?");
+    assert_eq!(code(acme.chat(&request, &[]).await), "terms_not_accepted");
+    assert_eq!(code(gateway.client("sk-anbiq-nonsense").chat(&request, &[]).await), "invalid_api_key");
+
+    // While the gateway runs, its administrator goes on working.
+    for account in ["acme", "poor"] {
+        let accepted = place.run(&format!("terms accept {account} teacher"));
+        assert_eq!(accepted.code, 0, "{}", accepted.err);
+    }
+    let answer = acme.chat(&request, &[]).await.unwrap();
+    assert!(answer.usage.is_some_and(|usage| usage.completion_tokens > 0));
+    assert_eq!(code(poor.chat(&request, &[]).await), "insufficient_quota");
+    let purpose = [("x-anbiq-purpose".to_owned(), "distillation".to_owned())];
+    assert_eq!(code(acme.chat(&request, &purpose).await), "grant_required");
+
+    let late = place.run("grant give late --account acme --model teacher --purpose tests --days 0");
+    assert_eq!(late.code, 0, "{}", late.err);
+    assert_eq!(code(acme.chat(&request, &purpose).await), "grant_expired");
+
+    let second = key(&place, "acme");
+    let public = second.split('-').nth(2).unwrap().to_owned();
+    assert_eq!(code(gateway.client(&second).chat(&request, &[]).await), "answered");
+    assert_eq!(place.run(&format!("key revoke {public}")).code, 0);
+    assert_eq!(code(gateway.client(&second).chat(&request, &[]).await), "key_revoked");
+
+    assert_eq!(gateway.stop(), 0);
+    let verified = place.run("journal verify journal");
+    assert_eq!(verified.code, 0, "{}", verified.err);
+    assert!(verified.out.contains("every byte is whole and signed"), "{}", verified.out);
+    let shown = place.run("journal show journal").out;
+    let exchanges = shown.lines().filter(|line| line.contains(r#""entry":"exchange""#)).count();
+    assert_eq!(exchanges, 2, "{shown}");
+    for entry in ["terms_accepted", "grant_given", "coins_committed", "closed"] {
+        assert!(shown.contains(&format!(r#""entry":"{entry}""#)), "{entry}");
+    }
+    assert!(!shown.contains(&second), "no secret stands in the journal");
+}

@@ -1,0 +1,5 @@
+//! The program as its users meet it: command line, files, exit codes.
+
+mod gateway;
+mod refusals;
+mod support;

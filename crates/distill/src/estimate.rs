@@ -1,0 +1,132 @@
+//! What a recipe would take.
+
+use std::path::Path;
+
+use anbiq_domain::Money;
+use serde::{Deserialize, Serialize};
+
+use crate::ask::most_usage;
+use crate::capture::{Capture, Row};
+use crate::data::{Document, Lines};
+use crate::recipe::Recipe;
+use crate::report::grouped;
+use crate::student::Student;
+use crate::terms::{Clearance, Papers};
+use crate::train::{self, CorpusReader, Loss};
+use crate::{DistillError, plans};
+
+/// What a recipe would take: tokens, money, bytes, hours.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Estimate {
+    /// The student's size.
+    pub parameters: u64,
+    /// By what right it would be trained.
+    pub clearance: Clearance,
+    /// Answers still to be asked for.
+    pub requests: u64,
+    /// The most completion tokens that these can take.
+    pub most_completion_tokens: u64,
+    /// The most money that these can take; the recipe's ceiling where that is lower.
+    pub most_money: Money,
+    /// Completion tokens that the capture holds already.
+    pub captured_tokens: u64,
+    /// Tokens that would pass through the student in training, all stages and epochs together.
+    pub training_tokens: u64,
+    /// Bytes of the student and of the stages on disk.
+    pub bytes: u64,
+    /// Training tokens a second, measured on two steps.
+    pub tokens_a_second: Option<f64>,
+    /// Hours of training.
+    pub hours: Option<f64>,
+}
+
+/// Bytes of a capture a token, where none is there to be measured.
+const BYTES_A_TOKEN: u64 = 6;
+
+/// What `recipe` would take; trains two steps to measure the speed.
+pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -> Result<Estimate, DistillError> {
+    let student = Student::begin(recipe)?;
+    let plans = plans(recipe);
+    let (mut requests, mut most_tokens, mut most_money, mut captured) = (0, 0, Money::ZERO, 0);
+    let (mut answer_tokens, mut capture_bytes) = (0, 0);
+    if let Some(capture) = &recipe.capture {
+        let mut rows = 0;
+        if capture.source.exists() {
+            let read = Capture::read(&capture.source, &student.codec)?;
+            (rows, captured) = (read.rows, read.usage.completion_tokens);
+            answer_tokens = train::answers(&read.samples, &student.codec)?.0.tokens;
+            capture_bytes = std::fs::metadata(&capture.source).map_or(0, |file| file.len());
+        }
+        if let Some(ask) = &capture.ask {
+            let prices = recipe.teacher.as_ref().and_then(|teacher| teacher.prices);
+            for document in Lines::<Document>::open(&ask.prompts)? {
+                let usage = most_usage(&document?.prompt(), ask.max_tokens);
+                requests += u64::from(ask.answers);
+                most_tokens += u64::from(ask.answers) * usage.completion_tokens;
+                let price = prices.map(|prices| prices.cost(usage, clearance.price_class(papers))).unwrap_or_default();
+                most_money += (0..ask.answers).map(|_| price).sum();
+            }
+            requests -= requests.min(answered(&capture.source, rows)?);
+            most_money = most_money.min(ask.ceiling);
+            answer_tokens = answer_tokens.max(most_tokens);
+            capture_bytes = capture_bytes.max(most_tokens * BYTES_A_TOKEN);
+        }
+    }
+    let mut training_tokens = answer_tokens * u64::from(plans.train.epochs);
+    let mut measured = None;
+    let mut stages = u64::from(answer_tokens > 0);
+    if let Some(corpus) = &recipe.corpus {
+        let mut reader = CorpusReader::open(&corpus.path)?;
+        let set = reader.take(&student.codec, corpus.tokens, Loss::Everywhere, false)?;
+        training_tokens += set.tokens * u64::from(plans.pretrain.epochs);
+        stages += 1;
+        if recipe.evaluate.scratch && answer_tokens > 0 {
+            training_tokens += answer_tokens * u64::from(plans.train.epochs);
+            stages += 1;
+        }
+        measured = train::seconds_a_token(student.network.clone(), &set, &plans.pretrain)?;
+    }
+    let parameters = student.network.parameters();
+    Ok(Estimate {
+        parameters,
+        clearance,
+        requests,
+        most_completion_tokens: most_tokens,
+        most_money,
+        captured_tokens: captured,
+        training_tokens,
+        bytes: parameters * 4 * (stages + 1) + capture_bytes,
+        tokens_a_second: measured.map(|seconds| 1.0 / seconds),
+        hours: measured.map(|seconds| seconds * training_tokens as f64 / 3600.0),
+    })
+}
+
+/// Answers that were asked for and are there.
+fn answered(source: &Path, rows: u64) -> Result<u64, DistillError> {
+    if rows == 0 {
+        return Ok(0);
+    }
+    let mut count = 0;
+    for row in Lines::<Row>::open(source)? {
+        count += u64::from(row?.id.is_some());
+    }
+    Ok(count)
+}
+
+/// The estimate as a text of a few lines.
+pub fn render_estimate(estimate: &Estimate) -> String {
+    let speed = estimate.tokens_a_second.map_or("not measured: no corpus".to_owned(), |speed| {
+        format!("{:.2} hours at {} tokens a second", estimate.hours.unwrap_or(0.0), grouped(speed as u64))
+    });
+    format!(
+        "student    {} parameters\nasking     {} answers, at most {} completion tokens and ${}\ncapture    {} completion \
+         tokens are there\ntraining   {} tokens, {speed}\ndisk       {} bytes\n",
+        grouped(estimate.parameters),
+        grouped(estimate.requests),
+        grouped(estimate.most_completion_tokens),
+        estimate.most_money,
+        grouped(estimate.captured_tokens),
+        grouped(estimate.training_tokens),
+        grouped(estimate.bytes),
+    )
+}

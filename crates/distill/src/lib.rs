@@ -1,0 +1,383 @@
+//! Distilling: from a recipe over the terms, the capture, training and evaluation to a student in a folder.
+//!
+//! [`run`] does all of it, [`capture`] only asks the teacher, [`estimate`] only says what it would take. Finished stages
+//! are kept in a store under the digest of everything that they depend on, so that what was done once is not done again.
+
+pub mod ask;
+pub mod capture;
+mod cost;
+mod curate;
+pub mod data;
+mod error;
+mod estimate;
+pub mod evaluate;
+mod progress;
+pub mod recipe;
+mod report;
+mod store;
+mod student;
+pub mod terms;
+#[cfg(test)]
+mod tests;
+mod train;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anbiq_domain::{Clock, Digest, SystemClock};
+use anbiq_lm::{Dtype, Local, LocalOptions, Network};
+use anbiq_secret::Secret;
+use anbiq_upstream::{Client, ClientConfig};
+
+pub use ask::{Asking, Endpoint};
+pub use capture::{Row, Token};
+pub use cost::Cost;
+pub use curate::Curated;
+pub use error::DistillError;
+pub use estimate::{Estimate, render_estimate};
+pub use evaluate::{Agreement, Column, Tasks};
+pub use progress::{Progress, Quiet};
+pub use recipe::Recipe;
+pub use report::{Captured, Report, render_text};
+pub use train::{Mapping, Stage};
+
+use capture::Capture;
+use evaluate::{Measuring, Teacher};
+use recipe::{AskPart, TeacherPart};
+use store::{Store, write_json};
+use student::Student;
+use terms::{Clearance, Facts, Papers};
+use train::{CorpusReader, Loss, Plan, Set};
+
+/// What a run needs from outside.
+#[derive(Clone)]
+pub struct Surroundings {
+    /// Tells whether a grant has expired.
+    pub clock: Arc<dyn Clock>,
+    /// Is told how far the work is.
+    pub progress: Arc<dyn Progress>,
+    /// The teacher to ask; `None` for the one that the recipe names.
+    pub endpoint: Option<Endpoint>,
+}
+
+impl Default for Surroundings {
+    fn default() -> Self {
+        Self { clock: Arc::new(SystemClock), progress: Arc::new(Quiet), endpoint: None }
+    }
+}
+
+impl std::fmt::Debug for Surroundings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Surroundings")
+            .field("clock", &self.clock)
+            .field("endpoint", &self.endpoint)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Does all that `recipe` says and writes the student into its folder: a Hugging Face model with its card, and
+/// `report.json`.
+///
+/// # Errors
+///
+/// See [`DistillError`]. What was captured and trained before is kept: the same call goes on from there.
+pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, DistillError> {
+    let (wall, cpu) = (Instant::now(), cost::cpu_seconds());
+    let asking = capture(recipe, around).await?;
+    let (owned, papers) = (recipe.clone(), papers(recipe)?);
+    let (clock, progress) = (Arc::clone(&around.clock), Arc::clone(&around.progress));
+    let worked = tokio::task::spawn_blocking(move || work(&owned, &papers, asking, &*clock, &*progress)).await;
+    let Worked { mut report, measuring, folders } =
+        worked.map_err(|error| DistillError::Interrupted(error.to_string()))??;
+    let tasks = (measuring.tasks.len() * folders.len()) as u64;
+    if tasks > 0 {
+        around.progress.stage("answering tasks", Some(tasks));
+    }
+    for (model, folder) in folders {
+        let answered = measuring.answer(&folder, &*around.progress).await?;
+        if let Some(column) = report.evaluation.iter_mut().find(|column| column.model == model) {
+            column.tasks = answered;
+        }
+    }
+    report.cost.wall_seconds = wall.elapsed().as_secs_f64();
+    report.cost.cpu_seconds = cost::cpu_since(cpu);
+    let base = recipe.student.init.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
+    let readme = recipe.out.join("README.md");
+    fs::write(&readme, report::card(&report, base.as_deref())).map_err(DistillError::write(&readme))?;
+    write_json(&recipe.out.join("report.json"), &report)?;
+    Ok(report)
+}
+
+/// Asks the teacher for the answers that the recipe wants and its capture does not hold; `None` where it asks for none.
+///
+/// # Errors
+///
+/// The terms do not permit the student, whatever it would learn from; a file cannot be read or written; or the teacher
+/// fails for good. Answers that came are kept.
+pub async fn capture(recipe: &Recipe, around: &Surroundings) -> Result<Option<Asking>, DistillError> {
+    let Some(teacher) = &recipe.teacher else { return Ok(None) };
+    let papers = papers(recipe)?;
+    let parameters = Student::begin(recipe)?.network.parameters();
+    // Nobody should pay for answers that may not be used.
+    let clearance = terms::judge(&teacher.name, &papers, Facts { parameters, tokens: 0, now: around.clock.now() })?;
+    let Some((capture, ask)) = recipe.capture.as_ref().and_then(|capture| Some((capture, capture.ask.as_ref()?)))
+    else {
+        return Ok(None);
+    };
+    let Some(prices) = teacher.prices else { return Ok(None) };
+    let endpoint = match &around.endpoint {
+        Some(endpoint) => endpoint.clone(),
+        None => endpoint(teacher, ask, recipe.threads())?,
+    };
+    let limits = ask::Limits {
+        prices,
+        class: clearance.price_class(&papers),
+        // One who trains against the terms keeps to no volume either.
+        tokens: if clearance.breaches.is_empty() { volume(&papers) } else { None },
+        seed: recipe.seed,
+    };
+    ask::ask(&capture.source, &teacher.name, ask, limits, &endpoint, &*around.progress).await.map(Some)
+}
+
+/// What the recipe would take. Asks nobody; trains two steps to measure the speed.
+///
+/// # Errors
+///
+/// As [`run`].
+pub fn estimate(recipe: &Recipe, around: &Surroundings) -> Result<Estimate, DistillError> {
+    let papers = papers(recipe)?;
+    let clearance = match &recipe.teacher {
+        Some(teacher) => {
+            let parameters = Student::begin(recipe)?.network.parameters();
+            terms::judge(&teacher.name, &papers, Facts { parameters, tokens: 0, now: around.clock.now() })?
+        }
+        None => Clearance::no_teacher(),
+    };
+    estimate::estimate(recipe, &papers, clearance)
+}
+
+/// How the two stages learn.
+struct Plans {
+    pretrain: Plan,
+    train: Plan,
+}
+
+fn plans(recipe: &Recipe) -> Plans {
+    let (seed, threads) = (recipe.seed, recipe.threads());
+    let (pretrain, train) = (&recipe.pretrain, &recipe.train);
+    Plans {
+        pretrain: Plan {
+            name: "pretrain",
+            epochs: pretrain.epochs,
+            learning_rate: pretrain.learning_rate,
+            batch_tokens: pretrain.batch_tokens,
+            kl_weight: 0.0,
+            seed,
+            threads,
+        },
+        train: Plan {
+            name: "train",
+            epochs: train.epochs,
+            learning_rate: train.learning_rate,
+            batch_tokens: train.batch_tokens,
+            kl_weight: train.kl_weight,
+            seed,
+            threads,
+        },
+    }
+}
+
+/// The student and what is still to be measured.
+struct Worked {
+    report: Report,
+    measuring: Measuring,
+    /// Models that are to answer tasks.
+    folders: Vec<(&'static str, PathBuf)>,
+}
+
+/// Everything between the capture and the tasks; blocks for as long as it takes.
+fn work(
+    recipe: &Recipe,
+    papers: &Papers,
+    asking: Option<Asking>,
+    clock: &dyn Clock,
+    progress: &dyn Progress,
+) -> Result<Worked, DistillError> {
+    let Student { network, codec, mut origin } = Student::begin(recipe)?;
+    let parameters = network.parameters();
+    let captured = recipe.capture.as_ref().map(|part| Capture::read(&part.source, &codec)).transpose()?;
+    let clearance = match (&recipe.teacher, &captured) {
+        (Some(teacher), Some(captured)) => {
+            let facts = Facts { parameters, tokens: captured.usage.completion_tokens, now: clock.now() };
+            terms::judge(&teacher.name, papers, facts)?
+        }
+        _ => Clearance::no_teacher(),
+    };
+    let plans = plans(recipe);
+    let store = Store::new(&recipe.store);
+    let (mut stages, mut network) = (Vec::new(), network);
+
+    let mut corpus = recipe.corpus.as_ref().map(|part| CorpusReader::open(&part.path)).transpose()?;
+    if let (Some(part), Some(reader)) = (&recipe.corpus, &mut corpus)
+        && plans.pretrain.epochs > 0
+    {
+        let set = reader.take(&codec, part.tokens, Loss::Everywhere, false)?;
+        need(&set, "the corpus holds no document with an answer that fits the student's context")?;
+        let (learnt, stage) = train::stage(&store, &origin, network, &codec, &set, &plans.pretrain, progress)?;
+        (network, origin) = (learnt, stage.key);
+        stages.push(stage);
+    }
+
+    let mut measuring =
+        Measuring { max_tokens: recipe.evaluate.max_tokens, threads: recipe.threads(), ..Measuring::default() };
+    let (mut facts, mut scratch) = (None, None);
+    if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
+        let Capture { samples, usage, rows, uncounted } = captured;
+        let (samples, curated) = curate::curate(samples, &recipe.curate);
+        let (samples, held_out) = curate::hold_out(samples, recipe.evaluate.capture_share);
+        let (set, mapping) = train::answers(&samples, &codec)?;
+        need(&set, "the capture holds no answer to train on")?;
+        measuring.teacher = train::answers(&held_out, &codec)?.0;
+        if let Some(reader) = corpus.as_mut().filter(|_| recipe.evaluate.scratch) {
+            // The same start, the same steps and as many tokens; only what they say differs.
+            let other = reader.take(&codec, Some(set.tokens), Loss::OnAnswers, true)?;
+            let plan = Plan { name: "scratch", kl_weight: 0.0, ..plans.train.clone() };
+            let (learnt, stage) = train::stage(&store, &origin, network.clone(), &codec, &other, &plan, progress)?;
+            scratch = Some((learnt, store.folder("scratch", &stage.key)));
+            stages.push(stage);
+        }
+        let (learnt, stage) = train::stage(&store, &origin, network, &codec, &set, &plans.train, progress)?;
+        network = learnt;
+        stages.push(stage);
+        facts = Some(Captured {
+            file: file_digest(&part.source)?,
+            rows,
+            usage,
+            uncounted,
+            asking,
+            curated,
+            held_out: held_out.len() as u64,
+            mapping,
+        });
+    }
+    save(&recipe.out, &network, &codec)?;
+
+    progress.stage("measuring", None);
+    if let Some(path) = &recipe.evaluate.held_out {
+        measuring.held_out = train::documents(path, &codec, recipe.evaluate.most_held_out)?;
+    }
+    if let Some(path) = &recipe.evaluate.tasks {
+        measuring.tasks = evaluate::tasks(path, recipe.evaluate.most_tasks)?;
+    }
+    let teacher_folder = recipe.teacher.as_ref().and_then(|teacher| teacher.folder.as_deref());
+    let teacher = teacher_folder.map(|folder| Teacher::load(folder, &codec)).transpose()?.flatten();
+    if teacher.is_none() && teacher_folder.is_some() {
+        progress.note("the teacher has another tokenizer: it is not compared place by place");
+    }
+    let (mut evaluation, mut folders) = (Vec::new(), Vec::new());
+    if let (Some(teacher), Some(folder)) = (&teacher, teacher_folder) {
+        evaluation.push(measuring.losses("teacher", &teacher.network, None)?);
+        folders.push(("teacher", folder.to_owned()));
+    }
+    if let Some((network, folder)) = scratch {
+        evaluation.push(measuring.losses("scratch", &network, teacher.as_ref())?);
+        folders.push(("scratch", folder));
+    }
+    evaluation.push(measuring.losses("student", &network, teacher.as_ref())?);
+    folders.push(("student", recipe.out.clone()));
+
+    let usage = facts.as_ref().map(|facts| facts.usage).unwrap_or_default();
+    let prices = recipe.teacher.as_ref().and_then(|teacher| teacher.prices);
+    let cost = Cost {
+        usage,
+        price: prices.filter(|_| facts.is_some()).map(|prices| prices.cost(usage, clearance.price_class(papers))),
+        training_tokens: stages.iter().filter(|stage| stage.name != "scratch").map(|stage| stage.tokens).sum(),
+        stage_cpu_seconds: stages.iter().filter_map(|stage| stage.cpu_seconds).sum(),
+        ..Cost::default()
+    };
+    let report = Report {
+        format: 1,
+        software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
+        student: recipe.student.name.clone(),
+        folder: recipe.out.clone(),
+        parameters,
+        context: codec.context as u64,
+        recipe: recipe.digest(),
+        seed: recipe.seed,
+        teacher: recipe.teacher.as_ref().map(|teacher| teacher.name.clone()),
+        clearance,
+        capture: facts,
+        stages,
+        evaluation,
+        cost,
+    };
+    Ok(Worked { report, measuring, folders })
+}
+
+fn need(set: &Set, otherwise: &str) -> Result<(), DistillError> {
+    if set.examples.is_empty() { Err(DistillError::Nothing(otherwise.to_owned())) } else { Ok(()) }
+}
+
+fn save(folder: &Path, network: &Network, codec: &anbiq_lm::Codec) -> Result<(), DistillError> {
+    network.save(folder, Dtype::F32)?;
+    Ok(codec.save(folder)?)
+}
+
+fn file_digest(path: &Path) -> Result<Digest, DistillError> {
+    use sha2::{Digest as _, Sha256};
+    let mut file = fs::File::open(path).map_err(DistillError::read(path))?;
+    let mut hasher = Sha256::new();
+    let mut block = vec![0; 1 << 16];
+    loop {
+        let read = std::io::Read::read(&mut file, &mut block).map_err(DistillError::read(path))?;
+        if read == 0 {
+            return Ok(Digest::from_bytes(hasher.finalize().into()));
+        }
+        hasher.update(&block[..read]);
+    }
+}
+
+/// What the user brings for the gate.
+fn papers(recipe: &Recipe) -> Result<Papers, DistillError> {
+    let Some(teacher) = &recipe.teacher else { return Ok(Papers::default()) };
+    Ok(Papers {
+        terms: teacher.terms.as_deref().map(data::read_json).transpose()?,
+        account: teacher.account.clone(),
+        grant: teacher.grant.as_deref().map(data::read_json).transpose()?,
+        permission: teacher.permission.as_deref().map(file_digest).transpose()?,
+        basis: teacher.basis.clone(),
+    })
+}
+
+/// The most completion tokens that the papers allow.
+fn volume(papers: &Papers) -> Option<u64> {
+    match (&papers.grant, &papers.terms) {
+        (Some(grant), _) => grant.conditions.max_output_tokens,
+        (None, terms) => terms.as_ref()?.conditions.max_output_tokens,
+    }
+}
+
+/// The teacher that the recipe names.
+fn endpoint(teacher: &TeacherPart, ask: &AskPart, threads: usize) -> Result<Endpoint, DistillError> {
+    let setup = |message: String| {
+        DistillError::Teacher(anbiq_model::ModelError::new(anbiq_model::Fault::Setup, "teacher_setup", message))
+    };
+    if let Some(url) = &ask.url {
+        let key = match &ask.key_env {
+            Some(variable) => {
+                let missing = |_| setup(format!("the environment variable `{variable}` holds no key"));
+                Some(Secret::new(std::env::var(variable).map_err(missing)?))
+            }
+            None => None,
+        };
+        let read_timeout = Duration::from_secs(ask.timeout_seconds);
+        let config = ClientConfig { read_timeout, pool: ask.concurrency, ..ClientConfig::new(url.clone(), key) };
+        let client = Client::new(config).map_err(|error| setup(error.to_string()))?;
+        return Ok(Endpoint::Http { client, model: ask.model.clone().unwrap_or_else(|| teacher.name.clone()) });
+    }
+    let folder = teacher.folder.as_deref().ok_or_else(|| setup("there is no teacher to ask".to_owned()))?;
+    let options = LocalOptions { threads, queue: ask.concurrency.max(256), ..LocalOptions::default() };
+    Ok(Endpoint::Model(Arc::new(Local::open(folder, &teacher.name, options)?)))
+}

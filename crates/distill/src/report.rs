@@ -1,0 +1,297 @@
+//! What came of a recipe: as data, as a text for the terminal, and as the card of the student.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anbiq_domain::{Digest, Usage};
+use serde::{Deserialize, Serialize};
+
+use crate::ask::Asking;
+use crate::cost::Cost;
+use crate::curate::Curated;
+use crate::evaluate::Column;
+use crate::terms::{Clearance, Right};
+use crate::train::{Mapping, Stage};
+
+/// The report of a run; `report.json` in the student's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this form.
+    pub format: u32,
+    /// Name and version of the software.
+    pub software: String,
+    /// The student's name.
+    pub student: String,
+    /// Where it is.
+    pub folder: PathBuf,
+    /// Its size.
+    pub parameters: u64,
+    /// Longest prompt and answer together, in tokens.
+    pub context: u64,
+    /// [`crate::Recipe::digest`].
+    pub recipe: Digest,
+    /// Fixed every random choice.
+    pub seed: u64,
+    /// Whose answers it learnt from.
+    pub teacher: Option<String>,
+    /// By what right.
+    pub clearance: Clearance,
+    /// What it learnt from.
+    pub capture: Option<Captured>,
+    /// How it was trained.
+    pub stages: Vec<Stage>,
+    /// How near it came.
+    pub evaluation: Vec<Column>,
+    /// What it took.
+    pub cost: Cost,
+}
+
+/// The answers that a student learnt from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Captured {
+    /// The digest of the file of answers.
+    pub file: Digest,
+    /// Lines in it.
+    pub rows: u64,
+    /// Tokens of the teacher.
+    pub usage: Usage,
+    /// Lines whose tokens were counted with the student's tokenizer, since the teacher did not say.
+    pub uncounted: u64,
+    /// What asking for them came to, where they were asked for.
+    pub asking: Option<Asking>,
+    /// What was left out.
+    pub curated: Curated,
+    /// Answers that were kept from training to measure on.
+    pub held_out: u64,
+    /// What became of the log-probabilities.
+    pub mapping: Mapping,
+}
+
+impl Report {
+    /// What was measured of `model`: `student`, `scratch` or `teacher`.
+    pub fn column(&self, model: &str) -> Option<&Column> {
+        self.evaluation.iter().find(|column| column.model == model)
+    }
+}
+
+/// The report as a text of a few lines.
+pub fn render_text(report: &Report) -> String {
+    let mut text = String::new();
+    // Writing to a string does not fail.
+    let _ = write_text(&mut text, report);
+    text
+}
+
+fn write_text(out: &mut String, report: &Report) -> std::fmt::Result {
+    let teacher = report.teacher.as_deref().unwrap_or("no teacher");
+    writeln!(out, "student    {} ({} parameters) of {teacher}", report.student, grouped(report.parameters))?;
+    writeln!(out, "right      {}", right(&report.clearance))?;
+    for breach in &report.clearance.breaches {
+        writeln!(out, "           breach: {breach}")?;
+    }
+    if let Some(capture) = &report.capture {
+        let Captured { curated, mapping, usage, .. } = capture;
+        writeln!(
+            out,
+            "capture    {} answers, {} completion tokens; {} kept ({} empty, {} cut off, {} repeated), {} held out",
+            grouped(curated.answers),
+            grouped(usage.completion_tokens),
+            grouped(curated.kept),
+            curated.empty,
+            curated.truncated,
+            curated.duplicates,
+            capture.held_out,
+        )?;
+        if mapping.mapped + mapping.differing > 0 {
+            writeln!(
+                out,
+                "           log-probabilities of {} answers ({:.2} % of the mass), {} cut into other tokens, {} without",
+                grouped(mapping.mapped),
+                100.0 * mapping.mass,
+                mapping.differing,
+                mapping.without,
+            )?;
+        }
+    }
+    for stage in &report.stages {
+        let reused = if stage.reused { ", taken from the store" } else { "" };
+        writeln!(
+            out,
+            "{:<10} {} tokens in {} steps, loss {:.3} to {:.3}, {:.1} s{reused}",
+            stage.name,
+            grouped(stage.tokens),
+            grouped(stage.steps),
+            stage.first_loss,
+            stage.last_loss,
+            stage.wall_seconds,
+        )?;
+    }
+    let cost = &report.cost;
+    let price = cost.price.map_or("no price list".to_owned(), |price| format!("${price}"));
+    let cpu = cost.cpu_seconds.map_or("unknown".to_owned(), |seconds| format!("{seconds:.1} s"));
+    writeln!(
+        out,
+        "cost       teacher {price}; training {} tokens; processors {cpu}, wall {:.1} s",
+        grouped(cost.training_tokens),
+        cost.wall_seconds,
+    )?;
+    if report.evaluation.is_empty() {
+        return Ok(());
+    }
+    writeln!(out, "\n{}", table(&report.evaluation, "  "))?;
+    writeln!(out, "saved in {}", report.folder.display())
+}
+
+fn right(clearance: &Clearance) -> String {
+    match clearance.right {
+        Right::NoTeacher => clearance.basis.clone(),
+        Right::Permitted => format!("permitted: {}", clearance.basis),
+        Right::Stated => format!("stated by the user: {}", clearance.basis),
+        Right::NotPermitted => format!("NOT PERMITTED BY THE TERMS ({})", clearance.basis),
+    }
+}
+
+/// What was measured, one model a line.
+fn table(columns: &[Column], gap: &str) -> String {
+    let head = ["model", "parameters", "held-out loss", "teacher loss", "KL", "top-1", "tasks"].map(str::to_owned);
+    let rows: Vec<[String; 7]> = std::iter::once(head).chain(columns.iter().map(cells)).collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..7).map(width).collect();
+    let line = |row: &[String; 7]| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| pad(column, cell, width)).collect();
+        cells.join(gap).trim_end().to_owned()
+    };
+    rows.iter().map(line).collect::<Vec<String>>().join("\n")
+}
+
+fn pad(column: usize, cell: &str, width: usize) -> String {
+    if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+}
+
+fn cells(column: &Column) -> [String; 7] {
+    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+    [
+        column.model.clone(),
+        grouped(column.parameters),
+        number(column.held_out_loss),
+        number(column.teacher_loss),
+        number(column.agreement.map(|agreement| agreement.kl)),
+        column.agreement.map_or("-".to_owned(), |agreement| format!("{:.1} %", 100.0 * agreement.top1)),
+        column.tasks.map_or("-".to_owned(), |tasks| format!("{}/{}", tasks.right, tasks.asked)),
+    ]
+}
+
+/// A whole number with commas between the thousands.
+pub(crate) fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() + digits.len() / 3);
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// The card of the student: what Hugging Face shows of a model, with the duties towards the teacher.
+pub(crate) fn card(report: &Report, base: Option<&str>) -> String {
+    let mut text = String::new();
+    let _ = write_card(&mut text, report, base);
+    text
+}
+
+fn write_card(out: &mut String, report: &Report, base: Option<&str>) -> std::fmt::Result {
+    let taught = report.capture.is_some();
+    writeln!(out, "---\nlibrary_name: transformers\npipeline_tag: text-generation")?;
+    if let Some(base) = base {
+        writeln!(out, "base_model: {}\nbase_model_relation: finetune", quoted(base))?;
+    }
+    writeln!(out, "tags:\n- anbiq{}\n---\n", if taught { "\n- distillation" } else { "" })?;
+    writeln!(out, "# {}\n", report.student)?;
+    for attribution in &report.clearance.attribution {
+        writeln!(out, "**{attribution}**\n")?;
+    }
+    match &report.teacher {
+        Some(teacher) if taught => {
+            writeln!(
+                out,
+                "A student with {} parameters, trained on answers of `{teacher}`.\n",
+                grouped(report.parameters)
+            )?;
+        }
+        _ => writeln!(
+            out,
+            "A model with {} parameters, trained on a corpus and on no teacher's answers.\n",
+            grouped(report.parameters)
+        )?,
+    }
+    writeln!(out, "## By what right\n")?;
+    let clearance = &report.clearance;
+    if clearance.right == Right::NotPermitted {
+        writeln!(
+            out,
+            "**This training is not permitted by the terms of the teacher.** Do not publish or serve this model.\n"
+        )?;
+    }
+    writeln!(out, "- {}", right(clearance))?;
+    for breach in &clearance.breaches {
+        writeln!(out, "- breach: {breach}")?;
+    }
+    if let (Some(terms), Some(digest)) = (&clearance.terms, &clearance.terms_digest) {
+        writeln!(out, "- terms: `{}`, version {}, SHA-256 of the words `{digest}`", terms.id, terms.version)?;
+    }
+    if let Some(permission) = &clearance.permission {
+        writeln!(out, "- written permission: SHA-256 `{permission}`")?;
+    }
+    if let Some(capture) = &report.capture {
+        writeln!(out, "\n## What it learnt from\n")?;
+        writeln!(out, "- capture: SHA-256 `{}`", capture.file)?;
+        writeln!(
+            out,
+            "- {} answers with {} completion tokens, of which {} were learnt from",
+            grouped(capture.curated.answers),
+            grouped(capture.usage.completion_tokens),
+            grouped(capture.curated.kept - capture.held_out.min(capture.curated.kept)),
+        )?;
+    }
+    writeln!(out, "\n## How it was trained\n\n- recipe: SHA-256 `{}`, seed {}", report.recipe, report.seed)?;
+    for stage in &report.stages {
+        if stage.name != "scratch" {
+            writeln!(out, "- {}: {} tokens in {} steps", stage.name, grouped(stage.tokens), grouped(stage.steps))?;
+        }
+    }
+    if let Some(price) = report.cost.price {
+        writeln!(out, "- the teacher's answers cost ${price} by its price list")?;
+    }
+    writeln!(out, "- software: {}", report.software)?;
+    if !report.evaluation.is_empty() {
+        writeln!(out, "\n## How near it came\n\n```\n{}\n```\n", table(&report.evaluation, "  "))?;
+        writeln!(
+            out,
+            "Losses are in nats a token of the answer. KL and top-1 compare with the teacher's own distribution. \
+             `scratch` is a model of equal size that saw the corpus instead of the teacher's answers, for equally many \
+             tokens."
+        )?;
+    }
+    Ok(())
+}
+
+/// A YAML string.
+fn quoted(text: &str) -> String {
+    // A JSON string is a YAML string.
+    serde_json::to_string(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        for (number, text) in [(0, "0"), (999, "999"), (1_000, "1,000"), (1_234_567, "1,234,567")] {
+            assert_eq!(grouped(number), text);
+        }
+    }
+}

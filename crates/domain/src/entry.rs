@@ -1,0 +1,130 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AccountId, EpochCommitment, Exchange, Grant, GrantId, JournalId, Keyed, PlanId, PriceList, Terms, TermsRef,
+    Timestamp,
+};
+
+/// One record of the journal. Everything that `watch`, `trace` and a dossier's reader need to know stands here;
+/// none of them ever asks the ledger.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "entry", rename_all = "snake_case")]
+pub enum Entry {
+    /// A gateway began to write.
+    Opened {
+        /// Which journal.
+        journal: JournalId,
+        /// When.
+        at: Timestamp,
+        /// Name and version of the software.
+        software: String,
+        /// Whether the times below are real.
+        clock: ClockKind,
+    },
+    /// The coins of an epoch are fixed from here on.
+    CoinsCommitted {
+        /// When.
+        at: Timestamp,
+        /// Epoch and commitment.
+        #[serde(flatten)]
+        epoch: EpochCommitment,
+    },
+    /// A teacher's terms were issued.
+    TermsIssued {
+        /// When.
+        at: Timestamp,
+        /// All of them.
+        terms: Terms,
+    },
+    /// A teacher's prices were set.
+    PricesSet {
+        /// When.
+        at: Timestamp,
+        /// Of which model.
+        model: String,
+        /// To what.
+        prices: PriceList,
+    },
+    /// An account was opened.
+    AccountOpened {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        account: AccountId,
+        /// On which plan.
+        plan: PlanId,
+        /// Keyed hash of the means of payment, where the provider knows it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        payment: Option<Keyed>,
+    },
+    /// An account accepted terms.
+    TermsAccepted {
+        /// When.
+        at: Timestamp,
+        /// Who.
+        account: AccountId,
+        /// What.
+        terms: TermsRef,
+    },
+    /// A grant was given.
+    GrantGiven {
+        /// All of it.
+        grant: Grant,
+    },
+    /// A grant was taken back.
+    GrantRevoked {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        grant: GrantId,
+    },
+    /// A request was answered.
+    Exchange(Box<Exchange>),
+    /// A request was refused before any model saw it.
+    Refused(Refusal),
+    /// The gateway stopped writing in good order.
+    Closed {
+        /// When.
+        at: Timestamp,
+    },
+}
+
+impl Entry {
+    /// When it happened.
+    pub fn at(&self) -> Timestamp {
+        match self {
+            Self::Opened { at, .. }
+            | Self::CoinsCommitted { at, .. }
+            | Self::TermsIssued { at, .. }
+            | Self::PricesSet { at, .. }
+            | Self::AccountOpened { at, .. }
+            | Self::TermsAccepted { at, .. }
+            | Self::GrantRevoked { at, .. }
+            | Self::Closed { at } => *at,
+            Self::GrantGiven { grant } => grant.given,
+            Self::Exchange(exchange) => exchange.at,
+            Self::Refused(refusal) => refusal.at,
+        }
+    }
+}
+
+/// Whether a journal's times are real.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ClockKind {
+    /// The operating system's clock.
+    System,
+    /// Simulated: the times were given by the traffic generator.
+    Simulated,
+}
+
+/// A request that was refused before any model saw it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// When.
+    pub at: Timestamp,
+    /// Whose.
+    pub account: AccountId,
+    /// Stable code of the error.
+    pub code: String,
+}

@@ -1,0 +1,32 @@
+//! The words of Anbiq: ids, money, time, exchanges, journal entries, terms and grants.
+//!
+//! Everything here is a plain value. Nothing reads a file, opens a socket, asks the operating system for
+//! the time or can fail for an outside reason; whoever needs the outside world passes it in as a [`Clock`]
+//! or a [`Seeded`] generator. The verbs never know each other: they meet in these types.
+
+mod coin;
+mod digest;
+mod entry;
+mod exchange;
+mod ids;
+mod keyed;
+mod money;
+mod random;
+mod sketch;
+mod terms;
+mod time;
+
+pub use coin::{CoinKey, EpochCommitment, commit_text};
+pub use digest::{Digest, DigestError};
+pub use entry::{ClockKind, Entry, Refusal};
+pub use exchange::{
+    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, Twinning,
+    Usage,
+};
+pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId};
+pub use keyed::{Keyed, KeyedHasher};
+pub use money::{Money, MoneyError, PriceList};
+pub use random::Seeded;
+pub use sketch::{MINHASHES, Sketch, flags};
+pub use terms::{Conditions, Grant, GrantState, Permission, PriceClass, Terms, TermsRef, TextPolicy};
+pub use time::{Clock, ManualClock, SystemClock, Timestamp};

@@ -1,0 +1,148 @@
+use serde::{Deserialize, Serialize};
+
+use crate::{AccountId, Digest, GrantId, TermsId, Timestamp};
+
+/// The conditions under which a teacher may be used, in a form that a program can apply.
+///
+/// `text` is what a lawyer reads; the other fields are what the gateway and `distill` enforce.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Terms {
+    /// Which terms.
+    pub id: TermsId,
+    /// Counted from 1; a change of anything is a new version.
+    pub version: u32,
+    /// The model they speak of.
+    pub teacher: String,
+    /// May a student be trained on the answers?
+    pub distillation: Permission,
+    /// What holds where distillation is allowed or granted.
+    #[serde(default)]
+    pub conditions: Conditions,
+    /// The words themselves.
+    pub text: String,
+}
+
+impl Terms {
+    /// Which terms, in which version.
+    pub fn reference(&self) -> TermsRef {
+        TermsRef { id: self.id.clone(), version: self.version }
+    }
+
+    /// The digest of the words.
+    pub fn text_digest(&self) -> Digest {
+        Digest::of(self.text.as_bytes())
+    }
+}
+
+/// One version of some terms.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct TermsRef {
+    /// Which terms.
+    pub id: TermsId,
+    /// Which version of them.
+    pub version: u32,
+}
+
+/// What the terms say about distillation.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permission {
+    /// Anybody may, under the conditions.
+    Allowed,
+    /// Only with a grant.
+    GrantRequired,
+    /// Nobody may.
+    Forbidden,
+    /// The terms are silent or were not read.
+    Unknown,
+}
+
+/// Conditions on a student; an absent one does not limit.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Conditions {
+    /// Largest student, in parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_student_parameters: Option<u64>,
+    /// Largest number of completion tokens that may be taken for training.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_output_tokens: Option<u64>,
+    /// May the student compete with the teacher?
+    pub competing_use: bool,
+    /// What the student's card must say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub attribution: Option<String>,
+}
+
+/// What one account may distill.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Grant {
+    /// Which grant.
+    pub id: GrantId,
+    /// Whose.
+    pub account: AccountId,
+    /// The terms it rests on.
+    pub terms: TermsRef,
+    /// What the student is for.
+    pub purpose: String,
+    /// What holds for this student; it may be wider or narrower than the terms' own conditions.
+    pub conditions: Conditions,
+    /// When it was given.
+    pub given: Timestamp,
+    /// From when on it no longer holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+}
+
+/// Whether a grant holds at some moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum GrantState {
+    /// It holds.
+    Active,
+    /// Its end has come.
+    Expired,
+    /// It was taken back.
+    Revoked,
+    /// Its volume is used up.
+    UsedUp,
+}
+
+impl Grant {
+    /// The state at `now` of a grant of which `used` completion tokens were taken, and that was not revoked.
+    pub fn state(&self, now: Timestamp, used: u64) -> GrantState {
+        if self.expires.is_some_and(|end| now >= end) {
+            GrantState::Expired
+        } else if self.conditions.max_output_tokens.is_some_and(|volume| used >= volume) {
+            GrantState::UsedUp
+        } else {
+            GrantState::Active
+        }
+    }
+}
+
+/// Which of a model's prices applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PriceClass {
+    /// Ordinary use.
+    #[default]
+    Standard,
+    /// Use under a distillation grant.
+    Distillation,
+}
+
+/// What the journal may keep of prompts and answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TextPolicy {
+    /// Hashes and sketches only.
+    #[default]
+    Off,
+    /// The texts of exchanges that were twinned, which a later twin test needs; of others hashes only.
+    Twinned,
+    /// Every text.
+    Plain,
+}

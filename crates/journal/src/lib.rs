@@ -1,0 +1,38 @@
+//! The append-only, tamper-evident log of exchanges.
+//!
+//! A journal is a folder. One process writes it, through one thread; anybody may read it meanwhile.
+//!
+//! ```text
+//! DIR/journal.json       format, id, public key, time of creation, signed
+//! DIR/00000000.seg       segments: 16 bytes of magic, then frames
+//! DIR/00000001.seg         u32 length | u32 CRC-32C of the payload | payload       (little-endian)
+//! DIR/checkpoints.log    signed notes: the Merkle root at growing sizes
+//! DIR/lock               held by the writer
+//! ```
+//!
+//! A payload is the JSON of one [`anbiq_domain::Entry`]. Its bytes on the disk are what the [`tree`] hashes; they are
+//! never written a second time in another spelling.
+//!
+//! What is promised: an entry that [`Journal::append`] acknowledged was fsynced before, and is there after any crash;
+//! every byte that a checkpoint covers is protected by its signature. What is not: records after the last checkpoint
+//! are protected by checksums only, and a journal cut back to an older signed state as a whole looks like that older
+//! journal, unless somebody else kept a newer checkpoint.
+
+pub mod checkpoint;
+mod disk;
+mod error;
+mod format;
+mod key;
+mod read;
+mod store;
+pub mod tree;
+mod verify;
+mod write;
+
+pub use checkpoint::Checkpoint;
+pub use error::{Fault, JournalError, Place};
+pub use format::{FORMAT, MAX_ENTRY_BYTES};
+pub use key::{PublicKey, PublicKeyError, SigningKey};
+pub use read::{Entries, Reader, Record, Torn};
+pub use verify::{Report, verify};
+pub use write::{Journal, Options, Position, Recovery};

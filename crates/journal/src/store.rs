@@ -1,0 +1,271 @@
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anbiq_domain::{JournalId, Timestamp};
+
+use crate::disk::{Disk, DiskFile};
+use crate::format::{Header, MAGIC, checkpoints_path, lock_path, segment_name, write_frame};
+use crate::tree::Tree;
+use crate::verify::scan;
+use crate::{Checkpoint, JournalError, Position, Recovery, SigningKey, tree};
+
+/// The writing half of a journal, without its thread: one group at a time, durable or not at all.
+#[derive(Debug)]
+pub(crate) struct Store {
+    dir: PathBuf,
+    disk: Arc<dyn Disk>,
+    id: JournalId,
+    signer: SigningKey,
+    segment_bytes: u64,
+    tree: Tree,
+    /// The segment that is appended to; none before the first entry.
+    segment: Option<Log>,
+    next_segment: u32,
+    checkpoints: Log,
+    last_checkpoint: Option<Checkpoint>,
+    poisoned: Option<String>,
+    /// Held as long as the store lives.
+    _lock: File,
+}
+
+/// A file that grows by whole durable pieces.
+#[derive(Debug)]
+struct Log {
+    path: PathBuf,
+    file: Box<dyn DiskFile>,
+    /// Everything up to here is durable.
+    length: u64,
+}
+
+/// How an append to a [`Log`] failed.
+enum Failure {
+    /// The file is as it was before.
+    Undone(JournalError),
+    /// Nobody knows what is on the disk.
+    Unknown(JournalError),
+}
+
+impl Store {
+    /// Lays out an empty journal in `dir`.
+    pub(crate) fn create(
+        dir: &Path,
+        id: JournalId,
+        created: Timestamp,
+        signer: SigningKey,
+        segment_bytes: u64,
+        disk: Arc<dyn Disk>,
+    ) -> Result<Self, JournalError> {
+        std::fs::create_dir_all(dir).map_err(|error| JournalError::io("create", dir, error))?;
+        let lock = lock(dir)?;
+        if Header::path(dir).exists() || crate::format::count_segments(dir)? > 0 {
+            return Err(JournalError::Exists(dir.to_owned()));
+        }
+        let path = checkpoints_path(dir);
+        let file = disk.create(&path).map_err(|error| JournalError::io("create", &path, error))?;
+        // The header comes last: a folder with a header is a whole journal.
+        Header::sign(id.clone(), created, &signer).write(dir)?;
+        disk.sync_dir(dir).map_err(|error| JournalError::io("sync", dir, error))?;
+        if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            disk.sync_dir(parent).map_err(|error| JournalError::io("sync", parent, error))?;
+        }
+        Ok(Self {
+            dir: dir.to_owned(),
+            disk,
+            id,
+            signer,
+            segment_bytes,
+            tree: Tree::new(),
+            segment: None,
+            next_segment: 0,
+            checkpoints: Log { path, file, length: 0 },
+            last_checkpoint: None,
+            poisoned: None,
+            _lock: lock,
+        })
+    }
+
+    /// Reads and checks the whole journal in `dir`, cuts torn tails off, and is ready to go on.
+    pub(crate) fn open(
+        dir: &Path,
+        signer: SigningKey,
+        segment_bytes: u64,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let header = Header::read(dir)?;
+        if header.public_key != signer.public() {
+            return Err(JournalError::WrongKey {
+                expected: header.public_key.to_string(),
+                found: signer.public().to_string(),
+            });
+        }
+        let lock = lock(dir)?;
+        let scan = scan(dir, &header, |_| Ok(()))?;
+        let recovery = Recovery {
+            entries: scan.tree.size(),
+            root: scan.tree.root(),
+            truncated_bytes: scan.torn.as_ref().map_or(0, |torn| torn.bytes),
+            truncated_checkpoint_bytes: scan.torn_checkpoint.as_ref().map_or(0, |torn| torn.bytes),
+            last_checkpoint: scan.last_checkpoint.clone(),
+        };
+        let checkpoints =
+            Log::cut(&*disk, checkpoints_path(dir), scan.checkpoints_end, scan.torn_checkpoint.is_some())?;
+        let mut next_segment = scan.segments;
+        let segment = match scan.end {
+            Some((number, 0)) => {
+                // Not even its first bytes were finished: it will be made anew.
+                let path = dir.join(segment_name(number));
+                disk.remove(&path).map_err(|error| JournalError::io("remove", &path, error))?;
+                disk.sync_dir(dir).map_err(|error| JournalError::io("sync", dir, error))?;
+                next_segment = number;
+                None
+            }
+            Some((number, length)) => {
+                Some(Log::cut(&*disk, dir.join(segment_name(number)), length, scan.torn.is_some())?)
+            }
+            None => None,
+        };
+        let store = Self {
+            dir: dir.to_owned(),
+            disk,
+            id: header.id,
+            signer,
+            segment_bytes,
+            tree: scan.tree,
+            segment,
+            next_segment,
+            checkpoints,
+            last_checkpoint: scan.last_checkpoint,
+            poisoned: None,
+            _lock: lock,
+        };
+        Ok((store, recovery))
+    }
+
+    pub(crate) const fn id(&self) -> &JournalId {
+        &self.id
+    }
+
+    /// How many records no checkpoint covers yet.
+    pub(crate) fn unsigned(&self) -> u64 {
+        self.tree.size() - self.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
+    }
+
+    /// Appends all of `payloads` or none, in one write and one fsync, and says where they are.
+    ///
+    /// A failed write is undone by truncation and may be tried again. A failed fsync may not: the kernel may have
+    /// dropped the pages and forgotten the failure (Rebello and others, "Can applications recover from fsync failures?",
+    /// 2020). Then the store is poisoned and only opening it again, which reads what is really there, helps.
+    pub(crate) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<Vec<Position>, JournalError> {
+        self.healthy()?;
+        if self.segment.as_ref().is_none_or(|segment| segment.length >= self.segment_bytes) {
+            self.begin_segment()?;
+        }
+        let mut bytes = Vec::with_capacity(payloads.iter().map(|payload| payload.len() + 8).sum());
+        for payload in payloads {
+            write_frame(payload, &mut bytes);
+        }
+        let Some(segment) = &mut self.segment else { return Err(JournalError::Closed) };
+        segment.append(&bytes).map_err(|failure| poison(&mut self.poisoned, failure))?;
+        let place = |payload: &Vec<u8>| {
+            let position = Position { index: self.tree.size(), leaf: tree::leaf_hash(payload) };
+            self.tree.push(position.leaf);
+            position
+        };
+        Ok(payloads.iter().map(place).collect())
+    }
+
+    /// Signs the root of everything that is durable, and makes the signature durable too.
+    pub(crate) fn checkpoint(&mut self) -> Result<Checkpoint, JournalError> {
+        if let Some(last) = self.last_checkpoint.as_ref().filter(|last| last.size == self.tree.size()) {
+            return Ok(last.clone());
+        }
+        self.healthy()?;
+        let checkpoint = Checkpoint::sign(self.id.clone(), self.tree.size(), self.tree.root(), &self.signer);
+        let block = checkpoint.to_note() + "\n";
+        self.checkpoints.append(block.as_bytes()).map_err(|failure| poison(&mut self.poisoned, failure))?;
+        self.last_checkpoint = Some(checkpoint.clone());
+        Ok(checkpoint)
+    }
+
+    fn healthy(&self) -> Result<(), JournalError> {
+        self.poisoned.as_ref().map_or(Ok(()), |why| Err(JournalError::Poisoned(why.clone())))
+    }
+
+    fn begin_segment(&mut self) -> Result<(), JournalError> {
+        let path = self.dir.join(segment_name(self.next_segment));
+        let file = self.disk.create(&path).map_err(|error| JournalError::io("create", &path, error))?;
+        let mut log = Log { path, file, length: 0 };
+        log.append(MAGIC).map_err(|failure| poison(&mut self.poisoned, failure))?;
+        // Its name must be durable before anything in it is acknowledged.
+        let synced = self.disk.sync_dir(&self.dir).map_err(|error| JournalError::io("sync", &self.dir, error));
+        synced.map_err(|error| poison(&mut self.poisoned, Failure::Unknown(error)))?;
+        self.segment = Some(log);
+        self.next_segment += 1;
+        Ok(())
+    }
+}
+
+impl Log {
+    /// Opens the file at `path`, of which the first `length` bytes are whole.
+    fn cut(disk: &dyn Disk, path: PathBuf, length: u64, torn: bool) -> Result<Self, JournalError> {
+        let mut file = disk.open(&path).map_err(|error| JournalError::io("open", &path, error))?;
+        if torn {
+            file.truncate(length).map_err(|error| JournalError::io("truncate", &path, error))?;
+        }
+        // What was read may still be in the page cache of a killed process's writes only: from here on we vouch for it.
+        file.sync().map_err(|error| JournalError::io("sync", &path, error))?;
+        Ok(Self { path, file, length })
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match self.file.append(rest) {
+                Ok(0) => return Err(self.undo(std::io::ErrorKind::WriteZero.into())),
+                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(self.undo(error)),
+            }
+        }
+        self.file.sync().map_err(|error| Failure::Unknown(JournalError::io("sync", &self.path, error)))?;
+        self.length += bytes.len() as u64;
+        Ok(())
+    }
+
+    /// Takes a half-written piece away again.
+    fn undo(&mut self, error: std::io::Error) -> Failure {
+        let failed = JournalError::io("write", &self.path, error);
+        match self.file.truncate(self.length) {
+            Ok(()) => Failure::Undone(failed),
+            Err(_) => Failure::Unknown(failed),
+        }
+    }
+}
+
+/// Remembers a failure after which nobody knows what is on the disk.
+fn poison(poisoned: &mut Option<String>, failure: Failure) -> JournalError {
+    match failure {
+        Failure::Undone(error) => error,
+        Failure::Unknown(error) => {
+            let why = poisoned.insert(error.to_string());
+            tracing::error!(why, "the journal is poisoned");
+            JournalError::Poisoned(why.clone())
+        }
+    }
+}
+
+fn lock(dir: &Path) -> Result<File, JournalError> {
+    let path = lock_path(dir);
+    let file = File::options().create(true).truncate(false).write(true).open(&path);
+    let file = file.map_err(|error| JournalError::io("open", &path, error))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::Locked(dir.to_owned())),
+        Err(TryLockError::Error(error)) => Err(JournalError::io("lock", &path, error)),
+    }
+}
+
+#[cfg(test)]
+#[path = "store_tests.rs"]
+mod tests;

@@ -1,0 +1,118 @@
+use std::path::Path;
+
+use serde::Serialize;
+
+use anbiq_domain::{Digest, JournalId};
+
+use crate::format::Header;
+use crate::read::{Checkpoints, Frame, Frames, Torn};
+use crate::tree::{self, Tree};
+use crate::{Checkpoint, JournalError, PublicKey};
+
+/// What a journal was found to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Report {
+    /// Which journal.
+    pub id: JournalId,
+    /// The key that signed its checkpoints.
+    pub public_key: PublicKey,
+    /// How many records it holds.
+    pub size: u64,
+    /// Root of the tree over all of them.
+    pub root: Digest,
+    /// In how many segments.
+    pub segments: u32,
+    /// How many checkpoints were checked.
+    pub checkpoints: u64,
+    /// How many records at the end no checkpoint covers yet: only checksums protect them.
+    pub unsigned: u64,
+    /// The end of the last segment, if it is not whole.
+    pub torn: Option<Torn>,
+    /// The end of the checkpoints, if it is not whole.
+    pub torn_checkpoint: Option<Torn>,
+}
+
+impl Report {
+    /// Is every byte whole and covered by a signature?
+    pub const fn is_sealed(&self) -> bool {
+        self.unsigned == 0 && self.torn.is_none() && self.torn_checkpoint.is_none()
+    }
+}
+
+/// Reads the whole journal in `dir`, computes the tree anew and checks every checksum, every entry, every checkpoint's
+/// signature and root.
+///
+/// `expected` is the key that must have signed it; without one the journal's own word is taken for who signed.
+pub fn verify(dir: &Path, expected: Option<&PublicKey>) -> Result<Report, JournalError> {
+    let header = Header::read(dir)?;
+    if let Some(expected) = expected.filter(|key| **key != header.public_key) {
+        return Err(JournalError::WrongKey { expected: expected.to_string(), found: header.public_key.to_string() });
+    }
+    let scan = scan(dir, &header, |frame| frame.into_record().map(|_| ()))?;
+    Ok(Report {
+        id: header.id,
+        public_key: header.public_key,
+        size: scan.tree.size(),
+        root: scan.tree.root(),
+        segments: scan.segments,
+        checkpoints: scan.checkpoints,
+        unsigned: scan.tree.size() - scan.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size),
+        torn: scan.torn,
+        torn_checkpoint: scan.torn_checkpoint,
+    })
+}
+
+/// The state of a journal after reading all of it.
+pub(crate) struct Scan {
+    pub(crate) tree: Tree,
+    pub(crate) segments: u32,
+    /// Number and whole length of the last segment.
+    pub(crate) end: Option<(u32, u64)>,
+    pub(crate) torn: Option<Torn>,
+    pub(crate) checkpoints: u64,
+    pub(crate) checkpoints_end: u64,
+    pub(crate) last_checkpoint: Option<Checkpoint>,
+    pub(crate) torn_checkpoint: Option<Torn>,
+}
+
+/// Reads everything once, records and checkpoints side by side.
+pub(crate) fn scan(
+    dir: &Path,
+    header: &Header,
+    mut visit: impl FnMut(Frame) -> Result<(), JournalError>,
+) -> Result<Scan, JournalError> {
+    // The checkpoints first: of a journal that is being written, one that is newer than the records we see would look
+    // like a loss.
+    let mut checkpoints = Checkpoints::open(dir, header)?;
+    let mut frames = Frames::open(dir)?;
+    let mut tree = Tree::new();
+    let mut last_checkpoint = None;
+    let mut next = checkpoints.next().transpose()?;
+    loop {
+        while let Some(checkpoint) = next.take_if(|checkpoint| checkpoint.size == tree.size()) {
+            if checkpoint.root != tree.root() {
+                let what = "the records it covers are not those that were signed".to_owned();
+                return Err(JournalError::BadCheckpoint { number: checkpoints.number - 1, what });
+            }
+            last_checkpoint = Some(checkpoint);
+            next = checkpoints.next().transpose()?;
+        }
+        let Some(frame) = frames.next().transpose()? else { break };
+        tree.push(tree::leaf_hash(&frame.payload));
+        visit(frame)?;
+    }
+    if let Some(checkpoint) = next {
+        let what = format!("it covers {} records, but only {} are whole", checkpoint.size, tree.size());
+        return Err(JournalError::BadCheckpoint { number: checkpoints.number - 1, what });
+    }
+    Ok(Scan {
+        tree,
+        segments: frames.segments(),
+        end: frames.end(),
+        torn: frames.torn,
+        checkpoints: checkpoints.number,
+        checkpoints_end: checkpoints.offset,
+        last_checkpoint,
+        torn_checkpoint: checkpoints.torn,
+    })
+}

@@ -1,0 +1,310 @@
+use std::path::Path;
+use std::sync::mpsc as blocking;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use tokio::sync::{mpsc, oneshot};
+
+use anbiq_domain::{Clock as _, Digest, Entry, JournalId, SystemClock};
+
+use crate::disk::{Disk, RealDisk};
+use crate::store::Store;
+use crate::{Checkpoint, JournalError, MAX_ENTRY_BYTES, PublicKey, SigningKey};
+
+/// How a journal is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Options {
+    /// A segment that has reached this many bytes is followed by a new one.
+    pub segment_bytes: u64,
+    /// How many entries may wait; beyond that, appending waits, and fails with `journal_busy` after `patience`.
+    pub queue: usize,
+    /// After how many entries a checkpoint is signed by itself; 0 for only when asked and when closing.
+    pub checkpoint_every: u64,
+    /// How long to wait for room in the queue, and again for the disk.
+    pub patience: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, queue: 1024, checkpoint_every: 1024, patience: Duration::from_secs(30) }
+    }
+}
+
+/// Where an entry is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Position {
+    /// Its number in the journal, counted from 0.
+    pub index: u64,
+    /// [`crate::tree::leaf_hash`] of its bytes.
+    pub leaf: Digest,
+}
+
+/// What was found when a journal was opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Recovery {
+    /// How many entries it holds.
+    pub entries: u64,
+    /// Root of the tree over them.
+    pub root: Digest,
+    /// How many bytes of an unfinished, never acknowledged write were cut off.
+    pub truncated_bytes: u64,
+    /// How many bytes of an unfinished checkpoint were cut off.
+    pub truncated_checkpoint_bytes: u64,
+    /// The last signed root.
+    pub last_checkpoint: Option<Checkpoint>,
+}
+
+/// The writing end of a journal. Clones write to the same journal; it ends when the last of them is dropped or any is
+/// [closed](Journal::close), each time with a checkpoint.
+#[derive(Debug, Clone)]
+pub struct Journal(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    id: JournalId,
+    public_key: PublicKey,
+    patience: Duration,
+    /// Taken only when dropped.
+    commands: Option<mpsc::Sender<Command>>,
+    /// Disconnected once the writer has stopped and its lock is free.
+    stopped: Mutex<blocking::Receiver<()>>,
+}
+
+enum Command {
+    Append { payload: Vec<u8>, reply: Reply<Position> },
+    Checkpoint(Reply<Checkpoint>),
+    Close(Reply<Checkpoint>),
+}
+
+/// The way back to who asked, who may be a future or a thread.
+enum Reply<T> {
+    Future(oneshot::Sender<Result<T, JournalError>>),
+    Thread(blocking::SyncSender<Result<T, JournalError>>),
+}
+
+impl<T> Reply<T> {
+    fn send(self, answer: Result<T, JournalError>) {
+        // Who asked may have left; the entry is written all the same.
+        match self {
+            Self::Future(sender) => drop(sender.send(answer)),
+            Self::Thread(sender) => drop(sender.send(answer)),
+        }
+    }
+}
+
+impl Journal {
+    /// Makes an empty journal in `dir`, which is created where it is missing and must not hold a journal.
+    pub fn create(dir: &Path, id: JournalId, signer: SigningKey, options: Options) -> Result<Self, JournalError> {
+        let (public_key, disk) = (signer.public(), Arc::new(RealDisk));
+        let store = Store::create(dir, id, SystemClock.now(), signer, options.segment_bytes, disk)?;
+        Self::start(store, public_key, &options)
+    }
+
+    /// Opens the journal in `dir` for writing: reads and checks all of it, and cuts off what a crash left of a write
+    /// that was never acknowledged.
+    ///
+    /// Damage anywhere else is an error, and nothing is changed. So is another format, another signing key, and another
+    /// process at work.
+    pub fn open(dir: &Path, signer: SigningKey, options: Options) -> Result<(Self, Recovery), JournalError> {
+        Self::open_on(dir, signer, &options, Arc::new(RealDisk))
+    }
+
+    fn open_on(
+        dir: &Path,
+        signer: SigningKey,
+        options: &Options,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Recovery), JournalError> {
+        let public_key = signer.public();
+        let (store, recovery) = Store::open(dir, signer, options.segment_bytes, disk)?;
+        Ok((Self::start(store, public_key, options)?, recovery))
+    }
+
+    /// The journal's id.
+    pub fn id(&self) -> &JournalId {
+        &self.0.id
+    }
+
+    /// The key that its checkpoints are signed with.
+    pub fn public_key(&self) -> PublicKey {
+        self.0.public_key
+    }
+
+    /// Appends `entry` and returns when it is durable. Needs a tokio runtime with its timer.
+    ///
+    /// All entries that wait at one time share one write and one fsync. Dropping the future does not take the entry back.
+    pub async fn append(&self, entry: &Entry) -> Result<Position, JournalError> {
+        let payload = encode(entry)?;
+        self.ask(|reply| Command::Append { payload, reply }).await
+    }
+
+    /// [`Journal::append`] for threads that run no future.
+    pub fn append_blocking(&self, entry: &Entry) -> Result<Position, JournalError> {
+        let payload = encode(entry)?;
+        self.ask_blocking(|reply| Command::Append { payload, reply })
+    }
+
+    /// Signs the root of everything that was appended before, and keeps the signature in the journal.
+    pub async fn checkpoint(&self) -> Result<Checkpoint, JournalError> {
+        self.ask(Command::Checkpoint).await
+    }
+
+    /// [`Journal::checkpoint`] for threads that run no future.
+    pub fn checkpoint_blocking(&self) -> Result<Checkpoint, JournalError> {
+        self.ask_blocking(Command::Checkpoint)
+    }
+
+    /// Writes what waits, signs a last checkpoint and stops; further appends, also by clones, fail with
+    /// `journal_closed`. When it returns another process may open the journal.
+    pub fn close(self) -> Result<Checkpoint, JournalError> {
+        let checkpoint = self.ask_blocking(Command::Close)?;
+        self.0.wait_until_stopped();
+        Ok(checkpoint)
+    }
+
+    fn start(store: Store, public_key: PublicKey, options: &Options) -> Result<Self, JournalError> {
+        let (commands, received) = mpsc::channel(options.queue.max(1));
+        let (stopping, stopped) = blocking::sync_channel(0);
+        let id = store.id().clone();
+        let checkpoint_every = options.checkpoint_every;
+        let spawned = std::thread::Builder::new().name(format!("journal {id}")).spawn(move || {
+            write(store, received, checkpoint_every);
+            drop(stopping);
+        });
+        spawned.map_err(|error| JournalError::io("start a thread for", Path::new(id.as_str()), error))?;
+        let (commands, stopped) = (Some(commands), Mutex::new(stopped));
+        Ok(Self(Arc::new(Inner { id, public_key, patience: options.patience, commands, stopped })))
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
+        let patience = self.0.patience;
+        let commands = self.0.commands.as_ref().ok_or(JournalError::Closed)?;
+        let room = tokio::time::timeout(patience, commands.reserve()).await;
+        let room = room.map_err(|_| JournalError::Busy(milliseconds(patience)))?.map_err(|_| JournalError::Closed)?;
+        let (reply, answer) = oneshot::channel();
+        room.send(command(Reply::Future(reply)));
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answer)) => answer,
+            Ok(Err(_)) => Err(JournalError::Closed),
+            Err(_) => Err(JournalError::TimedOut(milliseconds(patience))),
+        }
+    }
+
+    fn ask_blocking<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
+        let patience = self.0.patience;
+        let commands = self.0.commands.as_ref().ok_or(JournalError::Closed)?;
+        let (reply, answer) = blocking::sync_channel(1);
+        let mut command = command(Reply::Thread(reply));
+        let start = Instant::now();
+        // tokio's own blocking send cannot time out and must not be called where a runtime is at work.
+        while let Err(refused) = commands.try_send(command) {
+            command = match refused {
+                mpsc::error::TrySendError::Full(command) => command,
+                mpsc::error::TrySendError::Closed(_) => return Err(JournalError::Closed),
+            };
+            if start.elapsed() >= patience {
+                return Err(JournalError::Busy(milliseconds(patience)));
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        match answer.recv_timeout(patience) {
+            Ok(answer) => answer,
+            Err(blocking::RecvTimeoutError::Disconnected) => Err(JournalError::Closed),
+            Err(blocking::RecvTimeoutError::Timeout) => Err(JournalError::TimedOut(milliseconds(patience))),
+        }
+    }
+}
+
+impl Inner {
+    fn wait_until_stopped(&self) {
+        if let Ok(stopped) = self.stopped.lock() {
+            // Nothing is ever sent: this ends when the writer has, or when patience has.
+            let _ = stopped.recv_timeout(self.patience);
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        drop(self.commands.take());
+        self.wait_until_stopped();
+    }
+}
+
+/// The bytes of `entry`, after making sure that they can be read again: a float that is not a number could not.
+fn encode(entry: &Entry) -> Result<Vec<u8>, JournalError> {
+    let payload = serde_json::to_vec(entry).map_err(|error| JournalError::Unreadable(error.to_string()))?;
+    if payload.len() > MAX_ENTRY_BYTES {
+        return Err(JournalError::TooLarge { size: payload.len(), limit: MAX_ENTRY_BYTES });
+    }
+    serde_json::from_slice::<Entry>(&payload).map_err(|error| JournalError::Unreadable(error.to_string()))?;
+    Ok(payload)
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// A group larger than this is written before more is taken from the queue.
+const GROUP_BYTES: usize = 8 << 20;
+
+/// The writer's thread: takes what waits, makes it durable in one go, answers.
+fn write(mut store: Store, mut commands: mpsc::Receiver<Command>, checkpoint_every: u64) {
+    while let Some(first) = commands.blocking_recv() {
+        let (mut payloads, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
+        let mut next = Some(first);
+        let mut order = None;
+        while let Some(command) = next.take() {
+            match command {
+                Command::Append { payload, reply } => {
+                    bytes += payload.len();
+                    payloads.push(payload);
+                    replies.push(reply);
+                    next = if bytes < GROUP_BYTES { commands.try_recv().ok() } else { None };
+                }
+                other => order = Some(other),
+            }
+        }
+        append(&mut store, &payloads, replies);
+        match order {
+            Some(Command::Checkpoint(reply)) => reply.send(store.checkpoint()),
+            Some(Command::Close(reply)) => {
+                reply.send(store.checkpoint());
+                return;
+            }
+            _ if checkpoint_every > 0 && store.unsigned() >= checkpoint_every => try_checkpoint(&mut store),
+            _ => {}
+        }
+    }
+    try_checkpoint(&mut store);
+}
+
+fn append(store: &mut Store, payloads: &[Vec<u8>], replies: Vec<Reply<Position>>) {
+    if payloads.is_empty() {
+        return;
+    }
+    match store.append(payloads) {
+        Ok(positions) => {
+            for (reply, position) in replies.into_iter().zip(positions) {
+                reply.send(Ok(position));
+            }
+        }
+        Err(error) => {
+            for reply in replies {
+                reply.send(Err(error.clone()));
+            }
+        }
+    }
+}
+
+/// Nobody waits for this checkpoint, and the next one covers what it would have: a failure is only told.
+fn try_checkpoint(store: &mut Store) {
+    if let Err(error) = store.checkpoint() {
+        tracing::warn!(%error, code = error.code(), "no checkpoint was signed");
+    }
+}
+
+#[cfg(test)]
+#[path = "write_tests.rs"]
+mod tests;

@@ -1,0 +1,208 @@
+use std::io;
+
+use anbiq_domain::{AccountId, JournalId, Refusal, Timestamp};
+
+use super::*;
+use crate::disk::DiskFile;
+use crate::{Reader, verify};
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes([9; 32])
+}
+
+fn entry(number: i64) -> Entry {
+    let account = AccountId::new("a").unwrap();
+    Entry::Refused(Refusal { at: Timestamp::from_milliseconds(number), account, code: "c".to_owned() })
+}
+
+fn create(dir: &Path, options: Options) -> Journal {
+    Journal::create(dir, JournalId::new("j").unwrap(), key(), options).unwrap()
+}
+
+fn small() -> Options {
+    Options { segment_bytes: 300, queue: 4, checkpoint_every: 3, ..Options::default() }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn entries_of_many_appenders_are_all_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), small());
+    let appenders = (0..8).map(|appender| {
+        let journal = journal.clone();
+        tokio::spawn(async move {
+            let mut positions = Vec::new();
+            for number in 0..25 {
+                positions.push(journal.append(&entry(appender * 100 + number)).await.unwrap());
+            }
+            positions
+        })
+    });
+    let mut positions = Vec::new();
+    for appender in appenders.collect::<Vec<_>>() {
+        positions.extend(appender.await.unwrap());
+    }
+    let asked = journal.checkpoint().await.unwrap();
+    assert_eq!(asked.size, 200);
+    tokio::task::spawn_blocking(move || journal.close().unwrap()).await.unwrap();
+    positions.sort_by_key(|position| position.index);
+    let reader = Reader::open(dir.path()).unwrap();
+    let records: Vec<_> = reader.entries().unwrap().map(Result::unwrap).collect();
+    assert_eq!(records.len(), 200);
+    for (record, position) in records.iter().zip(&positions) {
+        assert_eq!((record.index, record.leaf), (position.index, position.leaf));
+    }
+    assert_eq!(reader.last_checkpoint().unwrap(), Some(asked));
+    let report = verify(dir.path(), Some(&key().public())).unwrap();
+    assert!(report.is_sealed() && report.segments > 10 && report.checkpoints > 1, "{report:?}");
+}
+
+#[test]
+fn a_closed_journal_goes_on_where_it_ended() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), small());
+    let clone = journal.clone();
+    assert_eq!(journal.append_blocking(&entry(1)).unwrap().index, 0);
+    let checkpoint = journal.close().unwrap();
+    assert_eq!(clone.append_blocking(&entry(2)).unwrap_err().code(), "journal_closed");
+    let (journal, recovery) = Journal::open(dir.path(), key(), small()).unwrap();
+    assert_eq!((recovery.entries, recovery.truncated_bytes), (1, 0));
+    assert_eq!(recovery.last_checkpoint, Some(checkpoint));
+    assert_eq!(journal.append_blocking(&entry(2)).unwrap().index, 1);
+    assert_eq!(journal.checkpoint_blocking().unwrap().size, 2);
+}
+
+#[test]
+fn only_one_may_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), small());
+    assert_eq!(Journal::open(dir.path(), key(), small()).unwrap_err().code(), "journal_locked");
+    assert_eq!(Reader::open(dir.path()).unwrap().entries().unwrap().count(), 0);
+    drop(journal);
+    assert!(Journal::open(dir.path(), key(), small()).is_ok());
+}
+
+#[test]
+fn what_cannot_be_opened_says_why() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("journal");
+    let told = |error: JournalError| error.to_string().replace(path.to_str().unwrap(), "DIR");
+    insta::assert_snapshot!(told(Journal::open(&path, key(), small()).unwrap_err()), @"`DIR` is not a journal: it has no readable `journal.json`: No such file or directory (os error 2)");
+    drop(create(&path, small()));
+    let again = Journal::create(&path, JournalId::new("j").unwrap(), key(), small()).unwrap_err();
+    insta::assert_snapshot!(told(again), @"
+    `DIR` already holds a journal
+    hint: open it instead, or choose another folder
+    ");
+    let stranger = SigningKey::from_bytes([1; 32]);
+    assert_eq!(Journal::open(&path, stranger, small()).unwrap_err().code(), "journal_wrong_key");
+    let header = std::fs::read_to_string(path.join("journal.json")).unwrap();
+    std::fs::write(path.join("journal.json"), r#"{"format": 7, "something": "else"}"#).unwrap();
+    let errors = [
+        Journal::open(&path, key(), small()).unwrap_err(),
+        verify(&path, None).unwrap_err(),
+        Reader::open(&path).unwrap_err(),
+    ];
+    assert!(errors.iter().all(|error| error.code() == "journal_other_format"));
+    insta::assert_snapshot!(told(errors[0].clone()), @"
+    `DIR` is a journal of format 7; this program reads and writes format 1
+    hint: read it with the version of anbiq that wrote it
+    ");
+    std::fs::write(path.join("journal.json"), header).unwrap();
+    assert!(Journal::open(&path, key(), small()).is_ok());
+}
+
+/// Overwrites in place: ext4 makes who empties a file and writes it anew wait for the disk.
+fn put(path: &Path, bytes: &[u8]) {
+    use std::io::Write as _;
+    let mut file = std::fs::File::options().write(true).open(path).unwrap();
+    file.write_all(bytes).unwrap();
+    file.set_len(bytes.len() as u64).unwrap();
+}
+
+#[test]
+fn every_changed_byte_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), small());
+    for number in 0..7 {
+        journal.append_blocking(&entry(number)).unwrap();
+    }
+    journal.close().unwrap();
+    let is_whole = || verify(dir.path(), None).is_ok_and(|report| report.is_sealed());
+    assert!(is_whole());
+    let mut files = 0;
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let path = file.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        files += usize::from(!bytes.is_empty());
+        for position in 0..bytes.len() {
+            for flip in [1, 0x20, 0xff] {
+                let mut changed = bytes.clone();
+                changed[position] ^= flip;
+                put(&path, &changed);
+                assert!(!is_whole(), "byte {position} of {} with {flip:#x}", path.display());
+            }
+        }
+        for length in 0..bytes.len() {
+            put(&path, &bytes[..length]);
+            assert!(!is_whole(), "{} cut to {length} bytes", path.display());
+        }
+        put(&path, &bytes);
+    }
+    assert!(files >= 4 && is_whole(), "{files}");
+}
+
+#[test]
+fn an_entry_that_could_not_be_read_back_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), small());
+    let long =
+        Refusal { at: Timestamp::default(), account: AccountId::new("a").unwrap(), code: "x".repeat(MAX_ENTRY_BYTES) };
+    assert_eq!(journal.append_blocking(&Entry::Refused(long)).unwrap_err().code(), "entry_too_large");
+    assert_eq!(journal.close().unwrap().size, 0);
+}
+
+/// A disk whose files are full.
+#[derive(Debug)]
+struct FullDisk;
+
+#[derive(Debug)]
+struct FullFile;
+
+impl Disk for FullDisk {
+    fn create(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(FullFile))
+    }
+    fn open(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        Ok(Box::new(FullFile))
+    }
+    fn remove(&self, _path: &Path) -> io::Result<()> {
+        Ok(())
+    }
+    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl DiskFile for FullFile {
+    fn append(&mut self, _bytes: &[u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::StorageFull.into())
+    }
+    fn sync(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+    fn truncate(&mut self, _length: u64) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn a_full_disk_fails_all_of_a_group() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(create(dir.path(), small()));
+    let (journal, _) = Journal::open_on(dir.path(), key(), &small(), Arc::new(FullDisk)).unwrap();
+    let (one, two) = (entry(1), entry(2));
+    let (one, two) = tokio::join!(journal.append(&one), journal.append(&two));
+    for error in [one.unwrap_err(), two.unwrap_err()] {
+        assert_eq!((error.code(), error.retryable()), ("journal_disk_full", true));
+    }
+}

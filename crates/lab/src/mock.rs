@@ -1,0 +1,287 @@
+//! A server of the OpenAI dialect that fails on command, for tests of whatever calls one.
+//!
+//! It answers every chat with the last message's words, in reverse order, one word a token. A [`Fault`] spoils the next
+//! answer, or all of them.
+
+use std::collections::VecDeque;
+use std::convert::Infallible;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anbiq_domain::Role;
+use anbiq_openai::{
+    ApiError, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatRequest, ChatResponse, ChatTokenLogprob,
+    ChatTopLogprob, Delta, ErrorEnvelope, FinishReason, ModelCard, ModelList, ReplyMessage, Usage, sse,
+};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use futures::{StreamExt, stream};
+use serde::Serialize;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// Requests that are remembered; older ones are forgotten.
+const REMEMBERED: usize = 10_000;
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// An error status with OpenAI's envelope.
+    Status {
+        /// Which.
+        status: u16,
+        /// The code in the envelope.
+        code: &'static str,
+        /// The header `retry-after`, in seconds.
+        retry_after: Option<u32>,
+    },
+    /// The connection ends in the middle of the answer.
+    Cut {
+        /// Tokens that are sent before; an answer that is not streamed is cut in the middle of its JSON.
+        after: usize,
+    },
+    /// The answer begins late.
+    Slow(Duration),
+    /// The body is not what it should be.
+    Garbage,
+}
+
+/// A request that the server got.
+#[derive(Debug, Clone)]
+pub struct Recorded {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: ChatRequest,
+}
+
+/// A running server; it stops when this is dropped.
+#[derive(Debug)]
+pub struct Mock {
+    /// Where it listens, up to and with `/v1`.
+    pub base_url: String,
+    shared: Arc<Mutex<Shared>>,
+    task: JoinHandle<()>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    next: VecDeque<Fault>,
+    always: Option<Fault>,
+    requests: VecDeque<Recorded>,
+}
+
+type Handle = Arc<Mutex<Shared>>;
+
+impl Mock {
+    /// Starts a server on a free port of this machine.
+    ///
+    /// # Errors
+    /// There is no port to be had.
+    pub async fn start() -> std::io::Result<Self> {
+        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        let base_url = format!("http://{}/v1", listener.local_addr()?);
+        let shared = Handle::default();
+        let router = Router::new()
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/models", get(models))
+            .with_state(Arc::clone(&shared));
+        let task = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::warn!(%error, "the mock server stopped");
+            }
+        });
+        Ok(Self { base_url, shared, task })
+    }
+
+    /// Spoils the next answer that no earlier fault spoils.
+    pub fn fail_next(&self, fault: Fault) {
+        lock(&self.shared).next.push_back(fault);
+    }
+
+    /// Spoils every answer that no other fault spoils; `None` ends that.
+    pub fn fail_always(&self, fault: Option<Fault>) {
+        lock(&self.shared).always = fault;
+    }
+
+    /// The requests so far: the last ten thousand.
+    pub fn requests(&self) -> Vec<Recorded> {
+        lock(&self.shared).requests.iter().cloned().collect()
+    }
+}
+
+impl Drop for Mock {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+fn lock(shared: &Handle) -> MutexGuard<'_, Shared> {
+    // Nothing under this lock can fail half-way.
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+async fn models() -> Json<ModelList> {
+    let card = ModelCard {
+        id: "mock".to_owned(),
+        object: "model".to_owned(),
+        created: 0,
+        owned_by: "anbiq".to_owned(),
+        prices: None,
+        terms: None,
+    };
+    Json(ModelList { object: "list".to_owned(), data: vec![card] })
+}
+
+async fn chat(State(shared): State<Handle>, headers: HeaderMap, body: Bytes) -> Response {
+    let request = match ChatRequest::parse(&body) {
+        Ok(request) => request,
+        Err(error) => return refusal(400, "invalid_request", &error.to_string(), None),
+    };
+    let fault = {
+        let mut shared = lock(&shared);
+        if shared.requests.len() == REMEMBERED {
+            shared.requests.pop_front();
+        }
+        shared.requests.push_back(Recorded { headers, body: request.clone() });
+        shared.next.pop_front().or_else(|| shared.always.clone())
+    };
+    let mut cut = None;
+    match fault {
+        Some(Fault::Status { status, code, retry_after }) => {
+            return refusal(status, code, "refused on command", retry_after);
+        }
+        Some(Fault::Garbage) => return (StatusCode::OK, "<html>gateway</html>").into_response(),
+        Some(Fault::Slow(wait)) => tokio::time::sleep(wait).await,
+        Some(Fault::Cut { after }) => cut = Some(after),
+        None => {}
+    }
+    let words = answer(&request);
+    if request.stream == Some(true) { streamed(&request, &words, cut) } else { whole(&request, &words, cut) }
+}
+
+fn refusal(status: u16, code: &str, message: &str, retry_after: Option<u32>) -> Response {
+    let error = ApiError {
+        message: message.to_owned(),
+        kind: "mock_error".to_owned(),
+        param: None,
+        code: Some(code.to_owned()),
+    };
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    let mut response = (status, Json(ErrorEnvelope { error })).into_response();
+    if let Some(seconds) = retry_after {
+        response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+    }
+    response
+}
+
+/// The last message's words in reverse order, every one but the first with the space before it.
+fn answer(request: &ChatRequest) -> Vec<String> {
+    let said = request.messages.last().and_then(|message| message.content.clone());
+    let text = said.and_then(|content| content.into_text().ok()).unwrap_or_default();
+    let most = request.max_tokens.or(request.max_completion_tokens).unwrap_or(u32::MAX) as usize;
+    let words = text.split_whitespace().rev().take(most);
+    words.enumerate().map(|(place, word)| if place == 0 { word.to_owned() } else { format!(" {word}") }).collect()
+}
+
+fn whole(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Response {
+    let content = words.concat();
+    let choice = |index| ChatChoice {
+        index,
+        message: ReplyMessage { role: Role::Assistant, content: Some(content.clone()), refusal: None },
+        logprobs: logprobs(request, words),
+        finish_reason: Some(FinishReason::Stop),
+    };
+    let n = request.n.unwrap_or(1);
+    let response = ChatResponse {
+        id: "chatcmpl-mock".to_owned(),
+        object: "chat.completion".to_owned(),
+        created: 0,
+        model: request.model.clone(),
+        choices: (0..n).map(choice).collect(),
+        usage: Some(usage(request, words)),
+    };
+    match cut {
+        None => Json(response).into_response(),
+        Some(_) => {
+            let text = json(&response);
+            let half = text.len() / 2;
+            // The length promises more than is sent.
+            let broken = stream::iter([Ok::<_, std::io::Error>(text.slice(..half)), Err(broken())]);
+            (StatusCode::OK, [(header::CONTENT_TYPE, "application/json")], Body::from_stream(broken)).into_response()
+        }
+    }
+}
+
+fn streamed(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Response {
+    let chunk = |choices, usage| ChatChunk {
+        id: "chatcmpl-mock".to_owned(),
+        object: "chat.completion.chunk".to_owned(),
+        created: 0,
+        model: request.model.clone(),
+        choices,
+        usage,
+    };
+    let piece = |content: Option<&String>, finish_reason| ChatChunkChoice {
+        index: 0,
+        delta: Delta { role: None, content: content.cloned() },
+        logprobs: content.and_then(|word| logprobs(request, std::slice::from_ref(word))),
+        finish_reason,
+    };
+    let mut events: Vec<Bytes> = words.iter().map(|word| event(&chunk(vec![piece(Some(word), None)], None))).collect();
+    if let Some(after) = cut {
+        events.truncate(after);
+        let events = events.into_iter().map(Ok::<_, Infallible>);
+        return event_stream(Body::from_stream(stream::iter(events)));
+    }
+    events.push(event(&chunk(vec![piece(None, Some(FinishReason::Stop))], None)));
+    if request.stream_options.as_ref().is_some_and(|options| options.include_usage) {
+        events.push(event(&chunk(Vec::new(), Some(usage(request, words)))));
+    }
+    events.push(sse::encode(sse::DONE));
+    event_stream(Body::from_stream(stream::iter(events).map(Ok::<_, Infallible>)))
+}
+
+fn event_stream(body: Body) -> Response {
+    (StatusCode::OK, [(header::CONTENT_TYPE, "text/event-stream")], body).into_response()
+}
+
+fn event(chunk: &ChatChunk) -> Bytes {
+    sse::encode(&String::from_utf8_lossy(&json(chunk)))
+}
+
+fn json(value: &impl Serialize) -> Bytes {
+    // Wire types always have a JSON form.
+    Bytes::from(serde_json::to_vec(value).unwrap_or_default())
+}
+
+fn broken() -> std::io::Error {
+    std::io::Error::other("cut on command")
+}
+
+fn usage(request: &ChatRequest, words: &[String]) -> Usage {
+    let said = request.messages.iter().filter_map(|message| message.content.clone()?.into_text().ok());
+    let prompt: usize = said.map(|text| text.split_whitespace().count()).sum();
+    Usage::new(prompt as u64, words.len() as u64 * u64::from(request.n.unwrap_or(1)))
+}
+
+fn logprobs(request: &ChatRequest, words: &[String]) -> Option<ChatLogprobs> {
+    request.logprobs.filter(|asked| *asked)?;
+    let one = |word: &String| ChatTokenLogprob {
+        token: word.clone(),
+        logprob: -0.5,
+        bytes: Some(word.clone().into_bytes()),
+        top_logprobs: match request.top_logprobs {
+            None | Some(0) => Vec::new(),
+            Some(_) => {
+                vec![ChatTopLogprob { token: word.clone(), logprob: -0.5, bytes: Some(word.clone().into_bytes()) }]
+            }
+        },
+    };
+    Some(ChatLogprobs { content: Some(words.iter().map(one).collect()), refusal: None })
+}

@@ -1,0 +1,217 @@
+use anbiq_domain::{AccountId, GrantId, KeyId, Money, PlanId, TermsRef};
+
+use crate::ReservationId;
+
+/// Who has to act when the ledger refuses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    /// The holder of the account: another key, more budget, a new grant.
+    Customer,
+    /// Whoever administers the ledger named something that does not exist, or that exists already.
+    Operator,
+    /// The database or its disk.
+    Database,
+}
+
+/// What the ledger refuses.
+///
+/// [`LedgerError::code`] is stable, [`LedgerError::who`] has to act, [`LedgerError::retryable`] says whether the same
+/// call may succeed later without anybody acting.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// A key that is malformed, unknown or has a wrong secret; which of them is not said.
+    #[error("this API key is not valid")]
+    InvalidKey,
+    /// A key that was revoked.
+    #[error("this API key was revoked")]
+    KeyRevoked,
+    /// A key whose end has come.
+    #[error("this API key has expired")]
+    KeyExpired,
+    /// An account that was closed.
+    #[error("the account is closed")]
+    AccountClosed,
+    /// The budget does not hold what was asked for.
+    #[error("the budget of ${limit} does not hold ${asked} more: ${spent} spent, ${reserved} reserved")]
+    InsufficientBudget {
+        /// The limit.
+        limit: Money,
+        /// Charged so far.
+        spent: Money,
+        /// Held by requests under way.
+        reserved: Money,
+        /// What was to be reserved.
+        asked: Money,
+    },
+    /// A grant whose remaining volume does not hold what was asked for.
+    #[error("the volume of grant `{0}` is used up")]
+    GrantUsedUp(GrantId),
+    /// A grant whose end has come.
+    #[error("grant `{0}` has expired")]
+    GrantExpired(GrantId),
+    /// A grant that was taken back.
+    #[error("grant `{0}` was revoked")]
+    GrantRevoked(GrantId),
+
+    /// No such plan.
+    #[error("there is no plan `{0}`")]
+    UnknownPlan(PlanId),
+    /// No such account.
+    #[error("there is no account `{0}`")]
+    UnknownAccount(AccountId),
+    /// No such key.
+    #[error("there is no key `{0}`")]
+    UnknownKey(KeyId),
+    /// No such terms in that version.
+    #[error("there are no terms `{}` of version {}", .0.id, .0.version)]
+    UnknownTerms(TermsRef),
+    /// The account has no such grant.
+    #[error("there is no grant `{0}` of this account")]
+    UnknownGrant(GrantId),
+    /// An account of that name exists already.
+    #[error("account `{0}` exists already")]
+    AccountExists(AccountId),
+    /// A grant of that name exists already.
+    #[error("grant `{0}` exists already")]
+    GrantExists(GrantId),
+    /// The words of issued terms cannot change.
+    #[error("terms `{}` of version {} were issued with other contents\nhint: a change is a new version", .0.id, .0.version)]
+    TermsChanged(TermsRef),
+    /// No such reservation, or it was closed so long ago that it was forgotten.
+    #[error("there is no reservation `{0}`")]
+    UnknownReservation(ReservationId),
+    /// The reservation was settled or released before; nothing was changed.
+    #[error("reservation `{0}` is closed already")]
+    ReservationClosed(ReservationId),
+    /// An amount below zero, or larger than any one request may hold.
+    #[error("{0} is out of range for one request")]
+    OutOfRange(&'static str),
+    /// A URL that names no database that is supported.
+    #[error("`{0}` is not the address of a ledger\nhint: write `sqlite:` and the path of a file")]
+    Address(String),
+
+    /// The database was written by another version of this software.
+    #[error("the ledger has schema version {found}; this program knows version {known}")]
+    Version {
+        /// In the database.
+        found: i64,
+        /// In this program.
+        known: i64,
+    },
+    /// The database is in use by others for too long.
+    #[error("the ledger is busy")]
+    Busy(#[source] sqlx::Error),
+    /// The database failed.
+    #[error("the ledger's database failed: {0}")]
+    Database(#[source] sqlx::Error),
+    /// Something stored cannot be read.
+    #[error("the ledger holds an unreadable {what}: {reason}")]
+    Damaged {
+        /// What kind of thing.
+        what: &'static str,
+        /// Why.
+        reason: String,
+    },
+    /// The database file cannot be made.
+    #[error("cannot create the ledger `{path}`: {source}")]
+    File {
+        /// Which.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The operating system gave no random bytes.
+    #[error("the operating system gave no random bytes")]
+    Random,
+}
+
+impl LedgerError {
+    /// A stable name of what happened, such as `insufficient_budget`.
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::InvalidKey => "invalid_api_key",
+            Self::KeyRevoked => "key_revoked",
+            Self::KeyExpired => "key_expired",
+            Self::AccountClosed => "account_closed",
+            Self::InsufficientBudget { .. } => "insufficient_budget",
+            Self::GrantUsedUp(_) => "grant_used_up",
+            Self::GrantExpired(_) => "grant_expired",
+            Self::GrantRevoked(_) => "grant_revoked",
+            Self::UnknownPlan(_) => "unknown_plan",
+            Self::UnknownAccount(_) => "unknown_account",
+            Self::UnknownKey(_) => "unknown_key",
+            Self::UnknownTerms(_) => "unknown_terms",
+            Self::UnknownGrant(_) => "unknown_grant",
+            Self::AccountExists(_) => "account_exists",
+            Self::GrantExists(_) => "grant_exists",
+            Self::TermsChanged(_) => "terms_changed",
+            Self::UnknownReservation(_) => "unknown_reservation",
+            Self::ReservationClosed(_) => "reservation_closed",
+            Self::OutOfRange(_) => "amount_out_of_range",
+            Self::Address(_) => "ledger_address",
+            Self::Version { .. } => "ledger_version",
+            Self::Busy(_) => "ledger_busy",
+            Self::Database(_) => "ledger_failed",
+            Self::Damaged { .. } => "ledger_damaged",
+            Self::File { .. } => "ledger_file",
+            Self::Random => "no_random_bytes",
+        }
+    }
+
+    /// Who has to act.
+    pub const fn who(&self) -> Who {
+        match self {
+            Self::InvalidKey
+            | Self::KeyRevoked
+            | Self::KeyExpired
+            | Self::AccountClosed
+            | Self::InsufficientBudget { .. }
+            | Self::GrantUsedUp(_)
+            | Self::GrantExpired(_)
+            | Self::GrantRevoked(_) => Who::Customer,
+            Self::UnknownPlan(_)
+            | Self::UnknownAccount(_)
+            | Self::UnknownKey(_)
+            | Self::UnknownTerms(_)
+            | Self::UnknownGrant(_)
+            | Self::AccountExists(_)
+            | Self::GrantExists(_)
+            | Self::TermsChanged(_)
+            | Self::UnknownReservation(_)
+            | Self::ReservationClosed(_)
+            | Self::OutOfRange(_)
+            | Self::Address(_) => Who::Operator,
+            Self::Version { .. }
+            | Self::Busy(_)
+            | Self::Database(_)
+            | Self::Damaged { .. }
+            | Self::File { .. }
+            | Self::Random => Who::Database,
+        }
+    }
+
+    /// May the same call succeed later without anybody acting? A budget may: what other requests hold comes free.
+    pub const fn retryable(&self) -> bool {
+        match self {
+            Self::Busy(_) | Self::Database(_) => true,
+            Self::InsufficientBudget { limit, spent, asked, .. } => {
+                limit.nanos().saturating_sub(spent.nanos()) >= asked.nanos()
+            }
+            _ => false,
+        }
+    }
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        let busy = match &error {
+            sqlx::Error::PoolTimedOut => true,
+            // SQLite: 5 is SQLITE_BUSY, 517 SQLITE_BUSY_SNAPSHOT. PostgreSQL: a deadlock or a failed serialisation.
+            sqlx::Error::Database(inner) => {
+                inner.code().is_some_and(|code| matches!(code.as_ref(), "5" | "517" | "40P01" | "40001"))
+            }
+            _ => false,
+        };
+        if busy { Self::Busy(error) } else { Self::Database(error) }
+    }
+}

@@ -1,0 +1,199 @@
+//! Accounts, keys, plans, terms, grants and budgets: what is owed and allowed.
+//!
+//! A [`Ledger`] is a database, SQLite today. Every change is one transaction that is on disk when the call returns.
+//! Money is reserved before a request leaves ([`Ledger::reserve`]), settled after ([`Ledger::settle`]), and an
+//! abandoned reservation expires ([`Ledger::expire`]); at every moment `spent + reserved` stays within the limit.
+//! Time is always an argument: the ledger has no clock.
+
+mod accounts;
+mod budget;
+mod error;
+mod key;
+mod schema;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anbiq_domain::{AccountId, KeyId, PlanId, TermsRef, TextPolicy, Timestamp};
+use serde::{Deserialize, Serialize};
+use sqlx::any::AnyPoolOptions;
+use sqlx::{AnyPool, Executor};
+
+pub use budget::{BudgetState, ReservationId};
+pub use error::{LedgerError, Who};
+
+/// The ledger. Clones share it.
+#[derive(Clone)]
+pub struct Ledger {
+    /// SQLite has one writer at a time: a pool of one connection is a fair queue of bounded wait in front of it,
+    /// where several connections would poll for the lock.
+    writer: AnyPool,
+    readers: AnyPool,
+    pepper: [u8; 32],
+}
+
+/// The limits of the accounts that are on it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Which plan.
+    pub id: PlanId,
+    /// What the journal keeps of texts.
+    pub text_policy: TextPolicy,
+    /// Share of exchanges that are drawn with a twin, from 0 to 1.
+    pub twin_share: f64,
+    /// The first so many exchanges of an account are always twinned.
+    pub twin_first: u32,
+    /// Most alternatives a token whose log-probabilities are given; `None` for no log-probabilities.
+    pub max_logprobs: Option<u8>,
+    /// Most answers a request.
+    pub max_n: u32,
+    /// Longest answer, in tokens.
+    pub max_tokens: u32,
+    /// Most requests a minute; `None` for no limit.
+    pub requests_per_minute: Option<u32>,
+}
+
+/// An account to be opened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewAccount {
+    /// Its name.
+    pub id: AccountId,
+    /// On which plan.
+    pub plan: PlanId,
+    /// The means of payment, where the provider knows it.
+    pub payment: Option<String>,
+    /// When it is opened.
+    pub opened: Timestamp,
+}
+
+/// An account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Account {
+    /// Its name.
+    pub id: AccountId,
+    /// On which plan.
+    pub plan: PlanId,
+    /// The means of payment, where the provider knows it.
+    pub payment: Option<String>,
+    /// When it was opened.
+    pub opened: Timestamp,
+    /// When it was closed.
+    pub closed: Option<Timestamp>,
+}
+
+/// Whose key was presented, and what holds for it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Session {
+    /// Whose.
+    pub account: AccountId,
+    /// With which key.
+    pub key: KeyId,
+    /// The plan the account is on.
+    pub plan: Plan,
+    /// The terms it has accepted: of each the last version.
+    pub accepted: Vec<TermsRef>,
+}
+
+/// Longest wait for a connection, and for SQLite's lock while another program holds it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Ledger {
+    /// Opens the ledger at `url`, such as `sqlite:ledger.db`, and makes it where there is none.
+    ///
+    /// # Errors
+    ///
+    /// The address is of no known kind, the database cannot be opened, or it has another version.
+    pub async fn open(url: &str) -> Result<Self, LedgerError> {
+        if !url.starts_with("sqlite:") {
+            return Err(LedgerError::Address(anbiq_secret::redact_url(url)));
+        }
+        let separator = if url.contains('?') { "&" } else { "?" };
+        let url = if url.contains("mode=") { url.to_owned() } else { [url, separator, "mode=rwc"].concat() };
+        sqlx::any::install_default_drivers();
+        let writer = pool(&url, 1).await?;
+        schema::migrate(&writer).await?;
+        // Every connection to `:memory:` is a database of its own.
+        let readers = if url.contains(":memory:") { writer.clone() } else { pool(&url, 4).await? };
+        let pepper = pepper(&writer).await?;
+        Ok(Self { writer, readers, pepper })
+    }
+
+    /// Opens the ledger in the SQLite file `path`; a new file can be read by its owner only.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::open`].
+    pub async fn open_file(path: &Path) -> Result<Self, LedgerError> {
+        let mut options = std::fs::OpenOptions::new();
+        options.create(true).append(true);
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        options.open(path).map_err(|source| LedgerError::File { path: path.display().to_string(), source })?;
+        let name = path.to_str().ok_or_else(|| LedgerError::Address(path.display().to_string()))?;
+        let escaped = name.replace('%', "%25").replace('?', "%3F").replace('#', "%23");
+        Self::open(&["sqlite:", &escaped].concat()).await
+    }
+
+    /// Ends all connections; SQLite then folds its write-ahead log into the file. Calls under way finish first.
+    pub async fn close(self) {
+        self.readers.close().await;
+        self.writer.close().await;
+    }
+}
+
+impl std::fmt::Debug for Ledger {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ledger(..)")
+    }
+}
+
+async fn pool(url: &str, connections: u32) -> Result<AnyPool, LedgerError> {
+    let options =
+        AnyPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).after_connect(|connection, _| {
+            Box::pin(async move {
+                // Set on every connection: what is committed must be on disk, and another program's lock is waited for.
+                for pragma in [
+                    "PRAGMA busy_timeout = 10000",
+                    "PRAGMA journal_mode = WAL",
+                    "PRAGMA synchronous = FULL",
+                    "PRAGMA foreign_keys = ON",
+                ] {
+                    connection.execute(pragma).await?;
+                }
+                Ok(())
+            })
+        });
+    Ok(options.connect(url).await?)
+}
+
+/// The ledger's own random bytes, drawn when it is first opened.
+async fn pepper(pool: &AnyPool) -> Result<[u8; 32], LedgerError> {
+    let mut fresh = [0; 32];
+    getrandom::fill(&mut fresh).map_err(|_| LedgerError::Random)?;
+    sqlx::query("INSERT INTO settings (name, value) VALUES ('pepper', $1) ON CONFLICT (name) DO NOTHING")
+        .bind(hex::encode(fresh))
+        .execute(pool)
+        .await?;
+    let (kept,): (String,) = sqlx::query_as("SELECT value FROM settings WHERE name = 'pepper'").fetch_one(pool).await?;
+    let mut pepper = [0; 32];
+    hex::decode_to_slice(&kept, &mut pepper)
+        .map_err(|error| LedgerError::Damaged { what: "pepper", reason: error.to_string() })?;
+    Ok(pepper)
+}
+
+/// Reads a value that is stored as JSON.
+fn from_json<T: serde::de::DeserializeOwned>(what: &'static str, body: &str) -> Result<T, LedgerError> {
+    serde_json::from_str(body).map_err(|error| LedgerError::Damaged { what, reason: error.to_string() })
+}
+
+fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, LedgerError> {
+    serde_json::to_string(value).map_err(|error| LedgerError::Damaged { what, reason: error.to_string() })
+}
+
+/// Reads an id that is stored as text.
+fn id<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T, LedgerError> {
+    text.parse().map_err(|error: T::Err| LedgerError::Damaged { what, reason: error.to_string() })
+}

@@ -1,0 +1,191 @@
+//! Prices, terms and grants.
+
+use anbiq_domain::{AccountId, Grant, GrantId, GrantState, PriceList, Terms, TermsId, TermsRef, Timestamp};
+
+use crate::budget::{to_i64, to_u64};
+use crate::{Ledger, LedgerError, from_json, id, to_json};
+
+impl Ledger {
+    /// Sets the prices of `model` from `at` on; earlier ones are kept.
+    pub async fn put_prices(&self, model: &str, prices: PriceList, at: Timestamp) -> Result<(), LedgerError> {
+        sqlx::query(
+            "INSERT INTO prices (model, since, body) VALUES ($1, $2, $3) \
+             ON CONFLICT (model, since) DO UPDATE SET body = excluded.body",
+        )
+        .bind(model)
+        .bind(at.milliseconds())
+        .bind(to_json("price list", &prices)?)
+        .execute(&self.writer)
+        .await?;
+        Ok(())
+    }
+
+    /// The prices that were set last.
+    pub async fn prices(&self, model: &str) -> Result<Option<PriceList>, LedgerError> {
+        let row: Option<(String,)> =
+            sqlx::query_as("SELECT body FROM prices WHERE model = $1 ORDER BY since DESC LIMIT 1")
+                .bind(model)
+                .fetch_optional(&self.readers)
+                .await?;
+        row.map(|(body,)| from_json("price list", &body)).transpose()
+    }
+
+    /// Issues terms. Issuing the same again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// `terms_changed` where that version was issued with other contents.
+    pub async fn put_terms(&self, terms: &Terms, at: Timestamp) -> Result<(), LedgerError> {
+        let body = to_json("terms", terms)?;
+        let mut change = self.writer.begin().await?;
+        sqlx::query(
+            "INSERT INTO terms (id, version, teacher, issued, body) VALUES ($1, $2, $3, $4, $5) \
+             ON CONFLICT (id, version) DO NOTHING",
+        )
+        .bind(terms.id.as_str())
+        .bind(i64::from(terms.version))
+        .bind(terms.teacher.as_str())
+        .bind(at.milliseconds())
+        .bind(body.as_str())
+        .execute(&mut *change)
+        .await?;
+        let (kept,): (String,) = sqlx::query_as("SELECT body FROM terms WHERE id = $1 AND version = $2")
+            .bind(terms.id.as_str())
+            .bind(i64::from(terms.version))
+            .fetch_one(&mut *change)
+            .await?;
+        if kept != body {
+            return Err(LedgerError::TermsChanged(terms.reference()));
+        }
+        Ok(change.commit().await?)
+    }
+
+    /// The terms `terms` in a version, or in the last one.
+    pub async fn terms(&self, terms: &TermsId, version: Option<u32>) -> Result<Option<Terms>, LedgerError> {
+        let row: Option<(String,)> = sqlx::query_as(
+            "SELECT body FROM terms WHERE id = $1 AND ($2 = 0 OR version = $2) ORDER BY version DESC LIMIT 1",
+        )
+        .bind(terms.as_str())
+        // Versions are counted from 1.
+        .bind(i64::from(version.unwrap_or(0)))
+        .fetch_optional(&self.readers)
+        .await?;
+        row.map(|(body,)| from_json("terms", &body)).transpose()
+    }
+
+    /// The terms of a teacher that were issued last.
+    pub async fn terms_of_teacher(&self, model: &str) -> Result<Option<Terms>, LedgerError> {
+        let row: Option<(String,)> =
+            sqlx::query_as("SELECT body FROM terms WHERE teacher = $1 ORDER BY issued DESC, version DESC LIMIT 1")
+                .bind(model)
+                .fetch_optional(&self.readers)
+                .await?;
+        row.map(|(body,)| from_json("terms", &body)).transpose()
+    }
+
+    /// Records that `account` accepted `terms`; the version accepted last counts.
+    pub async fn accept_terms(&self, account: &AccountId, terms: &TermsRef, now: Timestamp) -> Result<(), LedgerError> {
+        let accepted = sqlx::query(
+            "INSERT INTO acceptances (account, terms, version, accepted) \
+             SELECT accounts.id, terms.id, terms.version, $1 FROM accounts, terms \
+             WHERE accounts.id = $2 AND terms.id = $3 AND terms.version = $4 \
+             ON CONFLICT (account, terms) DO UPDATE SET version = excluded.version, accepted = excluded.accepted",
+        )
+        .bind(now.milliseconds())
+        .bind(account.as_str())
+        .bind(terms.id.as_str())
+        .bind(i64::from(terms.version))
+        .execute(&self.writer)
+        .await?;
+        if accepted.rows_affected() == 1 {
+            return Ok(());
+        }
+        Err(match self.account(account).await? {
+            Some(_) => LedgerError::UnknownTerms(terms.clone()),
+            None => LedgerError::UnknownAccount(account.clone()),
+        })
+    }
+
+    /// The version of `terms` that `account` accepted last.
+    pub async fn accepted(&self, account: &AccountId, terms: &TermsId) -> Result<Option<TermsRef>, LedgerError> {
+        let row: Option<(i64,)> = sqlx::query_as("SELECT version FROM acceptances WHERE account = $1 AND terms = $2")
+            .bind(account.as_str())
+            .bind(terms.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|(version,)| reference(terms.as_str(), version)).transpose()
+    }
+
+    /// Gives a grant.
+    pub async fn give_grant(&self, grant: &Grant) -> Result<(), LedgerError> {
+        let volume = grant.conditions.max_output_tokens.map(to_i64).transpose()?;
+        if self.terms(&grant.terms.id, Some(grant.terms.version)).await?.is_none() {
+            return Err(LedgerError::UnknownTerms(grant.terms.clone()));
+        }
+        let given = sqlx::query(
+            "INSERT INTO grants (id, account, terms, body, given, expires, volume, used, reserved) \
+             SELECT $1, id, $2, $3, $4, $5, $6, 0, 0 FROM accounts WHERE id = $7 ON CONFLICT (id) DO NOTHING",
+        )
+        .bind(grant.id.as_str())
+        .bind(grant.terms.id.as_str())
+        .bind(to_json("grant", grant)?)
+        .bind(grant.given.milliseconds())
+        .bind(grant.expires.map(Timestamp::milliseconds))
+        .bind(volume)
+        .bind(grant.account.as_str())
+        .execute(&self.writer)
+        .await?;
+        if given.rows_affected() == 1 {
+            return Ok(());
+        }
+        Err(match self.account(&grant.account).await? {
+            Some(_) => LedgerError::GrantExists(grant.id.clone()),
+            None => LedgerError::UnknownAccount(grant.account.clone()),
+        })
+    }
+
+    /// Takes a grant back; doing it again changes nothing.
+    pub async fn revoke_grant(&self, grant: &GrantId, now: Timestamp) -> Result<(), LedgerError> {
+        let revoked = sqlx::query("UPDATE grants SET revoked = COALESCE(revoked, $1) WHERE id = $2")
+            .bind(now.milliseconds())
+            .bind(grant.as_str())
+            .execute(&self.writer)
+            .await?;
+        if revoked.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::UnknownGrant(grant.clone())) }
+    }
+
+    /// The grant of `account` under the terms `terms`, its state at `now`, and the tokens settled under it.
+    ///
+    /// Of several grants the active one counts, else the one given last.
+    pub async fn grant_of(
+        &self,
+        account: &AccountId,
+        terms: &TermsId,
+        now: Timestamp,
+    ) -> Result<Option<(Grant, GrantState, u64)>, LedgerError> {
+        let rows: Vec<(String, Option<i64>, i64)> = sqlx::query_as(
+            "SELECT body, revoked, used FROM grants WHERE account = $1 AND terms = $2 ORDER BY given DESC, id LIMIT 100",
+        )
+        .bind(account.as_str())
+        .bind(terms.as_str())
+        .fetch_all(&self.readers)
+        .await?;
+        let mut first = None;
+        for (body, revoked, used) in rows {
+            let grant: Grant = from_json("grant", &body)?;
+            let used = to_u64(used);
+            let state = if revoked.is_some() { GrantState::Revoked } else { grant.state(now, used) };
+            if state == GrantState::Active {
+                return Ok(Some((grant, state, used)));
+            }
+            first.get_or_insert((grant, state, used));
+        }
+        Ok(first)
+    }
+}
+
+pub(crate) fn reference(terms: &str, version: i64) -> Result<TermsRef, LedgerError> {
+    let version = u32::try_from(version)
+        .map_err(|error| LedgerError::Damaged { what: "version of terms", reason: error.to_string() })?;
+    Ok(TermsRef { id: id("terms id", terms)?, version })
+}

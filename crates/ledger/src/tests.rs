@@ -1,0 +1,396 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anbiq_domain::{
+    AccountId, Conditions, Grant, GrantId, GrantState, Money, Permission, PlanId, PriceList, Seeded, Terms, TermsId,
+    TermsRef, TextPolicy, Timestamp,
+};
+use futures::future::join_all;
+use tempfile::TempDir;
+
+use crate::{Ledger, LedgerError, NewAccount, Plan, ReservationId, Who};
+
+const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
+const MINUTE: i64 = 60_000;
+
+fn later(milliseconds: i64) -> Timestamp {
+    NOW.plus_milliseconds(milliseconds)
+}
+
+fn nanos(nanos: i64) -> Money {
+    Money::from_nanos(nanos)
+}
+
+fn acme() -> AccountId {
+    AccountId::new("acme").unwrap()
+}
+
+fn plan() -> Plan {
+    Plan {
+        id: PlanId::new("standard").unwrap(),
+        text_policy: TextPolicy::Twinned,
+        twin_share: 0.25,
+        twin_first: 3,
+        max_logprobs: Some(5),
+        max_n: 4,
+        max_tokens: 512,
+        requests_per_minute: None,
+    }
+}
+
+fn terms(version: u32) -> Terms {
+    Terms {
+        id: TermsId::new("teacher-terms").unwrap(),
+        version,
+        teacher: "teacher".to_owned(),
+        distillation: Permission::GrantRequired,
+        conditions: Conditions::default(),
+        text: "Do not.".to_owned(),
+    }
+}
+
+fn grant(id: &str, volume: Option<u64>, expires: Option<Timestamp>) -> Grant {
+    Grant {
+        id: GrantId::new(id).unwrap(),
+        account: acme(),
+        terms: terms(1).reference(),
+        purpose: "a small model for the shop".to_owned(),
+        conditions: Conditions { max_output_tokens: volume, ..Conditions::default() },
+        given: NOW,
+        expires,
+    }
+}
+
+async fn open(dir: &Path) -> Ledger {
+    Ledger::open_file(&dir.join("the ledger #1?.db")).await.unwrap()
+}
+
+async fn fresh() -> (TempDir, Ledger) {
+    let dir = tempfile::tempdir().unwrap();
+    let ledger = open(dir.path()).await;
+    ledger.put_plan(&plan()).await.unwrap();
+    ledger.put_terms(&terms(1), NOW).await.unwrap();
+    let account = NewAccount { id: acme(), plan: plan().id, payment: Some("card 1".to_owned()), opened: NOW };
+    ledger.open_account(&account).await.unwrap();
+    (dir, ledger)
+}
+
+async fn state(ledger: &Ledger) -> (i64, i64) {
+    let budget = ledger.budget(&acme()).await.unwrap().unwrap();
+    (budget.spent.nanos(), budget.reserved.nanos())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_at_once_get_exactly_what_the_budget_holds() {
+    let (_dir, ledger) = fresh().await;
+    ledger.set_budget(&acme(), nanos(1_000)).await.unwrap();
+    let one = |_| {
+        let ledger = ledger.clone();
+        tokio::spawn(async move { ledger.reserve(&acme(), nanos(90), None, NOW, MINUTE).await })
+    };
+    let mut granted = 0;
+    for outcome in join_all((0..200).map(one)).await {
+        match outcome.unwrap() {
+            Ok(_) => granted += 1,
+            Err(error) => {
+                assert_eq!((error.code(), error.who()), ("insufficient_budget", Who::Customer));
+                assert!(error.retryable(), "nothing is spent yet, so others may let go");
+            }
+        }
+    }
+    assert_eq!((granted, state(&ledger).await), (11, (0, 990)));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_grants_volume_holds_under_concurrency() {
+    let (_dir, ledger) = fresh().await;
+    let volume = grant("g", Some(1_000), None);
+    ledger.give_grant(&volume).await.unwrap();
+    let one = |_| {
+        let (ledger, id) = (ledger.clone(), volume.id.clone());
+        tokio::spawn(async move { ledger.reserve(&acme(), nanos(1), Some((id, 90)), NOW, MINUTE).await })
+    };
+    let outcomes: Vec<_> = join_all((0..50).map(one)).await.into_iter().map(Result::unwrap).collect();
+    let (granted, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
+    assert!(refused.into_iter().all(|outcome| outcome.unwrap_err().code() == "grant_used_up"));
+    assert_eq!(granted.len(), 11);
+    assert_eq!(state(&ledger).await, (0, 11), "a refused volume holds no money");
+    for reservation in granted {
+        ledger.settle(&reservation.unwrap(), nanos(1), 90, NOW).await.unwrap();
+    }
+    let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
+    assert_eq!((now, used), (GrantState::Active, 990));
+    let last = ledger.reserve(&acme(), nanos(1), Some((volume.id.clone(), 10)), NOW, MINUTE).await.unwrap();
+    ledger.settle(&last, nanos(1), 10, NOW).await.unwrap();
+    let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
+    assert_eq!((now, used), (GrantState::UsedUp, 1_000));
+}
+
+/// What the ledger should hold, kept by the simplest possible means.
+#[derive(Default)]
+struct Model {
+    spent: i64,
+    held: BTreeMap<usize, (i64, i64)>,
+    expired: Vec<usize>,
+    closed: Vec<usize>,
+}
+
+#[tokio::test]
+async fn random_sequences_leak_nothing() {
+    const LIMIT: i64 = 2_000;
+    let (dir, mut ledger) = fresh().await;
+    ledger.set_budget(&acme(), nanos(LIMIT)).await.unwrap();
+    let mut random = Seeded::new(11);
+    let (mut model, mut ids, mut now) = (Model::default(), Vec::<ReservationId>::new(), 0);
+    for step in 0..600 {
+        now += random.below(20) as i64;
+        match random.below(10) {
+            0..=3 => {
+                let (amount, ttl) = (random.below(300) as i64, random.below(200) as i64 + 1);
+                let held: i64 = model.held.values().map(|(amount, _)| amount).sum();
+                let outcome = ledger.reserve(&acme(), nanos(amount), None, later(now), ttl).await;
+                assert_eq!(outcome.is_ok(), model.spent + held + amount <= LIMIT, "step {step}");
+                if let Ok(id) = outcome {
+                    model.held.insert(ids.len(), (amount, now + ttl));
+                    ids.push(id);
+                }
+            }
+            4..=6 if !ids.is_empty() => {
+                let which = random.below(ids.len());
+                let settles = random.chance(0.6);
+                let actual = model.held.get(&which).map_or(5, |(amount, _)| random.below(*amount as usize + 1) as i64);
+                let outcome = if settles {
+                    ledger.settle(&ids[which], nanos(actual), 0, later(now)).await
+                } else {
+                    ledger.release(&ids[which]).await
+                };
+                if model.closed.contains(&which) {
+                    assert_eq!(outcome.unwrap_err().code(), "reservation_closed", "step {step}");
+                } else {
+                    outcome.unwrap();
+                    model.spent += if settles { actual } else { 0 };
+                    model.held.remove(&which);
+                    model.closed.push(which);
+                }
+            }
+            7 | 8 => {
+                let over: Vec<usize> =
+                    model.held.iter().filter(|(_, (_, end))| *end <= now).map(|(which, _)| *which).collect();
+                assert_eq!(ledger.expire(later(now)).await.unwrap(), over.len() as u64, "step {step}");
+                for which in over {
+                    model.held.remove(&which);
+                    model.expired.push(which);
+                }
+            }
+            _ if step % 7 == 0 => {
+                ledger.close().await;
+                ledger = open(dir.path()).await;
+            }
+            _ => {}
+        }
+        let held: i64 = model.held.values().map(|(amount, _)| amount).sum();
+        assert_eq!(state(&ledger).await, (model.spent, held), "step {step}");
+    }
+    assert!(model.closed.len() > 50 && model.expired.len() > 20, "the sequence did something");
+    ledger.expire(later(now + MINUTE)).await.unwrap();
+    assert_eq!(state(&ledger).await, (model.spent, 0));
+}
+
+#[tokio::test]
+async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice() {
+    let (dir, ledger) = fresh().await;
+    ledger.set_budget(&acme(), nanos(100)).await.unwrap();
+    ledger.give_grant(&grant("g", Some(50), None)).await.unwrap();
+    let hold = Some((GrantId::new("g").unwrap(), 50));
+    let lost = ledger.reserve(&acme(), nanos(100), hold.clone(), NOW, MINUTE).await.unwrap();
+    drop(ledger);
+
+    let ledger = open(dir.path()).await;
+    assert_eq!(state(&ledger).await, (0, 100), "a reservation outlives the program");
+    assert_eq!(ledger.expire(later(MINUTE - 1)).await.unwrap(), 0);
+    assert_eq!(ledger.expire(later(MINUTE)).await.unwrap(), 1);
+    assert_eq!(ledger.expire(later(MINUTE)).await.unwrap(), 0);
+    assert_eq!(state(&ledger).await, (0, 0));
+    // The answer was served after all: it is charged, once.
+    ledger.settle(&lost, nanos(60), 30, later(2 * MINUTE)).await.unwrap();
+    let again = ledger.settle(&lost, nanos(60), 30, later(2 * MINUTE)).await.unwrap_err();
+    assert_eq!(again.code(), "reservation_closed");
+    assert_eq!(state(&ledger).await, (60, 0));
+    let (_, _, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
+    assert_eq!(used, 30);
+    let more = ledger.reserve(&acme(), nanos(10), hold, NOW, MINUTE).await.unwrap_err();
+    assert_eq!(more.code(), "grant_used_up");
+    // Two days later it is forgotten.
+    ledger.expire(later(2 * 24 * 60 * MINUTE)).await.unwrap();
+    assert_eq!(ledger.release(&lost).await.unwrap_err().code(), "unknown_reservation");
+}
+
+#[tokio::test]
+async fn only_a_valid_key_opens_a_session() {
+    let (_dir, ledger) = fresh().await;
+    ledger.accept_terms(&acme(), &terms(1).reference(), NOW).await.unwrap();
+    let (id, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
+    let (old, revoked) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
+    ledger.revoke_key(&old, NOW).await.unwrap();
+    let (_, short) = ledger.issue_key(&acme(), Some(later(MINUTE)), NOW).await.unwrap();
+
+    let session = ledger.authenticate(key.expose(), NOW).await.unwrap();
+    assert_eq!((&session.account, &session.key, &session.plan), (&acme(), &id, &plan()));
+    assert_eq!(session.accepted, [terms(1).reference()]);
+    assert!(ledger.authenticate(short.expose(), later(MINUTE - 1)).await.is_ok());
+
+    let wrong_secret = format!("sk-anbiq-{id}-{}", "x".repeat(48));
+    let right_secret_of_revoked = format!("sk-anbiq-{old}-{}", "x".repeat(48));
+    for (presented, code) in [
+        (revoked.expose().as_str(), "key_revoked"),
+        (short.expose(), "key_expired"),
+        (&wrong_secret, "invalid_api_key"),
+        (&right_secret_of_revoked, "invalid_api_key"),
+        (&format!("sk-anbiq-unknownunkno-{}", "x".repeat(48)), "invalid_api_key"),
+        // The key that stands in for malformed ones must not be one.
+        (&format!("sk-anbiq-{}-{}", "0".repeat(12), "0".repeat(48)), "invalid_api_key"),
+        ("", "invalid_api_key"),
+        ("sk-anbiq-' OR 1=1 --", "invalid_api_key"),
+    ] {
+        let error = ledger.authenticate(presented, later(MINUTE)).await.unwrap_err();
+        assert_eq!((error.code(), error.who()), (code, Who::Customer), "{presented}");
+    }
+    ledger.close_account(&acme(), NOW).await.unwrap();
+    assert_eq!(ledger.authenticate(key.expose(), NOW).await.unwrap_err().code(), "account_closed");
+    assert_eq!(ledger.reserve(&acme(), nanos(1), None, NOW, 1).await.unwrap_err().code(), "account_closed");
+}
+
+#[tokio::test]
+async fn no_file_of_the_ledger_holds_a_secret() {
+    let (dir, ledger) = fresh().await;
+    let (id, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
+    let secret = key.expose().rsplit('-').next().unwrap().to_owned();
+    assert_eq!(secret.len(), 48);
+    let scan = |what: &str| {
+        std::fs::read_dir(dir.path())
+            .unwrap()
+            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+            .any(|bytes| bytes.windows(what.len()).any(|window| window == what.as_bytes()))
+    };
+    assert!(scan(id.as_str()), "the scan finds what is there");
+    assert!(!scan(&secret));
+    ledger.close().await;
+    assert!(scan(id.as_str()) && !scan(&secret));
+    #[cfg(unix)]
+    for file in std::fs::read_dir(dir.path()).unwrap() {
+        let mode = std::os::unix::fs::PermissionsExt::mode(&file.unwrap().metadata().unwrap().permissions());
+        assert_eq!(mode & 0o077, 0);
+    }
+}
+
+#[tokio::test]
+async fn grants_end_and_are_taken_back() {
+    let (_dir, ledger) = fresh().await;
+    let of = async |at| ledger.grant_of(&acme(), &terms(1).id, at).await.unwrap();
+    let take = async |id: &str, at| {
+        let hold = Some((GrantId::new(id).unwrap(), 1));
+        ledger.reserve(&acme(), nanos(1), hold, at, MINUTE).await.map(|_| ()).map_err(|error| error.code())
+    };
+    assert_eq!(of(NOW).await, None);
+    let first = grant("first", None, Some(later(MINUTE)));
+    ledger.give_grant(&first).await.unwrap();
+    assert_eq!(of(NOW).await, Some((first.clone(), GrantState::Active, 0)));
+    assert_eq!(take("first", NOW).await, Ok(()));
+    assert_eq!(of(later(MINUTE)).await, Some((first, GrantState::Expired, 0)));
+    assert_eq!(take("first", later(MINUTE)).await, Err("grant_expired"));
+
+    let second = grant("second", None, None);
+    ledger.give_grant(&second).await.unwrap();
+    assert_eq!(of(later(MINUTE)).await, Some((second.clone(), GrantState::Active, 0)), "the active one counts");
+    ledger.revoke_grant(&second.id, NOW).await.unwrap();
+    assert_eq!(take("second", NOW).await, Err("grant_revoked"));
+    assert_eq!(take("none", NOW).await, Err("unknown_grant"));
+    assert_eq!(ledger.give_grant(&second).await.unwrap_err().code(), "grant_exists");
+    let unknown = Grant { terms: TermsRef { version: 9, ..second.terms.clone() }, ..second };
+    assert_eq!(ledger.give_grant(&unknown).await.unwrap_err().code(), "unknown_terms");
+}
+
+#[tokio::test]
+async fn terms_and_prices_keep_their_versions() {
+    let (_dir, ledger) = fresh().await;
+    let id = terms(1).id;
+    ledger.put_terms(&terms(1), later(5)).await.unwrap();
+    let other = Terms { text: "Do.".to_owned(), ..terms(1) };
+    assert_eq!(ledger.put_terms(&other, later(5)).await.unwrap_err().code(), "terms_changed");
+    ledger.put_terms(&terms(2), later(6)).await.unwrap();
+    assert_eq!(ledger.terms(&id, Some(1)).await.unwrap(), Some(terms(1)));
+    assert_eq!(ledger.terms(&id, None).await.unwrap(), Some(terms(2)));
+    assert_eq!(ledger.terms(&id, Some(3)).await.unwrap(), None);
+    assert_eq!(ledger.terms_of_teacher("teacher").await.unwrap(), Some(terms(2)));
+    assert_eq!(ledger.terms_of_teacher("nobody").await.unwrap(), None);
+
+    assert_eq!(ledger.accepted(&acme(), &id).await.unwrap(), None);
+    for version in [1, 2] {
+        ledger.accept_terms(&acme(), &terms(version).reference(), NOW).await.unwrap();
+        assert_eq!(ledger.accepted(&acme(), &id).await.unwrap(), Some(terms(version).reference()));
+    }
+    assert_eq!(ledger.accept_terms(&acme(), &terms(3).reference(), NOW).await.unwrap_err().code(), "unknown_terms");
+
+    let price = |dollars| PriceList {
+        input: Money::from_dollars(dollars),
+        output: Money::from_dollars(4),
+        distillation_output: None,
+    };
+    assert_eq!(ledger.prices("teacher").await.unwrap(), None);
+    ledger.put_prices("teacher", price(1), NOW).await.unwrap();
+    ledger.put_prices("teacher", price(2), later(1)).await.unwrap();
+    assert_eq!(ledger.prices("teacher").await.unwrap(), Some(price(2)));
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_named() {
+    let (dir, ledger) = fresh().await;
+    let nobody = AccountId::new("nobody").unwrap();
+    let account = |id: &AccountId, plan: &str| NewAccount {
+        id: id.clone(),
+        plan: PlanId::new(plan).unwrap(),
+        payment: None,
+        opened: NOW,
+    };
+    let codes = [
+        ledger.open_account(&account(&acme(), "standard")).await.unwrap_err(),
+        ledger.open_account(&account(&nobody, "gold")).await.unwrap_err(),
+        ledger.issue_key(&nobody, None, NOW).await.unwrap_err(),
+        ledger.reserve(&nobody, nanos(1), None, NOW, 1).await.unwrap_err(),
+        ledger.reserve(&acme(), nanos(-1), None, NOW, 1).await.unwrap_err(),
+        ledger.set_budget(&nobody, nanos(1)).await.unwrap_err(),
+        Ledger::open("postgres://user:secret@host/db").await.unwrap_err(),
+    ]
+    .map(|error| error.code());
+    assert_eq!(
+        codes,
+        [
+            "account_exists",
+            "unknown_plan",
+            "unknown_account",
+            "unknown_account",
+            "amount_out_of_range",
+            "unknown_account",
+            "ledger_address",
+        ]
+    );
+    assert_eq!(ledger.account(&nobody).await.unwrap(), None);
+    assert_eq!(ledger.account(&acme()).await.unwrap().unwrap().payment.as_deref(), Some("card 1"));
+    assert_eq!(ledger.budget(&nobody).await.unwrap(), None);
+
+    sqlx::query("UPDATE schema_version SET version = 99").execute(&ledger.writer).await.unwrap();
+    ledger.close().await;
+    let error = Ledger::open_file(&dir.path().join("the ledger #1?.db")).await.unwrap_err();
+    assert!(matches!(error, LedgerError::Version { found: 99, known: 1 }), "{error}");
+}
+
+#[tokio::test]
+async fn a_ledger_in_memory_works() {
+    let ledger = Ledger::open("sqlite::memory:").await.unwrap();
+    ledger.put_plan(&plan()).await.unwrap();
+    let account = NewAccount { id: acme(), plan: plan().id, payment: None, opened: NOW };
+    ledger.open_account(&account).await.unwrap();
+    let held = ledger.reserve(&acme(), nanos(7), None, NOW, MINUTE).await.unwrap();
+    ledger.settle(&held, nanos(3), 0, NOW).await.unwrap();
+    assert_eq!(state(&ledger).await, (3, 0));
+}

@@ -1,0 +1,99 @@
+use super::{Pack, Tape, attention, room};
+use crate::kernel::{
+    View, ViewMut, Write, add, multiply, rms_norm, rms_norm_backward, rotate_back, silu_gate_backward,
+};
+use crate::{Network, Weights};
+
+/// The way back from the picked rows, whose gradient lies on the tape, to every weight but the output head. Adds to
+/// `gradient`.
+pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut Weights) {
+    let (config, weights) = (&network.config, &network.weights);
+    let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
+    let (queries, keys) = (config.query_size(), config.kv_size());
+    let step = queries + 2 * keys;
+    let epsilon = config.rms_norm_eps;
+
+    unpick(network, pack, tape, gradient);
+    let half = tape.rotary.half();
+    let (cosines, sines) = tape.rotary.tables(0);
+    // From here on the stream holds the gradient of what comes out of the layer.
+    let stream = &mut tape.stream[..rows * d];
+    let hidden = room(&mut tape.hidden, rows * d);
+    let d_hidden = room(&mut tape.d_hidden, rows * d);
+    let gated = room(&mut tape.gated, rows * ffn);
+    let d_context = room(&mut tape.d_context, rows * queries);
+    let d_qkv = room(&mut tape.d_qkv, rows * step);
+    for index in (0..config.layers).rev() {
+        let layer = weights.layer(index);
+        let slot = &mut tape.layers[index];
+
+        let gate_up = &mut slot.gate_up[..rows * 2 * ffn];
+        into_input(gated, ffn, stream, d, layer.down);
+        silu_gate_backward(gate_up, ffn, gated);
+        into_weight(gradient.slice_mut(index, |layer| &layer.down), stream, d, gated, ffn);
+        let (middle, inverse) = (&slot.middle[..rows * d], &mut slot.middle_inverse[..rows]);
+        rms_norm(middle, layer.mlp_norm, epsilon, hidden, inverse);
+        into_weight(gradient.gate_up_mut(index), gate_up, 2 * ffn, hidden, d);
+        into_input(d_hidden, d, gate_up, 2 * ffn, weights.gate_up(index));
+        let d_norm = gradient.slice_mut(index, |layer| &layer.mlp_norm);
+        rms_norm_backward(middle, layer.mlp_norm, inverse, d_hidden, stream, d_norm);
+
+        let context = &slot.context[..rows * queries];
+        into_input(d_context, queries, stream, d, layer.o);
+        into_weight(gradient.slice_mut(index, |layer| &layer.o), stream, d, context, queries);
+        let from = attention::Remembered {
+            qkv: &slot.qkv[..rows * step],
+            context,
+            logsums: &slot.logsums[..rows * config.heads],
+            d_context,
+        };
+        let to = attention::Scratch {
+            d_qkv,
+            scores: &mut tape.scores,
+            d_scores: &mut tape.d_scores,
+            shared: &mut tape.shared,
+        };
+        attention::backward(config, &pack.spans, &from, to);
+        rotate_back(d_qkv, step, config.heads + config.kv_heads, half, &pack.positions, cosines, sines);
+        let (before, inverse) = (&slot.before[..rows * d], &mut slot.before_inverse[..rows]);
+        rms_norm(before, layer.attn_norm, epsilon, hidden, inverse);
+        into_weight(gradient.qkv_mut(index), d_qkv, step, hidden, d);
+        into_input(d_hidden, d, d_qkv, step, weights.qkv(index));
+        let d_norm = gradient.slice_mut(index, |layer| &layer.attn_norm);
+        rms_norm_backward(before, layer.attn_norm, inverse, d_hidden, stream, d_norm);
+    }
+    let d_embed = gradient.embed_mut();
+    for (row, &token) in stream.chunks_exact(d).zip(&pack.tokens) {
+        add(&mut d_embed[token as usize * d..][..d], row);
+    }
+}
+
+/// The way back through the last norm; puts the gradient of the picked rows where they came from.
+fn unpick(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut Weights) {
+    let (d, count) = (network.config.hidden_size, pack.targets.len());
+    let stream = room(&mut tape.stream, pack.rows() * d);
+    stream.fill(0.0);
+    // `hidden` is free at this point.
+    let d_picked = room(&mut tape.hidden, count * d);
+    d_picked.fill(0.0);
+    let (picked, inverse) = (&tape.picked[..count * d], &tape.normed_inverse[..count]);
+    let d_normed = &tape.d_normed[..count * d];
+    rms_norm_backward(picked, network.weights.norm(), inverse, d_normed, d_picked, gradient.norm_mut());
+    for (row, target) in d_picked.chunks_exact(d).zip(&pack.targets) {
+        stream[target.row * d..][..d].copy_from_slice(row);
+    }
+}
+
+/// Gradient of a linear layer's input: `d_in = d_out * matrix`.
+fn into_input(d_in: &mut [f32], inputs: usize, d_out: &[f32], outputs: usize, matrix: &[f32]) {
+    let rows = d_in.len() / inputs;
+    let matrix = View::new(matrix, outputs, inputs);
+    multiply(ViewMut::new(d_in, rows, inputs), Write::Over, 1.0, View::new(d_out, rows, outputs), matrix);
+}
+
+/// Gradient of a linear layer's matrix: adds `d_out^T * x`.
+fn into_weight(gradient: &mut [f32], d_out: &[f32], outputs: usize, x: &[f32], inputs: usize) {
+    let rows = x.len() / inputs;
+    let d_out = View::new(d_out, rows, outputs).transposed();
+    multiply(ViewMut::new(gradient, outputs, inputs), Write::Add, 1.0, d_out, View::new(x, rows, inputs));
+}

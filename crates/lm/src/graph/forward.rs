@@ -1,0 +1,69 @@
+use super::{LayerTape, Pack, Tape, attention, room};
+use crate::Network;
+use crate::kernel::{View, ViewMut, Write, multiply, rms_norm, rotate, silu_gate};
+
+/// Runs the pack through all layers; the residual stream is left on the tape. With `keep` the tape remembers what the
+/// way back needs.
+pub(crate) fn forward(network: &Network, pack: &Pack, tape: &mut Tape, keep: bool) {
+    let (config, weights) = (&network.config, &network.weights);
+    let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
+    let (queries, keys) = (config.query_size(), config.kv_size());
+    let step = queries + 2 * keys;
+    let slots = if keep { config.layers } else { 1 };
+    if tape.layers.len() < slots {
+        tape.layers.resize_with(slots, LayerTape::default);
+    }
+    let longest = pack.spans.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
+    let half = tape.rotary.half();
+    let (cosines, sines) = tape.rotary.tables(longest);
+
+    let stream = room(&mut tape.stream, rows * d);
+    for (row, &token) in stream.chunks_exact_mut(d).zip(&pack.tokens) {
+        row.copy_from_slice(&weights.embed()[token as usize * d..][..d]);
+    }
+    let hidden = room(&mut tape.hidden, rows * d);
+    let gated = room(&mut tape.gated, rows * ffn);
+    for index in 0..config.layers {
+        let layer = weights.layer(index);
+        let slot = &mut tape.layers[if keep { index } else { 0 }];
+
+        rms_norm(stream, layer.attn_norm, config.rms_norm_eps, hidden, room(&mut slot.before_inverse, rows));
+        if keep {
+            room(&mut slot.before, rows * d).copy_from_slice(stream);
+        }
+        let qkv = room(&mut slot.qkv, rows * step);
+        linear(qkv, step, Write::Over, hidden, d, weights.qkv(index));
+        rotate(qkv, step, config.heads + config.kv_heads, half, &pack.positions, cosines, sines);
+        let context = room(&mut slot.context, rows * queries);
+        let logsums = room(&mut slot.logsums, rows * config.heads);
+        attention::forward(config, &pack.spans, qkv, context, logsums, &mut tape.scores);
+        linear(stream, d, Write::Add, context, queries, layer.o);
+
+        rms_norm(stream, layer.mlp_norm, config.rms_norm_eps, hidden, room(&mut slot.middle_inverse, rows));
+        if keep {
+            room(&mut slot.middle, rows * d).copy_from_slice(stream);
+        }
+        let gate_up = room(&mut slot.gate_up, rows * 2 * ffn);
+        linear(gate_up, 2 * ffn, Write::Over, hidden, d, weights.gate_up(index));
+        silu_gate(gate_up, ffn, gated);
+        linear(stream, d, Write::Add, gated, ffn, layer.down);
+    }
+}
+
+/// Collects the rows that predict targets and normalises them: the input of the output head.
+pub(crate) fn pick(network: &Network, pack: &Pack, tape: &mut Tape) {
+    let (d, count) = (network.config.hidden_size, pack.targets.len());
+    let picked = room(&mut tape.picked, count * d);
+    for (row, target) in picked.chunks_exact_mut(d).zip(&pack.targets) {
+        row.copy_from_slice(&tape.stream[target.row * d..][..d]);
+    }
+    let (normed, inverse) = (room(&mut tape.normed, count * d), room(&mut tape.normed_inverse, count));
+    rms_norm(picked, network.weights.norm(), network.config.rms_norm_eps, normed, inverse);
+}
+
+/// `out = x * matrix^T`, or added to it: a linear layer of `inputs` inputs and `outputs` outputs.
+fn linear(out: &mut [f32], outputs: usize, write: Write, x: &[f32], inputs: usize, matrix: &[f32]) {
+    let rows = out.len() / outputs;
+    let matrix = View::new(matrix, outputs, inputs).transposed();
+    multiply(ViewMut::new(out, rows, outputs), write, 1.0, View::new(x, rows, inputs), matrix);
+}

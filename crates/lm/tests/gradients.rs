@@ -1,0 +1,179 @@
+//! The way back, checked against differences of the way forward.
+
+use anbiq_domain::Seeded;
+use anbiq_lm::train::{Config as Training, Example, Trainer};
+use anbiq_lm::{Config, Network, RopeScaling, score};
+
+fn shape(heads: usize, kv_heads: usize, head_dim: usize, tied: bool) -> Config {
+    Config {
+        vocab_size: 19,
+        hidden_size: 12,
+        intermediate_size: 20,
+        layers: 2,
+        heads,
+        kv_heads,
+        head_dim,
+        rope_theta: 1e4,
+        rope_scaling: RopeScaling::None,
+        rms_norm_eps: 1e-5,
+        tied,
+        max_positions: 128,
+        bos: None,
+        eos: vec![],
+        pad: None,
+    }
+}
+
+/// A network whose weights are large enough for every part to matter.
+fn network(shape: Config, seed: u64) -> Network {
+    let mut network = Network::random(shape, seed).unwrap();
+    let mut random = Seeded::new(seed).fork("test");
+    for weight in network.weights.data_mut() {
+        *weight += (random.normal() * 0.25) as f32;
+    }
+    network
+}
+
+fn examples(network: &Network, taught: bool) -> Vec<Example> {
+    let mut random = Seeded::new(11);
+    let teacher = self::network(network.config.clone(), 99);
+    let lengths = [(9, 1), (2, 1), (70, 40), (5, 3)];
+    let mut examples: Vec<Example> = lengths
+        .iter()
+        .map(|&(length, first_target)| Example {
+            tokens: (0..length).map(|_| random.below(19) as u32).collect(),
+            first_target,
+            teacher: None,
+        })
+        .collect();
+    if taught {
+        let sequences: Vec<_> = examples.iter().map(|e| (e.tokens.as_slice(), e.first_target)).collect();
+        let mut known = score::likeliest(&teacher, &sequences, 4, 1).unwrap();
+        // One place without a teacher, one with a single token.
+        known[0][2].clear();
+        known[0][3].truncate(1);
+        for (example, known) in examples.iter_mut().zip(known) {
+            example.teacher = Some(known);
+        }
+    }
+    examples
+}
+
+/// The loss by definition, in 64 bits from the whole distributions.
+fn reference_loss(network: &Network, examples: &[Example], share: f64) -> f64 {
+    let sequences: Vec<_> = examples.iter().map(|e| (e.tokens.as_slice(), e.first_target)).collect();
+    let sum = std::sync::Mutex::new((0.0, 0));
+    let visit = |sequence: usize, place: usize, logprobs: &[f32]| {
+        let example = &examples[sequence];
+        let entropy = -f64::from(logprobs[example.tokens[example.first_target + place] as usize]);
+        let known = example.teacher.as_ref().map(|teacher| &teacher[place]).filter(|known| !known.is_empty());
+        let loss = known.map_or(entropy, |known| {
+            let p: Vec<f64> = known.iter().map(|&(_, logprob)| f64::from(logprob).exp()).collect();
+            let q: Vec<f64> = known.iter().map(|&(token, _)| f64::from(logprobs[token as usize]).exp()).collect();
+            let (p_rest, q_rest) = (1.0 - p.iter().sum::<f64>(), 1.0 - q.iter().sum::<f64>());
+            let known: f64 = p.iter().zip(&q).map(|(p, q)| p * (p / q).ln()).sum();
+            (1.0 - share) * entropy + share * (known + p_rest * (p_rest / q_rest).ln())
+        });
+        let mut sum = sum.lock().unwrap();
+        *sum = (sum.0 + loss, sum.1 + 1);
+    };
+    score::distributions(network, &sequences, 1, &visit).unwrap();
+    let (loss, count) = sum.into_inner().unwrap();
+    loss / f64::from(count)
+}
+
+/// The gradient that a step computes. The first step of AdamW with `betas` of 0 and an unbounded clip moves every weight by
+/// rate * g / (|g| + 1e-8), which hides the size; so the trainer offers the gradient itself.
+fn gradient(network: &Network, examples: &[Example], share: f64, threads: usize) -> (f64, Vec<f32>) {
+    let training = Training { kl_weight: share, threads, clip_norm: 1e30, ..Training::default() };
+    let mut trainer = Trainer::new(network.clone(), training).unwrap();
+    let report = trainer.step(examples).unwrap();
+    (report.loss, trainer.gradient().to_vec())
+}
+
+#[test]
+fn gradients_equal_differences() {
+    for (heads, kv_heads, head_dim, tied) in [(2, 2, 6, true), (4, 2, 8, false), (3, 1, 4, true), (2, 1, 10, false)] {
+        for (taught, share) in [(false, 0.5), (true, 0.7), (true, 1.0), (true, 0.0)] {
+            let network = network(shape(heads, kv_heads, head_dim, tied), 3);
+            let examples = examples(&network, taught);
+            let (loss, gradient) = gradient(&network, &examples, share, 2);
+            let exact = reference_loss(&network, &examples, share);
+            assert!((loss - exact).abs() < 1e-5, "loss {loss} is not {exact}");
+
+            // Along random directions, so that every weight takes part: |g . u| against a central difference.
+            let mut random = Seeded::new(17);
+            for _ in 0..3 {
+                let direction: Vec<f32> = gradient.iter().map(|_| random.normal() as f32).collect();
+                agree(&network, &examples, share, &gradient, &direction, "everywhere");
+            }
+            // And for each tensor alone, so that a small one cannot hide.
+            let names = ["embed", "attn_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down", "norm", "head"];
+            for name in names {
+                let mut marked = network.clone();
+                marked.weights.data_mut().fill(0.0);
+                if !mark(&mut marked, name) {
+                    continue;
+                }
+                let direction: Vec<f32> =
+                    marked.weights.data().iter().map(|&mark| mark * random.normal() as f32).collect();
+                agree(&network, &examples, share, &gradient, &direction, name);
+            }
+        }
+    }
+}
+
+/// Sets the numbers of the named tensor of the second layer (or of the network) to 1.
+fn mark(network: &mut Network, name: &str) -> bool {
+    let base = network.weights.data().as_ptr() as usize;
+    let slice = {
+        let (weights, layer) = (&network.weights, network.weights.layer(1));
+        match name {
+            "embed" => Some(weights.embed()),
+            "norm" => Some(weights.norm()),
+            "head" => weights.head(),
+            "attn_norm" => Some(layer.attn_norm),
+            "q" => Some(layer.q),
+            "k" => Some(layer.k),
+            "v" => Some(layer.v),
+            "o" => Some(layer.o),
+            "mlp_norm" => Some(layer.mlp_norm),
+            "gate" => Some(layer.gate),
+            "up" => Some(layer.up),
+            _ => Some(layer.down),
+        }
+        .map(|slice| ((slice.as_ptr() as usize - base) / 4, slice.len()))
+    };
+    let Some((start, length)) = slice else { return false };
+    network.weights.data_mut()[start..start + length].fill(1.0);
+    true
+}
+
+fn agree(network: &Network, examples: &[Example], share: f64, gradient: &[f32], direction: &[f32], what: &str) {
+    let length = direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let step = 4e-3 / length;
+    let moved = |sign: f64| {
+        let mut other = network.clone();
+        for (weight, &direction) in other.weights.data_mut().iter_mut().zip(direction) {
+            *weight += (sign * step * f64::from(direction)) as f32;
+        }
+        reference_loss(&other, examples, share)
+    };
+    let difference = (moved(1.0) - moved(-1.0)) / (2.0 * step) / length;
+    let product: f64 = gradient.iter().zip(direction).map(|(&g, &u)| f64::from(g) * f64::from(u)).sum::<f64>() / length;
+    assert!(
+        (difference - product).abs() < 2e-4 + 5e-3 * difference.abs(),
+        "{what}: {product} is not {difference} (share {share}, {} heads)",
+        network.config.heads
+    );
+}
+
+#[test]
+fn one_thread_and_three_find_the_same_gradient() {
+    let network = network(shape(4, 2, 6, true), 5);
+    let examples = examples(&network, true);
+    let (_, one) = gradient(&network, &examples, 0.5, 1);
+    let (_, three) = gradient(&network, &examples, 0.5, 3);
+    let worst = one.iter().zip(&three).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-5, "{worst}");
+}

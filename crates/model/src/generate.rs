@@ -1,0 +1,128 @@
+use anbiq_domain::{Answer, Finish, Prompt, Usage};
+use tokio::sync::mpsc;
+
+use crate::{Fault, ModelError};
+
+/// What to generate.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What to answer.
+    pub prompt: Prompt,
+    /// How many independent completions.
+    pub n: u32,
+    /// Longest completion, in tokens.
+    pub max_tokens: u32,
+    /// How to draw tokens.
+    pub sampling: Sampling,
+    /// Texts that end a completion; they are not part of it.
+    pub stop: Vec<String>,
+    /// Log-probabilities of each token and of this many alternatives; `None` for no log-probabilities.
+    pub logprobs: Option<u8>,
+}
+
+impl Request {
+    /// One completion of `prompt`, drawn at temperature 1, of at most `max_tokens` tokens.
+    pub fn new(prompt: Prompt, max_tokens: u32) -> Self {
+        Self { prompt, n: 1, max_tokens, sampling: Sampling::default(), stop: Vec::new(), logprobs: None }
+    }
+}
+
+/// How to draw tokens.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Sampling {
+    /// Divides the logits; 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Draws among the likeliest tokens that hold this much probability.
+    pub top_p: f32,
+    /// Fixes the draws: the same seed gives the same completion. Completion `i` of `n` uses its own stream.
+    pub seed: Option<u64>,
+}
+
+impl Default for Sampling {
+    fn default() -> Self {
+        Self { temperature: 1.0, top_p: 1.0, seed: None }
+    }
+}
+
+/// A piece of an answer.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// More text of completion `index`. Text is only sent once no stop string can take it back.
+    Text {
+        /// Which completion.
+        index: u32,
+        /// What was added; whole characters.
+        text: String,
+        /// The tokens that were added, where log-probabilities were asked for.
+        logprobs: Vec<TokenLogprob>,
+    },
+    /// Completion `index` has ended.
+    Finished {
+        /// Which completion.
+        index: u32,
+        /// Why.
+        finish: Finish,
+        /// Its length in tokens.
+        tokens: u64,
+    },
+    /// The last event: tokens of all completions together.
+    Usage(Usage),
+}
+
+/// A token with its log-probability.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TokenLogprob {
+    /// The token as text; bytes that are no character show as U+FFFD.
+    pub token: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of the probability that it had at temperature 1, before any cut.
+    pub logprob: f32,
+    /// The likeliest tokens at this place, likeliest first.
+    pub top: Vec<Alternative>,
+}
+
+/// A token that could have stood at some place.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Alternative {
+    /// The token as text.
+    pub token: String,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Natural logarithm of its probability.
+    pub logprob: f32,
+}
+
+/// An answer under way. The channel behind it is bounded: a slow reader slows the model down.
+pub type Generation = mpsc::Receiver<Result<Event, ModelError>>;
+
+/// Reads a generation to its end: the completions in the order of their index, and the usage.
+pub async fn collect(mut generation: Generation, n: u32) -> Result<(Vec<Answer>, Usage), ModelError> {
+    let mut texts = vec![String::new(); n as usize];
+    let mut finishes = vec![None; n as usize];
+    while let Some(event) = generation.recv().await {
+        match event? {
+            Event::Text { index, text, .. } => {
+                if let Some(whole) = texts.get_mut(index as usize) {
+                    whole.push_str(&text);
+                }
+            }
+            Event::Finished { index, finish, .. } => {
+                if let Some(slot) = finishes.get_mut(index as usize) {
+                    *slot = Some(finish);
+                }
+            }
+            Event::Usage(usage) => {
+                let finishes: Option<Vec<Finish>> = finishes.into_iter().collect();
+                let finishes = finishes.ok_or_else(cut_off)?;
+                let answers = texts.into_iter().zip(finishes).map(|(text, finish)| Answer { text, finish });
+                return Ok((answers.collect(), usage));
+            }
+        }
+    }
+    Err(cut_off())
+}
+
+fn cut_off() -> ModelError {
+    ModelError::new(Fault::Model, "answer_cut_off", "the model stopped in the middle of its answer")
+}

@@ -1,0 +1,44 @@
+//! The trait [`Model`] and what every model shares: chat templates, sampling settings, stop strings.
+//!
+//! A model may run in this process (`anbiq-lm`) or behind HTTP (`anbiq-upstream`); the verbs do not care which.
+
+mod error;
+mod generate;
+mod score;
+pub mod template;
+
+use std::fmt;
+
+pub use error::{Fault, ModelError};
+pub use generate::{Alternative, Event, Generation, Request, Sampling, TokenLogprob, collect};
+pub use score::{ScoreRequest, Scored};
+
+/// Something that answers prompts.
+#[async_trait::async_trait]
+pub trait Model: Send + Sync + fmt::Debug {
+    /// The name that requests use.
+    fn name(&self) -> &str;
+
+    /// What it can do.
+    fn abilities(&self) -> Abilities;
+
+    /// Begins to answer. Events of the `n` completions come interleaved, each marked with its index; the stream ends
+    /// with one [`Event::Usage`]. Dropping the [`Generation`] cancels the work.
+    async fn generate(&self, request: Request) -> Result<Generation, ModelError>;
+
+    /// Log-probabilities of given completions after their prompts, in the same order.
+    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError>;
+}
+
+/// What a model can do beyond answering with text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+pub struct Abilities {
+    /// Several independent completions of one request.
+    pub several: bool,
+    /// Most alternatives a token whose log-probabilities it gives; `None` where it gives none.
+    pub logprobs: Option<u8>,
+    /// Log-probabilities of text that it did not write itself.
+    pub scoring: bool,
+    /// Longest prompt and answer together, in tokens, where it is known.
+    pub context: Option<u32>,
+}

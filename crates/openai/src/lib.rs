@@ -1,0 +1,76 @@
+//! Wire types and the SSE codec of the OpenAI dialect: pure.
+//!
+//! Requests are read leniently, as the servers of this dialect do: unknown fields are kept in `other`, `null` is the
+//! same as absent. What a field *means*, and whether it is allowed, is decided by whoever serves. Every type is both
+//! written and read, so that gateway and client speak from one definition.
+
+mod chat;
+mod completion;
+mod error;
+mod fields;
+mod models;
+pub mod sse;
+
+pub use chat::{
+    ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatMessage, ChatRequest, ChatResponse, ChatTokenLogprob,
+    ChatTopLogprob, Content, Delta, Part, ReplyMessage,
+};
+pub use completion::{Completion, CompletionChoice, CompletionLogprobs, CompletionPrompt, CompletionRequest};
+pub use error::{ApiError, ErrorEnvelope};
+pub use fields::{InvalidRequest, Stop, StreamOptions};
+pub use models::{ModelCard, ModelList};
+
+use anbiq_domain::Finish;
+use serde::{Deserialize, Serialize};
+
+/// Why a choice ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// The model ended it, or a stop string did.
+    Stop,
+    /// It reached its largest length.
+    Length,
+    /// The server cut something out.
+    ContentFilter,
+    /// The model called a tool.
+    ToolCalls,
+    /// Something else.
+    #[serde(other)]
+    Other,
+}
+
+impl From<Finish> for FinishReason {
+    fn from(finish: Finish) -> Self {
+        match finish {
+            Finish::Stop => Self::Stop,
+            Finish::Length => Self::Length,
+        }
+    }
+}
+
+impl From<FinishReason> for Finish {
+    /// Only a length limit is told apart: whatever else ended it, the model did not go on.
+    fn from(reason: FinishReason) -> Self {
+        if reason == FinishReason::Length { Self::Length } else { Self::Stop }
+    }
+}
+
+/// Tokens of one exchange, as its customer sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Usage {
+    /// Of the prompt.
+    pub prompt_tokens: u64,
+    /// Of all choices together.
+    #[serde(default)]
+    pub completion_tokens: u64,
+    /// Of both.
+    pub total_tokens: u64,
+}
+
+impl Usage {
+    /// The usage with its total.
+    pub const fn new(prompt_tokens: u64, completion_tokens: u64) -> Self {
+        Self { prompt_tokens, completion_tokens, total_tokens: prompt_tokens + completion_tokens }
+    }
+}

@@ -1,0 +1,282 @@
+//! What is served, in OpenAI's form: whole, or as a stream of events.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::time::Duration;
+
+use anbiq_domain::{ExchangeId, Finish, Role, Route};
+use anbiq_model::TokenLogprob;
+use anbiq_openai::{
+    ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatResponse, ChatTokenLogprob, ChatTopLogprob, Completion,
+    CompletionChoice, CompletionLogprobs, Delta, FinishReason, ReplyMessage, Usage, sse,
+};
+use axum::body::Body;
+use bytes::Bytes;
+use futures::stream;
+use serde::Serialize;
+use tokio::sync::mpsc;
+
+use crate::exchange::Piece;
+use crate::rejection::Rejection;
+
+/// What all parts of one answer have in common.
+#[derive(Debug, Clone)]
+pub(crate) struct Heading {
+    pub(crate) route: Route,
+    pub(crate) id: ExchangeId,
+    /// When, in seconds since 1970.
+    pub(crate) created: i64,
+    pub(crate) model: String,
+    pub(crate) n: u32,
+    pub(crate) logprobs: bool,
+    pub(crate) include_usage: bool,
+}
+
+/// Where pieces come from.
+pub(crate) type Received = mpsc::Receiver<Result<Piece, Rejection>>;
+
+/// JSON has no infinity; OpenAI writes this for a token without any probability.
+const NO_PROBABILITY: f32 = -9999.0;
+
+/// The whole answer, as JSON.
+pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec<u8>, Rejection> {
+    let mut choices: Vec<Choice> = (0..heading.n).map(|_| Choice::default()).collect();
+    while let Some(piece) = pieces.recv().await {
+        match piece? {
+            Piece::Text { choice, text, logprobs } => {
+                if let Some(choice) = choices.get_mut(choice as usize) {
+                    choice.text.push_str(&text);
+                    choice.logprobs.extend(logprobs);
+                }
+            }
+            Piece::Finished { choice, finish } => {
+                if let Some(choice) = choices.get_mut(choice as usize) {
+                    choice.finish = Some(finish);
+                }
+            }
+            Piece::Done(usage) => return Ok(heading.whole(choices, usage)),
+        }
+    }
+    Err(lost())
+}
+
+/// The answer as a stream of events, of which `first` has come already.
+///
+/// A stream that fails says so in an event and ends without `[DONE]`; dropping the body tells the exchange that the
+/// client has left.
+pub(crate) fn streamed(heading: Heading, first: Piece, pieces: Received, heartbeat: Duration) -> Body {
+    let writer = Writer { offsets: vec![0; heading.n as usize], begun: vec![false; heading.n as usize], heading };
+    let state = Some((writer, Some(first), pieces));
+    Body::from_stream(stream::unfold(state, move |state| async move {
+        let (mut writer, first, mut pieces) = state?;
+        let next = match first {
+            Some(first) => Ok(Some(Ok(first))),
+            None => tokio::time::timeout(heartbeat, pieces.recv()).await,
+        };
+        let (bytes, goes_on): (io::Result<Bytes>, bool) = match next {
+            Err(_) => (Ok(Bytes::from_static(sse::HEARTBEAT)), true),
+            Ok(Some(Ok(piece))) => {
+                let ends = matches!(piece, Piece::Done(_));
+                (Ok(writer.write(piece)), !ends)
+            }
+            Ok(Some(Err(rejection))) => (Ok(sse::encode(&rejection.body())), false),
+            Ok(None) => (Ok(sse::encode(&lost().body())), false),
+        };
+        Some((bytes, goes_on.then_some((writer, None, pieces))))
+    }))
+}
+
+fn lost() -> Rejection {
+    // Only where the task that leads the exchange was killed.
+    Rejection::unavailable("exchange_lost", "the answer was lost")
+}
+
+#[derive(Default)]
+struct Choice {
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    finish: Option<Finish>,
+}
+
+impl Heading {
+    fn id(&self) -> String {
+        match self.route {
+            Route::Chat => format!("chatcmpl-{}", self.id),
+            Route::Completions => format!("cmpl-{}", self.id),
+        }
+    }
+
+    fn whole(&self, choices: Vec<Choice>, usage: Usage) -> Vec<u8> {
+        let choices = (0..).zip(choices);
+        match self.route {
+            Route::Chat => to_json(&ChatResponse {
+                id: self.id(),
+                object: "chat.completion".to_owned(),
+                created: self.created,
+                model: self.model.clone(),
+                choices: choices
+                    .map(|(index, choice)| ChatChoice {
+                        index,
+                        message: ReplyMessage { role: Role::Assistant, content: Some(choice.text), refusal: None },
+                        logprobs: self.logprobs.then(|| chat_logprobs(choice.logprobs)),
+                        finish_reason: choice.finish.map(FinishReason::from),
+                    })
+                    .collect(),
+                usage: Some(usage),
+            }),
+            Route::Completions => {
+                let choices = choices.map(|(index, choice)| CompletionChoice {
+                    index,
+                    text: choice.text,
+                    logprobs: self.logprobs.then(|| completion_logprobs(choice.logprobs, &mut 0)),
+                    finish_reason: choice.finish.map(FinishReason::from),
+                });
+                to_json(&self.completion(choices.collect(), Some(usage)))
+            }
+        }
+    }
+
+    fn chunk(&self, choices: Vec<ChatChunkChoice>, usage: Option<Usage>) -> ChatChunk {
+        ChatChunk {
+            id: self.id(),
+            object: "chat.completion.chunk".to_owned(),
+            created: self.created,
+            model: self.model.clone(),
+            choices,
+            usage,
+        }
+    }
+
+    fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<Usage>) -> Completion {
+        Completion {
+            id: self.id(),
+            object: "text_completion".to_owned(),
+            created: self.created,
+            model: self.model.clone(),
+            choices,
+            usage,
+        }
+    }
+}
+
+/// Writes pieces as events.
+struct Writer {
+    heading: Heading,
+    /// Which chat answers have begun: the first chunk of each says who speaks.
+    begun: Vec<bool>,
+    /// Characters of each completion so far.
+    offsets: Vec<u64>,
+}
+
+impl Writer {
+    fn write(&mut self, piece: Piece) -> Bytes {
+        let mut events = Vec::new();
+        match (self.heading.route, piece) {
+            (Route::Chat, Piece::Text { choice, text, logprobs }) => {
+                self.begin(choice, &mut events);
+                let logprobs = self.heading.logprobs.then(|| chat_logprobs(logprobs));
+                self.chat(choice, Delta { role: None, content: Some(text) }, logprobs, None, &mut events);
+            }
+            (Route::Chat, Piece::Finished { choice, finish }) => {
+                self.begin(choice, &mut events);
+                self.chat(choice, Delta::default(), None, Some(finish), &mut events);
+            }
+            (Route::Completions, Piece::Text { choice, text, logprobs }) => {
+                let offset = self.offsets.get_mut(choice as usize);
+                let logprobs = offset.filter(|_| self.heading.logprobs).map(|at| completion_logprobs(logprobs, at));
+                self.text(choice, text, logprobs, None, &mut events);
+            }
+            (Route::Completions, Piece::Finished { choice, finish }) => {
+                self.text(choice, String::new(), None, Some(finish), &mut events);
+            }
+            (route, Piece::Done(usage)) => {
+                if self.heading.include_usage {
+                    let event = match route {
+                        Route::Chat => to_event(&self.heading.chunk(Vec::new(), Some(usage))),
+                        Route::Completions => to_event(&self.heading.completion(Vec::new(), Some(usage))),
+                    };
+                    events.extend_from_slice(&event);
+                }
+                events.extend_from_slice(&sse::encode(sse::DONE));
+            }
+        }
+        events.into()
+    }
+
+    fn begin(&mut self, choice: u32, events: &mut Vec<u8>) {
+        let begun = self.begun.get_mut(choice as usize).is_none_or(|begun| std::mem::replace(begun, true));
+        if !begun {
+            let delta = Delta { role: Some(Role::Assistant), content: Some(String::new()) };
+            self.chat(choice, delta, None, None, events);
+        }
+    }
+
+    fn chat(
+        &self,
+        index: u32,
+        delta: Delta,
+        logprobs: Option<ChatLogprobs>,
+        finish: Option<Finish>,
+        events: &mut Vec<u8>,
+    ) {
+        let finish_reason = finish.map(FinishReason::from);
+        let choice = ChatChunkChoice { index, delta, logprobs, finish_reason };
+        events.extend_from_slice(&to_event(&self.heading.chunk(vec![choice], None)));
+    }
+
+    fn text(
+        &self,
+        index: u32,
+        text: String,
+        logprobs: Option<CompletionLogprobs>,
+        finish: Option<Finish>,
+        events: &mut Vec<u8>,
+    ) {
+        let choice = CompletionChoice { index, text, logprobs, finish_reason: finish.map(FinishReason::from) };
+        events.extend_from_slice(&to_event(&self.heading.completion(vec![choice], None)));
+    }
+}
+
+fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {
+    let one = |token: TokenLogprob| ChatTokenLogprob {
+        token: token.token,
+        logprob: finite(token.logprob),
+        bytes: Some(token.bytes),
+        top_logprobs: token
+            .top
+            .into_iter()
+            .map(|top| ChatTopLogprob { token: top.token, logprob: finite(top.logprob), bytes: Some(top.bytes) })
+            .collect(),
+    };
+    ChatLogprobs { content: Some(tokens.into_iter().map(one).collect()), refusal: None }
+}
+
+/// The tokens as columns; `offset` counts the characters before each.
+fn completion_logprobs(tokens: Vec<TokenLogprob>, offset: &mut u64) -> CompletionLogprobs {
+    let mut columns = CompletionLogprobs::default();
+    let mut tops = Vec::new();
+    for token in tokens {
+        columns.text_offset.push(*offset);
+        *offset += token.token.chars().count() as u64;
+        columns.token_logprobs.push(Some(finite(token.logprob)));
+        columns.tokens.push(token.token);
+        let top: BTreeMap<String, f32> = token.top.into_iter().map(|top| (top.token, finite(top.logprob))).collect();
+        tops.push(Some(top));
+    }
+    columns.top_logprobs = Some(tops);
+    columns
+}
+
+fn finite(logprob: f32) -> f32 {
+    // `max` gives the other one for NaN.
+    logprob.max(NO_PROBABILITY)
+}
+
+fn to_json<T: Serialize>(value: &T) -> Vec<u8> {
+    // Strings, numbers and lists of them always have a JSON form.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+fn to_event<T: Serialize>(value: &T) -> Bytes {
+    sse::encode(&serde_json::to_string(value).unwrap_or_default())
+}

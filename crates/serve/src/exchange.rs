@@ -1,0 +1,385 @@
+//! One exchange: draw, commit, settle, and only then let the end of the answer go.
+
+use std::time::Duration;
+
+use anbiq_domain::{
+    Answer, Client, Draws, Entry, Exchange, Finish, KeyId, Money, Outcome, RequestFacts, Sketch, TextPolicy, Texts,
+    Timestamp, Twinning, Usage,
+};
+use anbiq_ledger::{LedgerError, ReservationId};
+use anbiq_model::{Event, Fault, Generation, ModelError, Request, TokenLogprob};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::time::Instant;
+
+use crate::admission::{Admitted, Served};
+use crate::gateway::Shared;
+use crate::rejection::Rejection;
+
+/// A piece of what is served. `choice` counts the answers that the customer sees, not the draws.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Piece {
+    /// More text.
+    Text { choice: u32, text: String, logprobs: Vec<TokenLogprob> },
+    /// An answer ended: only after the exchange is durable.
+    Finished { choice: u32, finish: Finish },
+    /// All is said: only after the exchange is durable.
+    Done(anbiq_openai::Usage),
+}
+
+/// Where pieces go; whoever reads them is the client.
+pub(crate) type Pieces = mpsc::Sender<Result<Piece, Rejection>>;
+
+/// Pieces that wait for a slow client before the model is made to wait.
+pub(crate) const PIECES: usize = 32;
+
+/// How long an answer waits for its settlement; after that it goes out and the settlement goes on.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+
+/// Tries to settle, with a longer pause after each.
+const SETTLE_TRIES: u32 = 6;
+
+/// An exchange under way.
+#[derive(Debug)]
+pub(crate) struct Conductor {
+    pub(crate) gateway: Shared,
+    pub(crate) admitted: Admitted,
+    pub(crate) request: Request,
+    pub(crate) facts: RequestFacts,
+    pub(crate) account: anbiq_domain::AccountId,
+    pub(crate) key: KeyId,
+    pub(crate) client: Client,
+    pub(crate) sketch: Sketch,
+    pub(crate) policy: TextPolicy,
+    pub(crate) at: Timestamp,
+    pub(crate) started: Instant,
+    /// Given back when the exchange is over, whoever has left by then.
+    pub(crate) permit: OwnedSemaphorePermit,
+}
+
+/// How drawing ended.
+enum End {
+    Completed,
+    Cancelled,
+    Failed(Rejection),
+}
+
+/// What was drawn.
+struct Drawn {
+    texts: Vec<String>,
+    /// The length in tokens as far as it is known: by log-probabilities, or else by events.
+    counted: Vec<u64>,
+    finishes: Vec<Option<Finish>>,
+    prompt_tokens: Option<u64>,
+    /// Tokens that went out to the client in a stream.
+    sent: u64,
+}
+
+impl Conductor {
+    /// Leads the exchange to its end. It runs on as a task of its own when the client leaves.
+    pub(crate) async fn run(self, pieces: Pieces) {
+        let mut drawn = Drawn::new(self.request.n);
+        let end = self.draw(&mut drawn, &pieces).await;
+        match end {
+            End::Completed => self.complete(&drawn, &pieces).await,
+            End::Cancelled => self.cancel(&drawn).await,
+            End::Failed(rejection) => self.fail(&drawn, rejection, &pieces).await,
+        }
+    }
+
+    async fn draw(&self, drawn: &mut Drawn, pieces: &Pieces) -> End {
+        let deadline = self.started + Duration::from_millis(self.gateway.config.request_timeout_ms);
+        let mut abort = self.gateway.abort.subscribe();
+        let generation = tokio::select! {
+            generation = self.admitted.model.generate(self.request.clone()) => generation,
+            () = pieces.closed() => return End::Cancelled,
+            () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
+            () = aborted(&mut abort) => return End::Failed(shutting_down()),
+        };
+        match generation {
+            // Dropping the generation, on whichever way out, cancels the model's work.
+            Ok(mut generation) => self.follow(&mut generation, drawn, pieces, deadline, &mut abort).await,
+            Err(error) => End::Failed(error.into()),
+        }
+    }
+
+    async fn follow(
+        &self,
+        generation: &mut Generation,
+        drawn: &mut Drawn,
+        pieces: &Pieces,
+        deadline: Instant,
+        abort: &mut watch::Receiver<bool>,
+    ) -> End {
+        loop {
+            // A client that leaves when it has all its text does not spare itself the twin.
+            let may_leave = !drawn.all_ended(self.admitted.served);
+            let event = tokio::select! {
+                event = generation.recv() => event,
+                () = pieces.closed(), if may_leave => return End::Cancelled,
+                () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
+                () = aborted(abort) => return End::Failed(shutting_down()),
+            };
+            let event = match event {
+                Some(Ok(event)) => event,
+                Some(Err(error)) => return End::Failed(error.into()),
+                None => {
+                    return End::Failed(malformed("answer_cut_off", "the model stopped in the middle of its answer"));
+                }
+            };
+            match drawn.take(&event) {
+                Ok(()) => {}
+                Err(error) => return End::Failed(error),
+            }
+            match event {
+                Event::Text { index, text, logprobs } => {
+                    let Some(choice) = self.admitted.served.choice(index) else { continue };
+                    let tokens = tokens_of(&logprobs);
+                    let sending = pieces.send(Ok(Piece::Text { choice, text, logprobs }));
+                    match tokio::time::timeout_at(deadline, sending).await {
+                        Ok(Ok(())) => drawn.sent += tokens,
+                        // It has left, or reads so slowly that it might as well have.
+                        Ok(Err(_)) | Err(_) => return End::Cancelled,
+                    }
+                }
+                Event::Finished { .. } => {}
+                Event::Usage(_) => return End::Completed,
+            }
+        }
+    }
+
+    /// The answer is drawn: record it, charge it, and let its end go.
+    async fn complete(self, drawn: &Drawn, pieces: &Pieces) {
+        let usage = drawn.usage(self.admitted.served);
+        let cost = self.cost(usage);
+        let entry = self.entry(drawn, usage, cost, Outcome::Completed);
+        if let Err(error) = self.gateway.record(&entry).await {
+            self.release().await;
+            // Nobody may be left to be told.
+            let _ = pieces.send(Err(error.into())).await;
+            return;
+        }
+        let served = self.admitted.served;
+        let patience = Duration::from_millis(self.gateway.config.request_timeout_ms);
+        self.settle(cost, usage.completion_tokens).await;
+        let ending = async {
+            for index in served.indices() {
+                let finish = drawn.finishes.get(index as usize).copied().flatten().unwrap_or(Finish::Stop);
+                let choice = served.choice(index).unwrap_or_default();
+                pieces.send(Ok(Piece::Finished { choice, finish })).await?;
+            }
+            let usage = anbiq_openai::Usage::new(usage.prompt_tokens, usage.completion_tokens);
+            pieces.send(Ok(Piece::Done(usage))).await
+        };
+        // Whether the client reads the end of its answer is its own affair.
+        let _ = tokio::time::timeout(patience, ending).await;
+    }
+
+    /// The client has left: record what was drawn, charge what was served. What cannot be recorded is not charged.
+    async fn cancel(self, drawn: &Drawn) {
+        // Without a stream nothing is served before all is.
+        let sent = if self.facts.stream { drawn.sent } else { 0 };
+        let served = drawn.usage(self.admitted.served);
+        let usage = Usage {
+            completion_tokens: served.completion_tokens.min(sent),
+            twin_tokens: served.twin_tokens,
+            prompt_tokens: drawn.prompt_tokens.unwrap_or_else(|| self.guess_prompt_tokens()),
+        };
+        let cost = if sent == 0 { Money::ZERO } else { self.cost(usage) };
+        let entry = self.entry(drawn, usage, cost, Outcome::Cancelled);
+        match self.gateway.record(&entry).await {
+            Ok(_) => self.settle(cost, usage.completion_tokens).await,
+            Err(error) => {
+                tracing::error!(code = error.code(), %error, "a cancelled exchange could not be journalled");
+                self.release().await;
+            }
+        }
+    }
+
+    /// The model failed: record it, charge nothing, say so.
+    async fn fail(self, drawn: &Drawn, rejection: Rejection, pieces: &Pieces) {
+        let usage = drawn.usage(self.admitted.served);
+        let outcome = Outcome::Failed { code: rejection.code.to_owned() };
+        let entry = self.entry(drawn, usage, Money::ZERO, outcome);
+        if let Err(error) = self.gateway.record(&entry).await {
+            tracing::error!(code = error.code(), %error, "a failed exchange could not be journalled");
+        }
+        self.release().await;
+        let _ = pieces.send(Err(rejection)).await;
+    }
+
+    /// What is charged: never more than was reserved, so that a budget holds whatever a model counts.
+    fn cost(&self, usage: Usage) -> Money {
+        let price = &self.admitted.price;
+        let cost = price.list.cost(usage, price.class);
+        if cost > self.admitted.reserved {
+            tracing::warn!(exchange = %self.admitted.id, %cost, reserved = %self.admitted.reserved, "an exchange cost more than was reserved");
+        }
+        cost.min(self.admitted.reserved)
+    }
+
+    fn entry(&self, drawn: &Drawn, usage: Usage, cost: Money, outcome: Outcome) -> Entry {
+        let Admitted { id, served, terms, price, .. } = &self.admitted;
+        let answers = drawn.answers();
+        let prompt = &self.request.prompt;
+        let mut draws = Draws::commit(&self.gateway.coin, *id, prompt, &answers);
+        if let Served::One { index, .. } = served {
+            draws.twinning = Some(Twinning { epoch: self.gateway.epoch, served: *index });
+        }
+        let keep = match self.policy {
+            TextPolicy::Off => false,
+            TextPolicy::Twinned => draws.twinning.is_some(),
+            TextPolicy::Plain => true,
+        };
+        Entry::Exchange(Box::new(Exchange {
+            id: *id,
+            at: self.at,
+            duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+            account: self.account.clone(),
+            key: self.key.clone(),
+            model: self.admitted.model.name().to_owned(),
+            terms: terms.clone(),
+            grant: price.grant.clone(),
+            request: self.facts.clone(),
+            client: self.client,
+            sketch: self.sketch.clone(),
+            usage,
+            cost,
+            outcome,
+            draws,
+            texts: keep.then(|| Texts { prompt: prompt.clone(), answers }),
+        }))
+    }
+
+    /// The length of the prompt of an exchange that was cancelled before the model told it: English has about four
+    /// bytes a token, and a guess that is too low is the provider's loss.
+    fn guess_prompt_tokens(&self) -> u64 {
+        let bytes = match &self.request.prompt {
+            anbiq_domain::Prompt::Chat(messages) => messages.iter().map(|message| message.content.len()).sum::<usize>(),
+            anbiq_domain::Prompt::Text(text) => text.len(),
+        };
+        bytes.div_ceil(4) as u64
+    }
+
+    /// Charges the account. Before the last byte goes out, so that who has its answer also has the rest of its
+    /// reservation back; but an answer that is recorded does not wait long for a slow ledger.
+    async fn settle(self, cost: Money, tokens: u64) {
+        let Self { gateway, admitted: Admitted { reservation, id, .. }, permit, .. } = self;
+        let settling = tokio::spawn(async move {
+            if let Err(error) = close(&gateway, &reservation, Some((cost, tokens))).await {
+                // The journal has the cost; the reservation will expire.
+                tracing::error!(exchange = %id, %cost, code = error.code(), %error, "an exchange could not be charged");
+            }
+            drop(permit);
+        });
+        let _ = tokio::time::timeout(SETTLE_PATIENCE, settling).await;
+    }
+
+    async fn release(&self) {
+        if let Err(error) = close(&self.gateway, &self.admitted.reservation, None).await {
+            tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
+        }
+    }
+}
+
+impl Drawn {
+    fn new(n: u32) -> Self {
+        let n = n as usize;
+        Self {
+            texts: vec![String::new(); n],
+            counted: vec![0; n],
+            finishes: vec![None; n],
+            prompt_tokens: None,
+            sent: 0,
+        }
+    }
+
+    fn take(&mut self, event: &Event) -> Result<(), Rejection> {
+        match event {
+            Event::Text { index, text, logprobs } => {
+                let at = self.place(*index)?;
+                if self.finishes[at].is_some() {
+                    return Err(malformed("answer_malformed", "the model went on after its answer had ended"));
+                }
+                self.texts[at].push_str(text);
+                self.counted[at] += tokens_of(logprobs);
+            }
+            Event::Finished { index, finish, tokens } => {
+                let at = self.place(*index)?;
+                self.finishes[at] = Some(*finish);
+                self.counted[at] = *tokens;
+            }
+            Event::Usage(usage) => {
+                self.prompt_tokens = Some(usage.prompt_tokens);
+                if self.finishes.iter().any(Option::is_none) {
+                    return Err(malformed("answer_cut_off", "the model stopped in the middle of its answer"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn place(&self, index: u32) -> Result<usize, Rejection> {
+        let place = index as usize;
+        let known = place < self.texts.len();
+        known
+            .then_some(place)
+            .ok_or_else(|| malformed("answer_malformed", "the model gave more answers than asked for"))
+    }
+
+    fn all_ended(&self, served: Served) -> bool {
+        served.indices().all(|index| self.finishes.get(index as usize).is_some_and(Option::is_some))
+    }
+
+    fn usage(&self, served: Served) -> Usage {
+        let total: u64 = self.counted.iter().sum();
+        let served = served.indices().filter_map(|index| self.counted.get(index as usize)).sum();
+        Usage {
+            prompt_tokens: self.prompt_tokens.unwrap_or_default(),
+            completion_tokens: served,
+            twin_tokens: total - served,
+        }
+    }
+
+    /// The draws, as they were drawn. One that did not end was cut off at some length.
+    fn answers(&self) -> Vec<Answer> {
+        let pairs = self.texts.iter().zip(&self.finishes);
+        pairs.map(|(text, finish)| Answer { text: text.clone(), finish: finish.unwrap_or(Finish::Length) }).collect()
+    }
+}
+
+fn tokens_of(logprobs: &[TokenLogprob]) -> u64 {
+    (logprobs.len() as u64).max(1)
+}
+
+fn malformed(code: &'static str, message: &str) -> Rejection {
+    ModelError::new(Fault::Model, code, message).into()
+}
+
+fn shutting_down() -> Rejection {
+    Rejection::unavailable("shutting_down", "the gateway is stopping")
+}
+
+/// Ends when the gateway tells requests under way to end.
+async fn aborted(abort: &mut watch::Receiver<bool>) {
+    if abort.wait_for(|abort| *abort).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+/// Settles a reservation, or releases it where there is no charge; tries again while that is of use.
+async fn close(gateway: &Shared, reservation: &ReservationId, charge: Option<(Money, u64)>) -> Result<(), LedgerError> {
+    let mut pause = Duration::from_millis(50);
+    let mut tries = 1;
+    loop {
+        let closed = match charge {
+            Some((cost, tokens)) => gateway.ledger.settle(reservation, cost, tokens, gateway.clock.now()).await,
+            None => gateway.ledger.release(reservation).await,
+        };
+        match closed {
+            Err(error) if error.retryable() && tries < SETTLE_TRIES => tokio::time::sleep(pause).await,
+            done => return done,
+        }
+        pause *= 3;
+        tries += 1;
+    }
+}

@@ -1,0 +1,230 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use anbiq_domain::{Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp};
+use anbiq_journal::{Journal, JournalError, Position, Reader};
+use anbiq_ledger::Ledger;
+use anbiq_model::Model;
+use anbiq_statistics::sketch::Sketcher;
+use tokio::sync::{Semaphore, watch};
+
+use crate::rate::Accounts;
+use crate::{Config, Secrets, ServeError, Spool, routes};
+
+/// What a gateway is made of.
+#[derive(Debug)]
+pub struct GatewayParts {
+    /// How it serves.
+    pub config: Config,
+    /// Accounts, terms, budgets.
+    pub ledger: Ledger,
+    /// Where exchanges are recorded.
+    pub journal: Journal,
+    /// The teachers, each under its own name.
+    pub models: Vec<Arc<dyn Model>>,
+    /// Its keys.
+    pub secrets: Secrets,
+    /// Where the time comes from.
+    pub clock: Arc<dyn Clock>,
+    /// Where other programs leave entries for the journal while this gateway writes it.
+    pub spool: Option<Spool>,
+}
+
+/// A gateway. Clones are the same gateway.
+#[derive(Clone)]
+pub struct Gateway(pub(crate) Shared);
+
+/// A gateway as its parts see it.
+pub(crate) type Shared = Arc<Inner>;
+
+pub(crate) struct Inner {
+    pub(crate) config: Config,
+    pub(crate) ledger: Ledger,
+    pub(crate) journal: Journal,
+    pub(crate) models: BTreeMap<String, Arc<dyn Model>>,
+    pub(crate) coin: CoinKey,
+    pub(crate) epoch: u32,
+    pub(crate) hasher: KeyedHasher,
+    pub(crate) sketcher: Sketcher,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) spool: Option<Spool>,
+    pub(crate) opened: Timestamp,
+    /// One permit for each request under way.
+    pub(crate) in_flight: Arc<Semaphore>,
+    /// Requests under way listen to it: true ends them.
+    pub(crate) abort: watch::Sender<bool>,
+    /// Keyed by the coin: nobody without its key can foresee which exchanges are twinned.
+    pub(crate) twin_hasher: KeyedHasher,
+    draining: AtomicBool,
+    journal_works: AtomicBool,
+    ids: Seeded,
+    requests: AtomicU64,
+    accounts: Mutex<Accounts>,
+}
+
+impl Gateway {
+    /// Makes a gateway, and journals that it opened and which coins it will use.
+    ///
+    /// No exchange can be decided by a coin that the journal has not committed to, since there is no gateway before.
+    ///
+    /// # Errors
+    /// The configuration makes no sense, two models have one name, or the journal fails.
+    pub async fn open(parts: GatewayParts) -> Result<Self, ServeError> {
+        parts.config.check()?;
+        let mut models = BTreeMap::new();
+        for model in parts.models {
+            let name = model.name().to_owned();
+            if models.insert(name.clone(), model).is_some() {
+                return Err(ServeError::DuplicateModel(name));
+            }
+        }
+        let opened = parts.clock.now();
+        let ids = Seeded::new(parts.config.seed.map_or_else(random_seed, Ok)?);
+        let inner = Inner {
+            in_flight: Arc::new(Semaphore::new(parts.config.max_in_flight as usize)),
+            abort: watch::Sender::new(false),
+            twin_hasher: KeyedHasher::new(parts.secrets.coin.reveal()),
+            hasher: KeyedHasher::new(&parts.secrets.sketch_key),
+            sketcher: Sketcher::new(&parts.secrets.sketch_key),
+            coin: parts.secrets.coin,
+            epoch: parts.secrets.epoch,
+            config: parts.config,
+            ledger: parts.ledger,
+            journal: parts.journal,
+            models,
+            clock: parts.clock,
+            spool: parts.spool,
+            opened,
+            draining: AtomicBool::new(false),
+            journal_works: AtomicBool::new(true),
+            ids,
+            requests: AtomicU64::new(0),
+            accounts: Mutex::default(),
+        };
+        inner.take_in().await?;
+        inner.announce().await?;
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Its routes.
+    pub fn router(&self) -> axum::Router {
+        routes::router(Arc::clone(&self.0))
+    }
+
+    /// Counts the exchanges that each account already has in the journal behind `reader`, so that a plan's `twin_first`
+    /// counts over restarts; gives how many there are. To be called before serving: it reads the whole journal.
+    ///
+    /// Without it every account's count begins anew at each start, which twins more exchanges than the plan says.
+    ///
+    /// # Errors
+    /// The journal cannot be read.
+    pub fn recall(&self, reader: &Reader) -> Result<u64, JournalError> {
+        let mut total = 0;
+        for record in reader.entries()? {
+            if let Entry::Exchange(exchange) = record?.entry {
+                self.0.accounts().count(&exchange.account);
+                total += 1;
+            }
+        }
+        Ok(total)
+    }
+}
+
+impl fmt::Debug for Inner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Gateway").field("models", &self.models.keys()).finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// What is remembered of the accounts.
+    pub(crate) fn accounts(&self) -> MutexGuard<'_, Accounts> {
+        // Nothing is half-changed where a holder panicked: each change is one statement.
+        self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The id of the exchange that is `number` in the row of this gateway's exchanges of one account.
+    ///
+    /// It depends on the account's own row only, so that the order in which accounts meet changes nothing.
+    pub(crate) fn exchange_id(&self, at: Timestamp, account: &str, number: u64) -> ExchangeId {
+        ExchangeId::fresh(at, &mut self.ids.fork(&format!("{account} {number}")))
+    }
+
+    /// An id for a request that did not become an exchange.
+    pub(crate) fn request_id(&self) -> String {
+        let number = self.requests.fetch_add(1, Ordering::Relaxed);
+        ExchangeId::fresh(self.clock.now(), &mut self.ids.fork(&format!("request {number}"))).to_string()
+    }
+
+    /// Appends to the journal and remembers whether that works.
+    pub(crate) async fn record(&self, entry: &Entry) -> Result<Position, JournalError> {
+        let appended = self.journal.append(entry).await;
+        self.journal_works.store(appended.is_ok(), Ordering::Relaxed);
+        appended
+    }
+
+    /// Did the last append succeed?
+    pub(crate) fn journal_works(&self) -> bool {
+        self.journal_works.load(Ordering::Relaxed)
+    }
+
+    /// Can the journal be written after it could not? Without this a gateway that is sent nothing while it is not ready
+    /// would never find out; a checkpoint says nothing false, whenever it is made.
+    pub(crate) async fn journal_works_again(&self) -> bool {
+        let works = self.journal.checkpoint().await.is_ok();
+        self.journal_works.store(works, Ordering::Relaxed);
+        works
+    }
+
+    /// From here on new requests are refused.
+    pub(crate) fn drain(&self) {
+        self.draining.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn draining(&self) -> bool {
+        self.draining.load(Ordering::SeqCst)
+    }
+
+    /// Is the header `x-anbiq-time` believed?
+    pub(crate) fn simulated(&self) -> bool {
+        self.config.clock == ClockKind::Simulated
+    }
+
+    /// Takes the entries that wait in the spool into the journal.
+    pub(crate) async fn take_in(&self) -> Result<(), ServeError> {
+        if let Some(spool) = &self.spool {
+            let taken = spool.drain(&self.journal).await?;
+            if taken > 0 {
+                tracing::info!(taken, "took entries of an administrator into the journal");
+            }
+        }
+        Ok(())
+    }
+
+    async fn announce(&self) -> Result<(), ServeError> {
+        self.record(&Entry::Opened {
+            journal: self.journal.id().clone(),
+            at: self.opened,
+            software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
+            clock: self.config.clock,
+        })
+        .await?;
+        let epoch = EpochCommitment { epoch: self.epoch, commitment: self.coin.commitment() };
+        self.record(&Entry::CoinsCommitted { at: self.opened, epoch }).await?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Gateway {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+fn random_seed() -> Result<u64, ServeError> {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_err(|_| ServeError::Random)?;
+    Ok(u64::from_le_bytes(bytes))
+}

@@ -1,0 +1,32 @@
+//! The gateway: terms, budgets, twins and a journal in front of any teacher.
+//!
+//! A request goes through this crate from top to bottom:
+//!
+//! 1. `routes` reads it and finds out whose it is,
+//! 2. `request` checks it and puts it in the form of a model's request,
+//! 3. `admission` applies plan, terms, grant and budget, and decides whether it is twinned,
+//! 4. `exchange` draws, commits to the journal, settles, and only then lets the end of the answer go,
+//! 5. `answer` writes what is served in OpenAI's form.
+//!
+//! [`admin`] changes the ledger and the journal together; `spool` is for changes made while a gateway runs.
+
+pub mod admin;
+mod admission;
+mod answer;
+mod client;
+mod config;
+mod error;
+mod exchange;
+mod gateway;
+mod rate;
+mod rejection;
+mod request;
+mod routes;
+mod run;
+mod spool;
+
+pub use config::{Config, Secrets, TwinConfig};
+pub use error::{ServeError, Unwritten};
+pub use gateway::{Gateway, GatewayParts};
+pub use run::run;
+pub use spool::{Spool, SpoolError};

@@ -1,0 +1,264 @@
+//! From a request's body to what a model is asked.
+
+use anbiq_domain::{Message, Prompt, RequestFacts, Route};
+use anbiq_model::{Abilities, Request, Sampling};
+use anbiq_openai::{ChatMessage, ChatRequest, CompletionPrompt, CompletionRequest, Stop, StreamOptions};
+use serde_json::{Map, Value};
+
+use crate::rejection::Rejection;
+
+/// A request that makes sense; whether it is allowed is another question.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub(crate) route: Route,
+    pub(crate) model: String,
+    pub(crate) prompt: Prompt,
+    pub(crate) n: u32,
+    /// Absent where the largest the plan allows is meant.
+    pub(crate) max_tokens: Option<u32>,
+    pub(crate) sampling: Sampling,
+    pub(crate) stop: Vec<String>,
+    pub(crate) logprobs: Option<u8>,
+    pub(crate) stream: bool,
+    pub(crate) include_usage: bool,
+}
+
+/// Most messages of a conversation.
+const MESSAGES: usize = 4096;
+
+/// Most stop strings, and the longest, in bytes.
+const STOPS: (usize, usize) = (4, 1024);
+
+/// Fields that would change the answer and that no model here knows, each with the values that change nothing.
+///
+/// Leaving them out silently would give an answer other than was asked for. Fields that are not known at all are
+/// ignored, as servers of this dialect do.
+const REFUSED: &[(&str, ChangesNothing)] = &[
+    ("tools", empty),
+    ("functions", empty),
+    ("response_format", |value| value["type"] == "text"),
+    ("logit_bias", empty),
+    ("frequency_penalty", zero),
+    ("presence_penalty", zero),
+    ("modalities", |value| value.as_array().is_some_and(|all| all.iter().all(|one| one == "text"))),
+    ("audio", |_| false),
+    ("prediction", |_| false),
+    ("web_search_options", |_| false),
+    ("suffix", |value| value == ""),
+    ("top_k", |value| value.as_i64().is_some_and(|k| k <= 0)),
+    ("min_p", zero),
+    ("repetition_penalty", |value| value.as_f64() == Some(1.0)),
+];
+
+type ChangesNothing = fn(&Value) -> bool;
+
+fn empty(value: &Value) -> bool {
+    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
+}
+
+fn zero(value: &Value) -> bool {
+    value.as_f64() == Some(0.0)
+}
+
+impl Asked {
+    /// Reads the body of a request to `route`.
+    pub(crate) fn parse(route: Route, body: &[u8]) -> Result<Self, Rejection> {
+        match route {
+            Route::Chat => Self::chat(ChatRequest::parse(body)?),
+            Route::Completions => Self::completion(CompletionRequest::parse(body)?),
+        }
+    }
+
+    /// What the model is asked for, with `max_tokens` and the number of draws decided.
+    pub(crate) fn to_model(&self, max_tokens: u32, draws: u32) -> Request {
+        Request {
+            prompt: self.prompt.clone(),
+            n: draws,
+            max_tokens,
+            sampling: self.sampling,
+            stop: self.stop.clone(),
+            logprobs: self.logprobs,
+        }
+    }
+
+    /// What the journal keeps of it, whatever the policy.
+    pub(crate) fn facts(&self, max_tokens: u32) -> RequestFacts {
+        RequestFacts {
+            route: self.route,
+            stream: self.stream,
+            temperature: self.sampling.temperature,
+            top_p: self.sampling.top_p,
+            max_tokens,
+            n: self.n,
+            logprobs: self.logprobs,
+            messages: match &self.prompt {
+                Prompt::Chat(messages) => u32::try_from(messages.len()).unwrap_or(u32::MAX),
+                Prompt::Text(_) => 1,
+            },
+        }
+    }
+
+    /// Can the model do that?
+    pub(crate) fn check(&self, abilities: Abilities) -> Result<(), Rejection> {
+        if self.n > 1 && !abilities.several {
+            return Err(Rejection::unsupported("n", "this model gives one answer at a time"));
+        }
+        match (self.logprobs, abilities.logprobs) {
+            (None, _) => Ok(()),
+            (Some(_), None) => Err(Rejection::unsupported("logprobs", "this model gives no log-probabilities")),
+            (Some(asked), Some(most)) if asked > most => Err(Rejection::value(
+                self.logprobs_field(),
+                format!("this model gives at most {most} alternatives a token, not {asked}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// The field that says how many alternatives a token are asked for.
+    pub(crate) const fn logprobs_field(&self) -> &'static str {
+        match self.route {
+            Route::Chat => "top_logprobs",
+            Route::Completions => "logprobs",
+        }
+    }
+
+    fn chat(request: ChatRequest) -> Result<Self, Rejection> {
+        refuse(&request.other)?;
+        if request.messages.is_empty() {
+            return Err(Rejection::value("messages", "`messages` is empty: a conversation has at least one message"));
+        }
+        if request.messages.len() > MESSAGES {
+            return Err(Rejection::value("messages", format!("`messages` has more than {MESSAGES} messages")));
+        }
+        let messages = request.messages.into_iter().enumerate().map(|(index, one)| message(index, one));
+        let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
+            (true, alternatives) => Some(alternatives_of("top_logprobs", alternatives.unwrap_or(0), 20)?),
+            (false, None) => None,
+            (false, Some(_)) => {
+                return Err(Rejection::value("top_logprobs", "`top_logprobs` needs `logprobs` to be true"));
+            }
+        };
+        let max_tokens = match (request.max_completion_tokens, request.max_tokens) {
+            (Some(newer), Some(older)) if newer != older => {
+                let message = "`max_tokens` and `max_completion_tokens` disagree: give one of them";
+                return Err(Rejection::value("max_tokens", message));
+            }
+            (newer, older) => newer.or(older),
+        };
+        let (stream, include_usage) = streaming(request.stream, request.stream_options)?;
+        Ok(Self {
+            route: Route::Chat,
+            model: request.model,
+            prompt: Prompt::Chat(messages.collect::<Result<_, _>>()?),
+            n: at_least_one("n", request.n)?.unwrap_or(1),
+            max_tokens: at_least_one("max_tokens", max_tokens)?,
+            sampling: sampling(request.temperature, request.top_p, request.seed)?,
+            stop: stop(request.stop)?,
+            logprobs,
+            stream,
+            include_usage,
+        })
+    }
+
+    fn completion(request: CompletionRequest) -> Result<Self, Rejection> {
+        refuse(&request.other)?;
+        if request.echo == Some(true) {
+            return Err(Rejection::unsupported("echo", "`echo` is not supported: a prompt is not given back"));
+        }
+        let n = at_least_one("n", request.n)?.unwrap_or(1);
+        // As many as are given back: nothing is chosen among them.
+        if request.other.get("best_of").is_some_and(|best_of| *best_of != n) {
+            return Err(Rejection::unsupported("best_of", "`best_of` is not supported other than equal to `n`"));
+        }
+        let (stream, include_usage) = streaming(request.stream, request.stream_options)?;
+        Ok(Self {
+            route: Route::Completions,
+            model: request.model,
+            prompt: Prompt::Text(only_text(request.prompt)?),
+            n,
+            // OpenAI's own default for this endpoint.
+            max_tokens: Some(at_least_one("max_tokens", request.max_tokens)?.unwrap_or(16)),
+            sampling: sampling(request.temperature, request.top_p, request.seed)?,
+            stop: stop(request.stop)?,
+            logprobs: request.logprobs.map(|asked| alternatives_of("logprobs", asked, 20)).transpose()?,
+            stream,
+            include_usage,
+        })
+    }
+}
+
+fn refuse(other: &Map<String, Value>) -> Result<(), Rejection> {
+    for (name, changes_nothing) in REFUSED {
+        if other.get(*name).is_some_and(|value| !changes_nothing(value)) {
+            return Err(Rejection::unsupported(name, format!("`{name}` is not supported")));
+        }
+    }
+    Ok(())
+}
+
+fn message(index: usize, message: ChatMessage) -> Result<Message, Rejection> {
+    let field = format!("messages.[{index}]");
+    if message.other.get("tool_calls").is_some_and(|calls| !calls.is_null() && !empty(calls)) {
+        return Err(Rejection::unsupported(&format!("{field}.tool_calls"), "tool calls are not supported"));
+    }
+    let content = match message.content {
+        None => String::new(),
+        Some(content) => content.into_text().map_err(|kind| {
+            Rejection::unsupported(
+                &format!("{field}.content"),
+                format!("content of type `{kind}` is not supported: text only"),
+            )
+        })?,
+    };
+    Ok(Message { role: message.role, content })
+}
+
+fn only_text(prompt: CompletionPrompt) -> Result<String, Rejection> {
+    let wrong = |message: &str| Err(Rejection::unsupported("prompt", message));
+    match prompt {
+        CompletionPrompt::Text(text) => Ok(text),
+        CompletionPrompt::Texts(texts) => match <[String; 1]>::try_from(texts) {
+            Ok([text]) => Ok(text),
+            Err(_) => wrong("`prompt` is a string or a list of one string; send several prompts as several requests"),
+        },
+        CompletionPrompt::Other(_) => wrong("`prompt` as token numbers is not supported: send text"),
+    }
+}
+
+fn sampling(temperature: Option<f32>, top_p: Option<f32>, seed: Option<i64>) -> Result<Sampling, Rejection> {
+    let temperature = temperature.unwrap_or(1.0);
+    if !(0.0..=2.0).contains(&temperature) {
+        return Err(Rejection::value("temperature", "`temperature` is between 0 and 2"));
+    }
+    let top_p = top_p.unwrap_or(1.0);
+    if !(0.0..=1.0).contains(&top_p) {
+        return Err(Rejection::value("top_p", "`top_p` is between 0 and 1"));
+    }
+    Ok(Sampling { temperature, top_p, seed: seed.map(i64::cast_unsigned) })
+}
+
+fn stop(stop: Option<Stop>) -> Result<Vec<String>, Rejection> {
+    let texts = stop.map(Stop::into_list).unwrap_or_default();
+    if texts.len() > STOPS.0 || texts.iter().any(|text| text.is_empty() || text.len() > STOPS.1) {
+        let message = format!("`stop` is at most {} strings of 1 to {} bytes", STOPS.0, STOPS.1);
+        return Err(Rejection::value("stop", message));
+    }
+    Ok(texts)
+}
+
+fn streaming(stream: Option<bool>, options: Option<StreamOptions>) -> Result<(bool, bool), Rejection> {
+    let stream = stream.unwrap_or(false);
+    if options.is_some() && !stream {
+        return Err(Rejection::value("stream_options", "`stream_options` needs `stream` to be true"));
+    }
+    Ok((stream, options.unwrap_or_default().include_usage))
+}
+
+fn at_least_one(name: &str, value: Option<u32>) -> Result<Option<u32>, Rejection> {
+    if value == Some(0) { Err(Rejection::value(name, format!("`{name}` is at least 1"))) } else { Ok(value) }
+}
+
+fn alternatives_of(name: &str, asked: u32, most: u8) -> Result<u8, Rejection> {
+    let fits = u8::try_from(asked).ok().filter(|asked| *asked <= most);
+    fits.ok_or_else(|| Rejection::value(name, format!("`{name}` is between 0 and {most}")))
+}

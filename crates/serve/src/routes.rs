@@ -1,0 +1,298 @@
+//! The routes: who asks, what, and when.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anbiq_domain::{Entry, Refusal, Route, Timestamp};
+use anbiq_ledger::Session;
+use anbiq_openai::{ModelCard, ModelList};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Path, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use futures::StreamExt;
+use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderMap, HeaderValue, StatusCode};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::admission::admit;
+use crate::answer::{self, Heading};
+use crate::client;
+use crate::exchange::{Conductor, PIECES};
+use crate::gateway::Shared;
+use crate::rate::Rate;
+use crate::rejection::Rejection;
+use crate::request::Asked;
+
+/// The moment of a request, where the clock is simulated; in milliseconds since 1970.
+const TIME: &str = "x-anbiq-time";
+
+/// What the customer says the answer is for. `distillation` is the only word that means something.
+const PURPOSE: &str = "x-anbiq-purpose";
+
+const REQUEST_ID: &str = "x-request-id";
+
+/// How long a probe waits for the ledger.
+const PROBE_PATIENCE: Duration = Duration::from_secs(2);
+
+pub(crate) fn router(gateway: Shared) -> Router {
+    let v1 = Router::new()
+        .route("/chat/completions", post(chat))
+        .route("/completions", post(completions))
+        .route("/models", get(models))
+        .route("/models/{*model}", get(model))
+        .method_not_allowed_fallback(async || Rejection::wrong_method())
+        .fallback(async || Rejection::not_found("unknown_url", None, "there is nothing at this address"))
+        .layer(middleware::from_fn_with_state(Arc::clone(&gateway), add_headers));
+    Router::new().nest("/v1", v1).route("/livez", get(async || "ok")).route("/readyz", get(ready)).with_state(gateway)
+}
+
+async fn chat(State(gateway): State<Shared>, request: Request) -> Response {
+    serve(gateway, Route::Chat, request).await
+}
+
+async fn completions(State(gateway): State<Shared>, request: Request) -> Response {
+    serve(gateway, Route::Completions, request).await
+}
+
+async fn models(State(gateway): State<Shared>, headers: HeaderMap) -> Result<Response, Rejection> {
+    authenticate(&gateway, &headers).await?;
+    let mut data = Vec::new();
+    for name in gateway.models.keys() {
+        data.push(card(&gateway, name).await?);
+    }
+    Ok(axum::Json(ModelList { object: "list".to_owned(), data }).into_response())
+}
+
+async fn model(
+    State(gateway): State<Shared>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Rejection> {
+    authenticate(&gateway, &headers).await?;
+    if !gateway.models.contains_key(&name) {
+        let message = format!("the model `{name}` does not exist");
+        return Err(Rejection::not_found("model_not_found", Some("model"), message));
+    }
+    Ok(axum::Json(card(&gateway, &name).await?).into_response())
+}
+
+async fn card(gateway: &Shared, name: &str) -> Result<ModelCard, Rejection> {
+    Ok(ModelCard {
+        id: name.to_owned(),
+        object: "model".to_owned(),
+        created: gateway.opened.milliseconds().div_euclid(1000),
+        owned_by: "anbiq".to_owned(),
+        prices: gateway.ledger.prices(name).await?,
+        terms: gateway.ledger.terms_of_teacher(name).await?,
+    })
+}
+
+/// Ready is a gateway whose journal can be written and whose ledger answers, and that is not about to stop.
+async fn ready(State(gateway): State<Shared>) -> (StatusCode, &'static str) {
+    let unready = |why| (StatusCode::SERVICE_UNAVAILABLE, why);
+    if gateway.draining() {
+        return unready("draining");
+    }
+    if !gateway.journal_works() && !gateway.journal_works_again().await {
+        return unready("journal");
+    }
+    match tokio::time::timeout(PROBE_PATIENCE, gateway.ledger.prices("")).await {
+        Ok(Ok(_)) => (StatusCode::OK, "ok"),
+        _ => unready("ledger"),
+    }
+}
+
+/// Answers a request for text.
+async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
+    let started = Instant::now();
+    let (head, body) = request.into_parts();
+    let peer = head.extensions.get::<ConnectInfo<SocketAddr>>();
+    // Without a listener, as in some tests, there is no peer.
+    let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
+    let caller = match identify(&gateway, &head.headers, peer, started).await {
+        Ok(caller) => caller,
+        Err(rejection) => return rejection.into_response(),
+    };
+    let rate = caller.rate;
+    let refused = (caller.at, caller.session.account.clone());
+    let mut response = match answer(&gateway, caller, route, body).await {
+        Ok(response) => response,
+        Err(rejection) => {
+            if rejection.journalled {
+                let (at, account) = refused;
+                let entry = Entry::Refused(Refusal { at, account, code: rejection.code.to_owned() });
+                if let Err(error) = gateway.record(&entry).await {
+                    tracing::error!(code = error.code(), %error, "a refusal could not be journalled");
+                }
+            }
+            rejection.into_response()
+        }
+    };
+    if let Some(rate) = rate {
+        add_rate(response.headers_mut(), rate);
+    }
+    response
+}
+
+/// Whose request it is, from where, and when.
+struct Caller {
+    session: Session,
+    client: anbiq_domain::Client,
+    declared: bool,
+    at: Timestamp,
+    started: Instant,
+    rate: Option<Rate>,
+}
+
+async fn identify(gateway: &Shared, headers: &HeaderMap, peer: IpAddr, started: Instant) -> Result<Caller, Rejection> {
+    let (session, at) = authenticate(gateway, headers).await?;
+    let address = client::address(peer, headers, &gateway.config.trusted_proxies);
+    let declared = headers.get(PURPOSE).is_some_and(|purpose| purpose == "distillation");
+    let rate = match session.plan.requests_per_minute {
+        None => None,
+        Some(per_minute) => {
+            let taken = gateway.accounts().take(&session.account, per_minute, at);
+            Some(taken.map_err(|wait_ms| Rejection::rate_limited(per_minute, wait_ms))?)
+        }
+    };
+    let client = client::describe(&gateway.hasher, address, headers);
+    Ok(Caller { session, client, declared, at, started, rate })
+}
+
+async fn authenticate(gateway: &Shared, headers: &HeaderMap) -> Result<(Session, Timestamp), Rejection> {
+    let at = moment(gateway, headers)?;
+    let presented = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let key = presented.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim).ok_or_else(|| {
+        let message = "no API key: send it in the header `Authorization: Bearer KEY`";
+        Rejection::unauthenticated("invalid_api_key", message)
+    })?;
+    Ok((gateway.ledger.authenticate(key, at).await?, at))
+}
+
+fn moment(gateway: &Shared, headers: &HeaderMap) -> Result<Timestamp, Rejection> {
+    let Some(said) = headers.get(TIME).filter(|_| gateway.simulated()) else { return Ok(gateway.clock.now()) };
+    let milliseconds = said.to_str().ok().and_then(|text| text.parse().ok());
+    milliseconds.map(Timestamp::from_milliseconds).ok_or_else(|| {
+        Rejection::invalid("invalid_value", Some(TIME), format!("`{TIME}` is a number of milliseconds since 1970"))
+    })
+}
+
+async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> Result<Response, Rejection> {
+    if gateway.draining() {
+        return Err(Rejection::unavailable("shutting_down", "the gateway is stopping"));
+    }
+    let permit = Arc::clone(&gateway.in_flight).try_acquire_owned();
+    let permit = permit.map_err(|_| Rejection::unavailable("overloaded", "too many requests are under way"))?;
+    let asked = Asked::parse(route, &read(gateway, body).await?)?;
+    let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await?;
+    let heading = Heading {
+        route,
+        id: admitted.id,
+        created: caller.at.milliseconds().div_euclid(1000),
+        model: asked.model.clone(),
+        n: asked.n,
+        logprobs: asked.logprobs.is_some(),
+        include_usage: asked.include_usage,
+    };
+    let conductor = Conductor {
+        gateway: Arc::clone(gateway),
+        request: asked.to_model(admitted.max_tokens, admitted.served.draws()),
+        facts: asked.facts(admitted.max_tokens),
+        account: caller.session.account,
+        key: caller.session.key,
+        client: caller.client,
+        sketch: gateway.sketcher.sketch(&asked.prompt),
+        policy: caller.session.plan.text_policy,
+        at: caller.at,
+        started: caller.started,
+        permit,
+        admitted,
+    };
+    let (sender, receiver) = mpsc::channel(PIECES);
+    tokio::spawn(conductor.run(sender));
+    let id = heading.id.to_string();
+    let mut response = if asked.stream {
+        stream_response(gateway, heading, receiver).await?
+    } else {
+        let body = answer::whole(&heading, receiver).await?;
+        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    };
+    if let Ok(id) = HeaderValue::try_from(id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+/// The head of a stream waits for its first piece, so that what fails at once fails with a proper status.
+async fn stream_response(
+    gateway: &Shared,
+    heading: Heading,
+    mut pieces: answer::Received,
+) -> Result<Response, Rejection> {
+    let first = pieces.recv().await;
+    let first = first.unwrap_or_else(|| Err(Rejection::unavailable("exchange_lost", "the answer was lost")))?;
+    let heartbeat = Duration::from_millis(gateway.config.heartbeat_ms);
+    let mut response = Response::new(answer::streamed(heading, first, pieces, heartbeat));
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("text/event-stream; charset=utf-8"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    Ok(response)
+}
+
+/// Reads a body, no larger and no slower than is allowed.
+async fn read(gateway: &Shared, body: Body) -> Result<Vec<u8>, Rejection> {
+    let limit = gateway.config.max_body_bytes;
+    let patience = Duration::from_millis(gateway.config.request_timeout_ms);
+    let reading = async {
+        let mut bytes = Vec::new();
+        let mut pieces = body.into_data_stream();
+        while let Some(piece) = pieces.next().await {
+            let piece = piece.map_err(|_| Rejection::invalid("body_cut_off", None, "the request body was cut off"))?;
+            if bytes.len() + piece.len() > limit {
+                return Err(Rejection::too_large(limit));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    };
+    tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| Err(Rejection::too_slow()))
+}
+
+fn add_rate(headers: &mut HeaderMap, rate: Rate) {
+    headers.insert("x-ratelimit-limit-requests", rate.per_minute.into());
+    headers.insert("x-ratelimit-remaining-requests", rate.remaining.into());
+    if let Ok(reset) = HeaderValue::try_from(format!("{}ms", rate.reset_ms)) {
+        headers.insert("x-ratelimit-reset-requests", reset);
+    }
+}
+
+/// The headers that every answer under `/v1` has.
+async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let too_large =
+        announced_length(request.headers()).is_some_and(|length| length > gateway.config.max_body_bytes as u64);
+    let mut response = if too_large {
+        Rejection::too_large(gateway.config.max_body_bytes).into_response()
+    } else {
+        next.run(request).await
+    };
+    let headers = response.headers_mut();
+    headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
+    headers.insert("openai-processing-ms", HeaderValue::from(started.elapsed().as_millis() as u64));
+    if !headers.contains_key(REQUEST_ID)
+        && let Ok(id) = HeaderValue::try_from(gateway.request_id())
+    {
+        headers.insert(REQUEST_ID, id);
+    }
+    response
+}
+
+fn announced_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}

@@ -1,0 +1,62 @@
+//! Verb 4, `trace`: was this suspect trained on that teacher's served answers, and on whose?
+//!
+//! The evidence is the journal's twins. Of each pair of draws a secret coin chose the one that was served. [`items`]
+//! takes the pairs out of a journal, [`run`] has the suspect, the teacher and the controls score both draws without
+//! telling any of them which was served, and only then the coins are looked at. What comes out is a [`Report`] that holds
+//! every number it rests on; [`recheck`] computes it again from those.
+
+mod blind;
+mod error;
+mod gaps;
+pub mod items;
+pub mod power;
+mod protocol;
+mod report;
+mod score;
+mod text;
+mod twin;
+mod verdict;
+
+use anbiq_model::Model;
+
+pub use blind::{Baseline, BlindBaseline};
+pub use error::TraceError;
+pub use gaps::Statistic;
+pub use items::{Collected, LeftOut, Selection, State, TwinItem};
+pub use power::Power;
+pub use protocol::{Config, OperatorAccounts, Protocol};
+pub use report::{Dropped, Gaps, Mismatch, OperatorResult, Report, Row, recheck};
+pub use text::render_text;
+pub use twin::{PathPoint, TestResult};
+pub use verdict::{Strength, Verdict};
+
+/// Scores the pairs of `collected` under all models and reports what they show.
+///
+/// The protocol, with the statistic, the hypotheses and the pairs, is fixed before the first score is asked for.
+/// `progress` hears how many of all pair scores are done. Models are asked one after the other, in batches.
+///
+/// # Errors
+///
+/// There are too few pairs, or the journal does not keep their texts; a model cannot score given text, or keeps
+/// failing after `config.attempts`.
+pub async fn run(
+    collected: &Collected,
+    suspect: &dyn Model,
+    teacher: &dyn Model,
+    controls: &[&dyn Model],
+    config: &Config,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Report, TraceError> {
+    collected.check_enough(config.minimum_items)?;
+    let names = controls.iter().map(|control| control.name().to_owned()).collect();
+    let protocol = Protocol::fix(collected, suspect.name(), teacher.name(), names, config)?;
+    let mut models = vec![suspect, teacher];
+    models.extend(controls);
+    let scores = score::all(&collected.items, &models, config, progress).await?;
+    let rows = report::rows(&collected.items, &scores);
+    let scored = rows.iter().filter(|row| row.gaps.is_some()).count();
+    if scored < config.minimum_items {
+        return Err(TraceError::TooFew { found: scored, needed: config.minimum_items });
+    }
+    Ok(report::assess(protocol, collected.left_out, rows))
+}

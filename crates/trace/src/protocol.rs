@@ -1,0 +1,106 @@
+use anbiq_domain::{AccountId, Digest, OperatorId};
+use serde::{Deserialize, Serialize};
+
+use crate::items::{Collected, by_account};
+use crate::{Statistic, TraceError};
+
+/// How to trace.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// What is tested of each pair.
+    pub statistic: Statistic,
+    /// Fewest pairs for all traffic, and for an operator to be tested by itself. 20 pairs that all point one way give
+    /// p = 2^-20, just below 10^-6.
+    pub minimum_items: usize,
+    /// Pairs that a model scores at a time.
+    pub batch: usize,
+    /// Attempts at a batch before a failing model ends the trace.
+    pub attempts: u32,
+    /// Longest wait for a batch, in milliseconds.
+    pub batch_timeout_ms: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self { statistic: Statistic::Residual, minimum_items: 20, batch: 16, attempts: 3, batch_timeout_ms: 300_000 }
+    }
+}
+
+/// The accounts of one operator.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorAccounts {
+    /// Which operator.
+    pub operator: OperatorId,
+    /// Its accounts.
+    pub accounts: Vec<AccountId>,
+}
+
+/// What was fixed before the first score was asked for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Protocol {
+    /// The model in question.
+    pub suspect: String,
+    /// The model whose answers were served.
+    pub teacher: String,
+    /// Models known to be independent.
+    pub controls: Vec<String>,
+    /// What is tested of each pair.
+    pub statistic: Statistic,
+    /// The same in words.
+    pub statistic_in_words: String,
+    /// What the p-values are about.
+    pub null_hypothesis: String,
+    /// What is random under it.
+    pub random: String,
+    /// How the p-values and e-values are made, and how many hypotheses are answered for.
+    pub tests: String,
+    /// Fewest pairs for a test.
+    pub minimum_items: usize,
+    /// The operators that are tested, if they have enough pairs, besides all traffic.
+    pub operators: Vec<OperatorAccounts>,
+    /// How many pairs were taken.
+    pub pairs: usize,
+    /// SHA-256 over the ids of the pairs' exchanges, 16 bytes each, in the journal's order.
+    pub pairs_digest: Digest,
+}
+
+const NULL_HYPOTHESIS: &str = "The suspect's training is independent of the gateway's secret coin: of each pair, the \
+    served answer and its unserved twin were exchangeable to whoever trained the suspect. For an operator: the same, for \
+    the coins of its accounts' exchanges.";
+
+const RANDOM: &str = "Only the coins: one for each exchange, drawn under a key that the journal committed to before. The \
+    texts, the suspect, the teacher and the controls are taken as given, so nothing is assumed of their style, size, \
+    data or likeness. The test itself draws no random number.";
+
+const TESTS: &str = "One-sided Wilcoxon signed-rank test with the exact distribution given the magnitudes (above about 3,000 \
+    pairs an upper bound where the exact one is too costly); Holm's adjustment over all traffic and every operator with \
+    enough pairs; the verdict rests on the adjusted p-value. Beside it an e-process that bets on each sign in the \
+    journal's order and stays valid if one looks before the end. Cancelled exchanges count as the largest differences against the suspicion.";
+
+impl Protocol {
+    pub(crate) fn fix(
+        collected: &Collected,
+        suspect: &str,
+        teacher: &str,
+        controls: Vec<String>,
+        config: &Config,
+    ) -> Result<Self, TraceError> {
+        by_account(&collected.operators)?;
+        let ids: Vec<&[u8]> = collected.items.iter().map(|item| item.exchange.as_bytes().as_slice()).collect();
+        Ok(Self {
+            suspect: suspect.to_owned(),
+            teacher: teacher.to_owned(),
+            controls,
+            statistic: config.statistic,
+            statistic_in_words: config.statistic.in_words().to_owned(),
+            null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+            random: RANDOM.to_owned(),
+            tests: TESTS.to_owned(),
+            minimum_items: config.minimum_items,
+            operators: collected.operators.clone(),
+            pairs: collected.items.len(),
+            pairs_digest: Digest::of_parts(&ids),
+        })
+    }
+}

@@ -1,0 +1,286 @@
+use std::collections::HashMap;
+
+use anbiq_domain::{AccountId, ExchangeId, OperatorId};
+use anbiq_statistics::holm;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::gaps::rounded;
+use crate::items::by_account;
+use crate::score::PairScore;
+use crate::{
+    BlindBaseline, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict, blind, power, twin, verdict,
+};
+
+/// The version of the report's form.
+const FORMAT: u32 = 1;
+
+/// What a trace found, with every number that it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Report {
+    /// Version of this form: 1.
+    pub format: u32,
+    /// Name and version of the software.
+    pub software: String,
+    /// What was fixed beforehand.
+    pub protocol: Protocol,
+    /// What it shows.
+    pub verdict: Verdict,
+    /// The test on all pairs.
+    pub all_traffic: TestResult,
+    /// The test on the pairs of each operator that has enough of them, in the protocol's order.
+    pub per_operator: Vec<OperatorResult>,
+    /// Operators with too few pairs to be tested, and how many they have.
+    pub too_few: Vec<(OperatorId, usize)>,
+    /// The same test with what cannot have seen the answers.
+    pub blind_baseline: BlindBaseline,
+    /// What so many pairs could show.
+    pub power: Power,
+    /// Twinned exchanges that the trace did not take.
+    pub left_out: LeftOut,
+    /// Pairs that it took and that a model could not score.
+    pub dropped: Dropped,
+    /// What else could explain an established verdict.
+    pub rival_explanations: Vec<String>,
+    /// What the test does not show.
+    pub does_not_show: Vec<String>,
+    /// Every pair, in the journal's order.
+    pub rows: Vec<Row>,
+}
+
+/// The test on one operator's pairs.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct OperatorResult {
+    /// Which operator.
+    pub operator: OperatorId,
+    /// Its accounts, as the protocol names them.
+    pub accounts: Vec<AccountId>,
+    /// What was found.
+    pub result: TestResult,
+}
+
+/// Pairs that were taken and could not be scored, whichever draw was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Dropped {
+    /// A model refused one of the texts or gave a log-probability that is not finite.
+    pub not_scored: u64,
+}
+
+/// One pair.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Row {
+    /// The exchange's place in the journal.
+    pub index: u64,
+    /// Which exchange.
+    pub exchange: ExchangeId,
+    /// Who asked.
+    pub account: AccountId,
+    /// Who stands behind the account.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operator: Option<OperatorId>,
+    /// Which draw the coin chose: 0 or 1.
+    pub served: u8,
+    /// How the exchange ended.
+    pub state: State,
+    /// What the models say; absent where one of them could not score a draw.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gaps: Option<Gaps>,
+    /// The statistic in the order of drawing, in nats; the test turns its sign where the second draw was served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub value: Option<f64>,
+}
+
+/// Log-probability of the first draw less that of the second under each model, in nats, to six decimals.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Gaps {
+    /// Under the suspect.
+    pub suspect: f64,
+    /// Under the teacher.
+    pub teacher: f64,
+    /// Under each control, in the protocol's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub controls: Vec<f64>,
+    /// Difference in length, in the teacher's tokens.
+    pub length: f64,
+}
+
+/// A number in a report that does not follow from its rows.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{at}` is recorded as {recorded}, but the rows give {recomputed}")]
+pub struct Mismatch {
+    /// Where in the report, such as `all_traffic.p_exact`.
+    pub at: String,
+    /// What the report says.
+    pub recorded: String,
+    /// What its rows give.
+    pub recomputed: String,
+}
+
+/// Computes every statistic, p-value, e-value and the verdict of `report` again, from the gaps and coins in its rows alone.
+///
+/// # Errors
+///
+/// The first place where the report says something else.
+pub fn recheck(report: &Report) -> Result<(), Mismatch> {
+    let rows = report.rows.iter().map(bare).collect();
+    let mut again = assess(report.protocol.clone(), report.left_out, rows);
+    // Words may change with the software; numbers may not.
+    again.software.clone_from(&report.software);
+    again.rival_explanations.clone_from(&report.rival_explanations);
+    again.does_not_show.clone_from(&report.does_not_show);
+    compare("", &json(report), &json(&again))
+}
+
+/// A row as it was before the assessment. A reader of JSON may lose a number's last bit; rounding brings it back.
+fn bare(row: &Row) -> Row {
+    let mut row = Row { value: None, operator: None, ..row.clone() };
+    if let Some(gaps) = &mut row.gaps {
+        let controls = gaps.controls.iter_mut();
+        for value in controls.chain([&mut gaps.suspect, &mut gaps.teacher, &mut gaps.length]) {
+            *value = rounded(*value);
+        }
+    }
+    row
+}
+
+/// The rows of scored items: the gaps are there, the statistic not yet. `scores` are those of the complete items.
+pub(crate) fn rows(items: &[TwinItem], scores: &[Vec<Option<PairScore>>]) -> Vec<Row> {
+    let gaps = |place: usize| -> Option<Gaps> {
+        let mut of_models = scores.iter().map(|scores| scores[place]);
+        let (suspect, teacher) = (of_models.next()??, of_models.next()??);
+        let controls = of_models.map(|score| Some(rounded(score?.gap))).collect::<Option<Vec<f64>>>()?;
+        Some(Gaps { suspect: rounded(suspect.gap), teacher: rounded(teacher.gap), controls, length: teacher.length })
+    };
+    let mut places = 0..;
+    let row = |item: &TwinItem| Row {
+        index: item.index,
+        exchange: item.exchange,
+        account: item.account.clone(),
+        operator: None,
+        served: item.served,
+        state: item.state,
+        gaps: if item.is_complete() { places.next().and_then(&gaps) } else { None },
+        value: None,
+    };
+    items.iter().map(row).collect()
+}
+
+/// Everything that follows from the protocol and the gaps.
+pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) -> Report {
+    fill_in(&protocol, &mut rows);
+    let mut all_traffic = twin::test(rows.iter());
+    let (mut per_operator, too_few) = operators(&protocol, &rows);
+    adjust(&mut all_traffic, &mut per_operator);
+    let blind_baseline = blind::test(&protocol, &rows);
+    let verdict = Verdict::of(&protocol.suspect, &protocol.teacher, &all_traffic, &per_operator, &blind_baseline);
+    let not_scored = rows.iter().filter(|row| row.state == State::Complete && row.gaps.is_none()).count() as u64;
+    Report {
+        format: FORMAT,
+        software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
+        power: power::of(all_traffic.n, verdict::ESTABLISHED, 1 + per_operator.len()),
+        verdict,
+        all_traffic,
+        per_operator,
+        too_few,
+        blind_baseline,
+        left_out,
+        dropped: Dropped { not_scored },
+        rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
+        does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
+        rows,
+        protocol,
+    }
+}
+
+/// The statistic and the operator of each row. The coins play no part here.
+fn fill_in(protocol: &Protocol, rows: &mut [Row]) {
+    // The protocol was checked when it was fixed; in a report from elsewhere an account of two operators has none.
+    let owners: HashMap<&AccountId, &OperatorId> = by_account(&protocol.operators).unwrap_or_default();
+    let counted = |row: &&Row| row.state == State::Complete && row.gaps.is_some();
+    let gaps: Vec<Gaps> = rows.iter().filter(counted).filter_map(|row| row.gaps.clone()).collect();
+    let mut values = protocol.statistic.of(&gaps.iter().collect::<Vec<_>>()).into_iter();
+    for row in rows {
+        row.operator = owners.get(&row.account).map(|operator| (*operator).clone());
+        row.value = if counted(&&*row) { values.next() } else { None };
+    }
+}
+
+fn operators(protocol: &Protocol, rows: &[Row]) -> (Vec<OperatorResult>, Vec<(OperatorId, usize)>) {
+    let mut tested = Vec::new();
+    let mut too_few = Vec::new();
+    for group in &protocol.operators {
+        let own = || rows.iter().filter(|row| row.operator.as_ref() == Some(&group.operator));
+        let pairs = own().filter(|row| twin::difference(row).is_some()).count();
+        if pairs < protocol.minimum_items {
+            too_few.push((group.operator.clone(), pairs));
+        } else {
+            let (operator, accounts) = (group.operator.clone(), group.accounts.clone());
+            tested.push(OperatorResult { operator, accounts, result: twin::test(own()) });
+        }
+    }
+    (tested, too_few)
+}
+
+/// Holm's adjustment over all traffic and the operators.
+fn adjust(all_traffic: &mut TestResult, per_operator: &mut [OperatorResult]) {
+    let mut tests: Vec<&mut TestResult> =
+        std::iter::once(all_traffic).chain(per_operator.iter_mut().map(|operator| &mut operator.result)).collect();
+    let p_values: Vec<f64> = tests.iter().map(|test| test.p_exact).collect();
+    for (test, adjusted) in tests.iter_mut().zip(holm::adjust(&p_values)) {
+        test.p_holm = adjusted;
+    }
+}
+
+const RIVAL_EXPLANATIONS: [&str; 5] = [
+    "Reposting: the served answers were published or passed on, and the suspect was trained on that copy. Leave out exchanges \
+     whose answers are found in public, and repeat.",
+    "Shared public data: a data set made from the same customers' exchanges was used by more than one party.",
+    "A common third model: the suspect learnt from another student of these same served answers.",
+    "Licensed use: the operator had a grant, or passed the answers on under one. The journal's grants say so.",
+    "Convergent style, equal base models or like training data cannot explain it: they are the same for an answer and its twin.",
+];
+
+const DOES_NOT_SHOW: [&str; 5] = [
+    "Who took the answers: the test per operator says through whose accounts they left. That several accounts are one operator \
+     is inferred elsewhere, with a certainty of its own.",
+    "How much of the suspect comes from them: the win rate measures memorisation, not the share of the training data.",
+    "Intent, breach of terms or damage.",
+    "Innocence: a suspect that saw each answer once, that is small for its harvest, or that learnt from rewritten answers may \
+     remember too little to be seen with so many pairs.",
+    "Anything about answers that were not twinned.",
+];
+
+fn json(report: &Report) -> Value {
+    serde_json::to_value(report).unwrap_or_default()
+}
+
+/// Equal but for rounding in the last digits of numbers.
+fn compare(at: &str, recorded: &Value, recomputed: &Value) -> Result<(), Mismatch> {
+    let mismatch =
+        || Mismatch { at: at.to_owned(), recorded: recorded.to_string(), recomputed: recomputed.to_string() };
+    match (recorded, recomputed) {
+        (Value::Object(one), Value::Object(other)) => {
+            for key in one.keys().chain(other.keys()) {
+                let at = if at.is_empty() { key.clone() } else { format!("{at}.{key}") };
+                compare(&at, one.get(key).unwrap_or(&Value::Null), other.get(key).unwrap_or(&Value::Null))?;
+            }
+            Ok(())
+        }
+        (Value::Array(one), Value::Array(other)) if one.len() == other.len() => one
+            .iter()
+            .zip(other)
+            .enumerate()
+            .try_for_each(|(place, (one, other))| compare(&format!("{at}[{place}]"), one, other)),
+        (Value::Number(one), Value::Number(other)) => match (one.as_f64(), other.as_f64()) {
+            (Some(one), Some(other)) if near(one, other) => Ok(()),
+            _ => Err(mismatch()),
+        },
+        _ if recorded == recomputed => Ok(()),
+        _ => Err(mismatch()),
+    }
+}
+
+/// Within 10^-9 of each other, relatively.
+fn near(one: f64, other: f64) -> bool {
+    (one - other).abs() <= 1e-9 * one.abs().max(other.abs())
+}

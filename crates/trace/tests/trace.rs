@@ -1,0 +1,465 @@
+//! The verb from a journal's entries to a report, with models that are functions of their text.
+
+#![expect(clippy::unwrap_used, reason = "a helper of a test may fail the test")]
+
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anbiq_domain::{
+    AccountId, Answer, Client, CoinKey, Draws, Entry, EpochCommitment, Exchange, ExchangeId, Finish, KeyId, Keyed,
+    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, Twinning, Usage,
+};
+use anbiq_model::{Abilities, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
+use anbiq_trace::{
+    Collected, Config, OperatorAccounts, Report, Selection, State, Statistic, Strength, TraceError, items, recheck,
+    render_text, run,
+};
+
+const COIN: CoinKey = CoinKey::from_bytes([9; 32]);
+
+/// A model whose log-probability of a text is a fixed random function of it, partly the same for all models as with real ones,
+/// and higher for the texts it remembers.
+#[derive(Debug, Default)]
+struct Mock {
+    name: &'static str,
+    remembers: HashSet<String>,
+    by: f64,
+    refuses: Option<&'static str>,
+    infinite: Option<&'static str>,
+    blind: bool,
+    busy: AtomicU32,
+}
+
+impl Mock {
+    fn named(name: &'static str) -> Self {
+        Self { name, ..Self::default() }
+    }
+
+    /// One that was trained on what `served` says.
+    fn trained_on(name: &'static str, texts: impl Iterator<Item = String>, by: f64) -> Self {
+        Self { remembers: texts.collect(), by, ..Self::named(name) }
+    }
+}
+
+fn noise(of: &str, text: &str) -> f64 {
+    let digest = anbiq_domain::Digest::of_parts(&[of.as_bytes(), b"\0", text.as_bytes()]);
+    let mut seed = [0; 8];
+    seed.copy_from_slice(&digest.as_bytes()[..8]);
+    Seeded::new(u64::from_le_bytes(seed)).normal()
+}
+
+#[async_trait::async_trait]
+impl Model for Mock {
+    fn name(&self) -> &str {
+        self.name
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { several: false, logprobs: None, scoring: !self.blind, context: None }
+    }
+
+    async fn generate(&self, _: Request) -> Result<Generation, ModelError> {
+        Err(ModelError::new(Fault::Request, "not_here", "only scores"))
+    }
+
+    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
+        if self.busy.load(Ordering::SeqCst) > 0 {
+            self.busy.fetch_sub(1, Ordering::SeqCst);
+            let error = ModelError::new(Fault::Busy, "rate_limited", "later");
+            return Err(ModelError { retry_after_ms: Some(1), ..error });
+        }
+        requests
+            .iter()
+            .map(|request| {
+                let text = &request.answer.text;
+                if self.refuses.is_some_and(|word| text.contains(word)) {
+                    return Err(ModelError::new(Fault::Request, "context_length_exceeded", "too long"));
+                }
+                let shared = 12.0 * noise("text", text);
+                let own = 4.0 * noise(self.name, text);
+                let remembered = if self.remembers.contains(text) { self.by } else { 0.0 };
+                let infinite = self.infinite.is_some_and(|word| text.contains(word));
+                let total = if infinite { f64::NEG_INFINITY } else { shared + own + remembered - 60.0 };
+                Ok(Scored { logprobs: vec![total as f32], greedy: Vec::new() })
+            })
+            .collect()
+    }
+}
+
+fn account(name: &str) -> AccountId {
+    AccountId::new(name).unwrap()
+}
+
+fn exchange(place: u32, name: &str, random: &mut Seeded) -> Exchange {
+    let at = Timestamp::from_milliseconds(i64::from(place));
+    let id = ExchangeId::fresh(at, random);
+    let prompt = Prompt::user(format!("prompt {place}"));
+    let answers: Vec<Answer> = ["first", "second"]
+        .map(|which| Answer { text: format!("{which} answer {place}"), finish: Finish::Stop })
+        .to_vec();
+    let mut draws = Draws::commit(&COIN, id, &prompt, &answers);
+    draws.twinning = Some(Twinning { epoch: 0, served: COIN.choose(id, 2) });
+    Exchange {
+        id,
+        at,
+        duration_ms: 1,
+        account: account(name),
+        key: KeyId::new("key").unwrap(),
+        model: "teacher".into(),
+        terms: None,
+        grant: None,
+        request: RequestFacts::default(),
+        client: Client { address: Keyed(0), network: Keyed(0), agent: Keyed(0) },
+        sketch: Sketch { exact: Keyed(0), opening: Keyed(0), minhash: [0; 32], words: 0, flags: 0 },
+        usage: Usage::default(),
+        cost: Money::ZERO,
+        outcome: Outcome::Completed,
+        draws,
+        texts: Some(Texts { prompt, answers }),
+    }
+}
+
+/// 300 pairs of each of two operators (two accounts each) and 100 of an account that belongs to nobody.
+fn exchanges(seed: u64) -> Vec<Exchange> {
+    let mut random = Seeded::new(seed);
+    let accounts = ["a1", "a2", "b1", "b2"];
+    (0..700)
+        .map(|place| exchange(place, if place % 7 == 6 { "other" } else { accounts[place as usize % 4] }, &mut random))
+        .collect()
+}
+
+fn journal(exchanges: Vec<Exchange>) -> Vec<Entry> {
+    let epoch = EpochCommitment { epoch: 0, commitment: COIN.commitment() };
+    let committed = Entry::CoinsCommitted { at: Timestamp::default(), epoch };
+    std::iter::once(committed)
+        .chain(exchanges.into_iter().map(|exchange| Entry::Exchange(Box::new(exchange))))
+        .collect()
+}
+
+fn selection() -> Selection {
+    let operator = |name: &str, accounts: [&str; 2]| OperatorAccounts {
+        operator: OperatorId::new(name).unwrap(),
+        accounts: accounts.map(account).to_vec(),
+    };
+    Selection {
+        operators: vec![operator("op-a", ["a1", "a2"]), operator("op-b", ["b1", "b2"])],
+        ..Selection::default()
+    }
+}
+
+fn collected(seed: u64) -> Collected {
+    items::from_journal(journal(exchanges(seed)), &selection()).unwrap()
+}
+
+/// What was served to the accounts whose name begins with `prefix`.
+fn served(collected: &Collected, prefix: &str) -> impl Iterator<Item = String> {
+    collected
+        .items
+        .iter()
+        .filter(move |item| item.account.as_str().starts_with(prefix))
+        .map(|item| item.served().text.clone())
+}
+
+fn trace(
+    collected: &Collected,
+    suspect: &Mock,
+    controls: &[&dyn Model],
+    config: &Config,
+) -> Result<Report, TraceError> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let teacher = Mock::named("teacher");
+    runtime.block_on(run(collected, suspect, &teacher, controls, config, &mut |_, _| {}))
+}
+
+fn operators(report: &Report) -> Vec<&str> {
+    report.verdict.points_at.iter().map(OperatorId::as_str).collect()
+}
+
+#[test]
+fn a_suspect_that_remembers_is_established_and_points_at_its_operator() {
+    for seed in [1, 2, 3] {
+        let collected = collected(seed);
+        let suspect = Mock::trained_on("suspect", served(&collected, "b"), 4.0);
+        for statistic in [Statistic::Residual, Statistic::MinusTeacher] {
+            let report = trace(&collected, &suspect, &[], &Config { statistic, ..Config::default() }).unwrap();
+            assert_eq!(report.verdict.strength, Strength::Established, "{}", render_text(&report));
+            assert_eq!(report.verdict.anytime, Strength::Established);
+            assert_eq!(operators(&report), ["op-b"]);
+            assert!(report.per_operator[0].result.p_holm > 0.01);
+            assert!(report.blind_baseline.passed);
+            assert_eq!(recheck(&report), Ok(()));
+        }
+    }
+}
+
+#[test]
+fn an_independent_suspect_is_not_shown() {
+    for seed in [1, 2, 3] {
+        let report = trace(&collected(seed), &Mock::named("innocent"), &[], &Config::default()).unwrap();
+        assert_eq!(report.verdict.strength, Strength::NotShown);
+        assert_eq!(operators(&report), [""; 0]);
+    }
+}
+
+#[test]
+fn one_that_was_trained_on_the_twins_is_not_shown_either() {
+    let collected = collected(4);
+    let twins = collected.items.iter().map(|item| item.twin().text.clone());
+    let report = trace(&collected, &Mock::trained_on("contrary", twins, 6.0), &[], &Config::default()).unwrap();
+    assert_eq!(report.verdict.strength, Strength::NotShown);
+    assert!(report.all_traffic.p_exact > 0.999 && report.all_traffic.win_rate < 0.3);
+}
+
+#[test]
+fn controls_sharpen_the_residual() {
+    /// Shares the suspect's own noise, as one with the same base model does.
+    #[derive(Debug)]
+    struct Sibling;
+    #[async_trait::async_trait]
+    impl Model for Sibling {
+        fn name(&self) -> &str {
+            "sibling"
+        }
+        fn abilities(&self) -> Abilities {
+            Mock::named("x").abilities()
+        }
+        async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
+            Mock::named("x").generate(request).await
+        }
+        async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
+            Mock::named("suspect").score(requests).await
+        }
+    }
+    let collected = collected(5);
+    let suspect = Mock::trained_on("suspect", served(&collected, "a"), 1.5);
+    let without = trace(&collected, &suspect, &[], &Config::default()).unwrap();
+    let with = trace(&collected, &suspect, &[&Sibling], &Config::default()).unwrap();
+    assert!(with.all_traffic.p_exact < 1e-3 * without.all_traffic.p_exact);
+    assert_eq!(operators(&with), ["op-a"]);
+    assert_eq!(recheck(&with), Ok(()));
+}
+
+#[test]
+fn p_is_uniform_when_the_coins_are_thrown_again() {
+    let mut random = Seeded::new(12);
+    let mut collected = collected(6);
+    collected.items.truncate(60);
+    // A suspect that remembers some texts, served or not: only the coins are random.
+    let remembered = collected.items.iter().step_by(3).map(|item| item.draws[0].text.clone()).collect::<Vec<_>>();
+    let suspect = Mock::trained_on("suspect", remembered.into_iter(), 8.0);
+    let p_values: Vec<f64> = (0..1000)
+        .map(|_| {
+            for item in &mut collected.items {
+                item.served = u8::from(random.chance(0.5));
+            }
+            trace(&collected, &suspect, &[], &Config::default()).unwrap().all_traffic.p_exact
+        })
+        .collect();
+    for level in [0.01, 0.05, 0.25, 0.5, 0.9] {
+        let share = p_values.iter().filter(|p| **p <= level).count() as f64 / 1000.0;
+        let error = (level * (1.0 - level) / 1000.0_f64).sqrt();
+        assert!((share - level).abs() <= 4.0 * error, "P(p <= {level}) = {share}");
+    }
+}
+
+#[test]
+fn the_models_never_learn_which_draw_was_served() {
+    let collected = collected(7);
+    let mut turned = collected.clone();
+    for item in &mut turned.items {
+        item.served = 1 - item.served;
+    }
+    let suspect = Mock::trained_on("suspect", served(&collected, "a"), 4.0);
+    let (one, other) =
+        (trace(&collected, &suspect, &[], &Config::default()), trace(&turned, &suspect, &[], &Config::default()));
+    let (one, other) = (one.unwrap(), other.unwrap());
+    assert_eq!(one.protocol, other.protocol);
+    let values = |report: &Report| report.rows.iter().map(|row| row.value).collect::<Vec<_>>();
+    assert_eq!(values(&one), values(&other));
+}
+
+#[test]
+fn recheck_finds_every_change() {
+    let collected = collected(8);
+    let suspect = Mock::trained_on("suspect", served(&collected, "b"), 4.0);
+    let report = trace(&collected, &suspect, &[], &Config::default()).unwrap();
+    // As a reader gets it.
+    let report: Report = serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap();
+    assert_eq!(recheck(&report), Ok(()));
+    let changes: [fn(&mut Report); 8] = [
+        |report| report.rows[17].gaps.as_mut().unwrap().suspect += 0.01,
+        |report| report.rows[17].gaps.as_mut().unwrap().teacher -= 1.0,
+        |report| report.rows[17].served = 1 - report.rows[17].served,
+        |report| report.all_traffic.p_exact *= 0.999,
+        |report| report.per_operator[1].result.log10_e += 0.1,
+        |report| report.verdict.points_at.clear(),
+        |report| drop(report.rows.pop()),
+        |report| report.protocol.minimum_items = 500,
+    ];
+    for (place, change) in changes.into_iter().enumerate() {
+        let mut changed = report.clone();
+        change(&mut changed);
+        assert!(recheck(&changed).is_err(), "change {place}");
+    }
+}
+
+#[test]
+fn pairs_are_left_out_whichever_draw_was_served() {
+    let mut exchanges = exchanges(9);
+    exchanges[0].outcome = Outcome::Failed { code: "x".into() };
+    exchanges[1].texts = None;
+    exchanges[2].texts.as_mut().unwrap().answers[1] = exchanges[2].texts.as_ref().unwrap().answers[0].clone();
+    exchanges[3].draws.twinning = Some(Twinning { epoch: 1, served: 0 });
+    exchanges[4].draws.texts.pop();
+    exchanges[5].draws.twinning = None;
+    exchanges[6].outcome = Outcome::Cancelled;
+    exchanges[7].model = "another".into();
+    let selection = Selection { model: Some("teacher".into()), most_items: Some(690), ..selection() };
+    let collected = items::from_journal(journal(exchanges), &selection).unwrap();
+    insta::assert_debug_snapshot!(collected.left_out, @r"
+    LeftOut {
+        without_texts: 1,
+        equal_draws: 1,
+        not_two_draws: 1,
+        failed: 1,
+        coin_not_committed: 1,
+        over_limit: 3,
+    }
+    ");
+    assert_eq!(collected.items.len(), 690);
+    assert_eq!(collected.items[0].state, State::Cancelled);
+
+    let suspect =
+        Mock { refuses: Some("second answer 20"), infinite: Some("first answer 33"), ..Mock::named("suspect") };
+    let report = trace(&collected, &suspect, &[], &Config::default()).unwrap();
+    // `second answer 20` also begins 200 to 209.
+    let starts_so = collected.items.iter().filter(|item| item.draws[1].text.starts_with("second answer 20")).count();
+    let others = collected.items.iter().filter(|item| item.draws[0].text.starts_with("first answer 33")).count();
+    assert_eq!(report.dropped.not_scored, (starts_so + others) as u64);
+    assert_eq!(report.all_traffic.against, 1);
+    assert_eq!(report.all_traffic.n, 690 - starts_so - others);
+    assert_eq!(recheck(&report), Ok(()));
+}
+
+#[test]
+fn an_unfair_coin_gives_no_verdict() {
+    let mut collected = collected(10);
+    for item in &mut collected.items {
+        if item.index % 2 == 0 {
+            item.served = 0;
+        }
+    }
+    let suspect = Mock::trained_on("suspect", served(&collected, "b"), 4.0);
+    let report = trace(&collected, &suspect, &[], &Config::default()).unwrap();
+    assert!(!report.blind_baseline.passed);
+    assert_eq!(report.verdict.strength, Strength::NotShown);
+    assert!(report.verdict.sentence.contains("No verdict"));
+}
+
+#[test]
+fn what_cannot_be_traced_is_refused_with_what_to_do() {
+    let refused = |collected: &Collected, suspect: &Mock| {
+        let error = trace(collected, suspect, &[], &Config::default()).unwrap_err();
+        format!("{}: {error}", error.code())
+    };
+    let plain = Mock::named("suspect");
+    let none = items::from_journal(Vec::new(), &selection()).unwrap();
+    insta::assert_snapshot!(refused(&none, &plain), @"no_twins: the journal holds no twinned exchanges of this teacher: only answers that were served while twinning was on can be traced; raise the plan's `twin_share` or `twin_first` for what comes");
+
+    let mut without_texts = exchanges(1);
+    without_texts.iter_mut().for_each(|exchange| exchange.texts = None);
+    let without_texts = items::from_journal(journal(without_texts), &selection()).unwrap();
+    insta::assert_snapshot!(refused(&without_texts, &plain), @"no_texts: 700 exchanges were twinned, but the journal keeps commitments only, not the texts: set the accounts' text policy to `twinned` for what comes, or run the trace where the texts are kept");
+
+    let mut few = collected(1);
+    few.items.truncate(19);
+    insta::assert_snapshot!(refused(&few, &plain), @"too_few_twins: 19 pairs can be tested, at least 20 are needed: with fewer not even a perfect result is evidence");
+
+    let blind = Mock { blind: true, ..Mock::named("suspect") };
+    insta::assert_snapshot!(refused(&collected(1), &blind), @"scoring_unsupported: model `suspect` gives no log-probabilities of given text, which the twin test needs: use its weights, or an endpoint that scores prompts");
+
+    let mut shared = selection();
+    shared.operators[1].accounts.push(account("a1"));
+    let error = items::from_journal(Vec::new(), &shared).unwrap_err();
+    insta::assert_snapshot!(format!("{}: {error}", error.code()), @"shared_account: account `a1` belongs to both `op-a` and `op-b`: an account has one operator");
+}
+
+#[test]
+fn a_busy_model_is_asked_again_but_not_for_ever() {
+    let collected = collected(1);
+    let busy = |times| Mock { busy: AtomicU32::new(times), ..Mock::named("suspect") };
+    assert!(trace(&collected, &busy(2), &[], &Config::default()).is_ok());
+    let error = trace(&collected, &busy(3), &[], &Config::default()).unwrap_err();
+    assert_eq!((error.code(), error.retryable()), ("rate_limited", true));
+}
+
+#[test]
+fn disclosed_coins_are_checked() {
+    let good = exchanges(1).swap_remove(0);
+    assert_eq!(items::check_coin(&good, &COIN), Ok(()));
+    assert!(items::check_coin(&good, &CoinKey::from_bytes([1; 32])).is_err());
+    let mut other_text = good.clone();
+    other_text.texts.as_mut().unwrap().answers[1].text.push('!');
+    assert_eq!(items::check_coin(&other_text, &COIN), Err(items::CoinMismatch::Text(1)));
+    let mut other_choice = good;
+    let twinning = other_choice.draws.twinning.as_mut().unwrap();
+    twinning.served = 1 - twinning.served;
+    assert!(matches!(items::check_coin(&other_choice, &COIN), Err(items::CoinMismatch::Choice { .. })));
+}
+
+#[test]
+fn the_report_reads_well() {
+    let collected = collected(2);
+    let suspect = Mock::trained_on("suspect", served(&collected, "b"), 4.0);
+    let report = trace(&collected, &suspect, &[], &Config::default()).unwrap();
+    insta::assert_snapshot!(render_text(&report), @r"
+    Trace of suspect against teacher teacher
+
+    Verdict: ESTABLISHED
+      It is established that suspect was trained on answers that teacher served, on those that left through the accounts of operator op-b.
+      For whoever looked before the end: established.
+
+    pairs of                      pairs   wins   95 % interval         p   p (Holm)  log10 e
+    all traffic                     700  0.601   0.564 - 0.638    4.6e-8     9.2e-8     5.45
+    op-a                            300  0.480   0.422 - 0.538     0.878      0.878    -1.03
+    op-b                            300  0.740   0.686 - 0.789   1.3e-19    4.0e-19    16.70
+
+    Blind baselines, which cannot have seen the answers and must be at one half: passed
+      which of the two draws was served        wins 0.506, p 0.791
+      length                                   wins 0.500, p 1.000
+      teacher teacher alone                    wins 0.499, p 0.981
+
+    Power: 700 pairs establish a win rate of about 0.577 with 50 % probability, of 0.598 with 90 %.
+
+    Null hypothesis: The suspect's training is independent of the gateway's secret coin: of each pair, the served answer and its unserved twin were exchangeable to whoever trained the suspect. For an operator: the same, for the coins of its accounts' exchanges.
+    What is random in it: Only the coins: one for each exchange, drawn under a key that the journal committed to before. The texts, the suspect, the teacher and the controls are taken as given, so nothing is assumed of their style, size, data or likeness. The test itself draws no random number.
+    Statistic, fixed beforehand: Gap: a model's log-probability of one draw less that of the other. Residual of the suspect's gap in a least-squares regression without intercept, over all pairs in the order of drawing, on the teacher's gap, the difference in length in the teacher's tokens, and each control's gap; with the sign turned where the second draw was served.
+    What else could explain it:
+      - Reposting: the served answers were published or passed on, and the suspect was trained on that copy. Leave out exchanges whose answers are found in public, and repeat.
+      - Shared public data: a data set made from the same customers' exchanges was used by more than one party.
+      - A common third model: the suspect learnt from another student of these same served answers.
+      - Licensed use: the operator had a grant, or passed the answers on under one. The journal's grants say so.
+      - Convergent style, equal base models or like training data cannot explain it: they are the same for an answer and its twin.
+    What it does not show:
+      - Who took the answers: the test per operator says through whose accounts they left. That several accounts are one operator is inferred elsewhere, with a certainty of its own.
+      - How much of the suspect comes from them: the win rate measures memorisation, not the share of the training data.
+      - Intent, breach of terms or damage.
+      - Innocence: a suspect that saw each answer once, that is small for its harvest, or that learnt from rewritten answers may remember too little to be seen with so many pairs.
+      - Anything about answers that were not twinned.
+    ");
+}
+
+/// `cargo test -p anbiq-trace -- --ignored --nocapture speed` prints the time.
+#[test]
+#[ignore = "prints a time"]
+fn speed() {
+    let mut random = Seeded::new(1);
+    let accounts = ["a1", "a2", "b1", "b2"];
+    for pairs in [1000, 2000, 4000] {
+        let exchanges = (0..pairs).map(|place| exchange(place, accounts[place as usize % 4], &mut random)).collect();
+        let collected = items::from_journal(journal(exchanges), &selection()).unwrap();
+        let start = std::time::Instant::now();
+        let report = trace(&collected, &Mock::named("innocent"), &[], &Config::default()).unwrap();
+        println!("{pairs} pairs: {:?}, {:?}", start.elapsed(), report.all_traffic.method);
+    }
+}

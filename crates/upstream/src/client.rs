@@ -1,0 +1,464 @@
+//! A small client of the OpenAI dialect.
+//!
+//! It follows no redirects, bounds what it reads and how long it waits, and never tries again by itself: whether and
+//! when to do so is the caller's choice, and [`ClientError`] says what it needs for it.
+
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use anbiq_openai::sse::{self, Decoder, Event};
+use anbiq_openai::{
+    ApiError, ChatChunk, ChatRequest, ChatResponse, Completion, CompletionRequest, ErrorEnvelope, ModelList,
+};
+use anbiq_secret::{Secret, redact_url};
+use bytes::Bytes;
+use futures::Stream;
+use futures::future::BoxFuture;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::Client as Pooled;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::time::timeout;
+
+/// How to reach a server.
+#[derive(Debug, Clone)]
+pub struct ClientConfig {
+    /// Its address up to and with `/v1`, such as `http://127.0.0.1:8000/v1`.
+    pub base_url: String,
+    /// The key to present.
+    pub key: Option<Secret<String>>,
+    /// Longest wait for a connection.
+    pub connect_timeout: Duration,
+    /// Longest wait for the head of an answer, and then for each further piece of it. An answer that is not streamed
+    /// has its head only when it is complete.
+    pub read_timeout: Duration,
+    /// Idle connections that are kept.
+    pub pool: usize,
+    /// Largest answer, and in a stream the largest event, in bytes.
+    pub max_body_bytes: usize,
+}
+
+impl ClientConfig {
+    /// The usual settings for the server at `base_url`.
+    pub fn new(base_url: impl Into<String>, key: Option<Secret<String>>) -> Self {
+        Self {
+            base_url: base_url.into(),
+            key,
+            connect_timeout: Duration::from_secs(10),
+            read_timeout: Duration::from_secs(120),
+            pool: 32,
+            max_body_bytes: 64 << 20,
+        }
+    }
+}
+
+/// A client of one server. Clones share its connections.
+#[derive(Clone)]
+pub struct Client {
+    pooled: Pooled<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    base: String,
+    key: Option<HeaderValue>,
+    read_timeout: Duration,
+    max_body_bytes: usize,
+}
+
+/// What kept an answer from coming.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// The address, the key or a header is unusable.
+    Setup,
+    /// The server was not reached, or the connection broke.
+    Connection,
+    /// The server did not answer in time.
+    Timeout,
+    /// The server answered that it will not.
+    Refused,
+    /// The server's answer is not of this dialect, too long, or cut off.
+    Malformed,
+}
+
+/// A request without an answer.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct ClientError {
+    /// What kept it from coming.
+    pub kind: ErrorKind,
+    /// The HTTP status, where there was one.
+    pub status: Option<u16>,
+    /// The server's code, such as `insufficient_quota`, or this client's own, such as `stream_cut_off`.
+    pub code: Option<String>,
+    /// What happened, for a person.
+    pub message: String,
+    /// After how many milliseconds to try again, where the server said so.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl ClientError {
+    fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
+        Self { kind, status: None, code: Some(code.to_owned()), message: message.into(), retry_after_ms: None }
+    }
+
+    /// May the same request succeed later?
+    pub fn retryable(&self) -> bool {
+        match self.kind {
+            ErrorKind::Setup => false,
+            ErrorKind::Connection | ErrorKind::Timeout | ErrorKind::Malformed => true,
+            ErrorKind::Refused => {
+                self.code.as_deref() != Some("insufficient_quota")
+                    && matches!(self.status, Some(408 | 409 | 425 | 429 | 500..=599))
+            }
+        }
+    }
+}
+
+impl Client {
+    /// A client; nothing is connected yet.
+    ///
+    /// # Errors
+    /// The address is not a URL of `http` or `https`, or the key cannot stand in a header.
+    pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
+        let ClientConfig { base_url, key, connect_timeout, read_timeout, pool, max_body_bytes } = config;
+        let base = base_url.trim_end_matches('/').to_owned();
+        let address: Uri = base.parse().map_err(|_| not_an_address(&base))?;
+        if !matches!(address.scheme_str(), Some("http" | "https")) || address.host().is_none() {
+            return Err(not_an_address(&base));
+        }
+        let key = key.as_ref().map(bearer).transpose()?;
+        let mut tcp = HttpConnector::new();
+        tcp.enforce_http(false);
+        tcp.set_nodelay(true);
+        tcp.set_connect_timeout(Some(connect_timeout));
+        let connector =
+            HttpsConnectorBuilder::new().with_webpki_roots().https_or_http().enable_http1().wrap_connector(tcp);
+        let pooled = Pooled::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_max_idle_per_host(pool)
+            .build(connector);
+        Ok(Self { pooled, base, key, read_timeout, max_body_bytes })
+    }
+
+    /// Asks for a chat completion, unstreamed.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn chat(&self, request: &ChatRequest, headers: &[(String, String)]) -> Result<ChatResponse, ClientError> {
+        let body = ChatRequest { stream: None, stream_options: None, ..request.clone() };
+        self.whole(Method::POST, "/chat/completions", Some(&body), headers).await
+    }
+
+    /// Asks for a chat completion, streamed.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; the stream may end with an error too.
+    pub async fn chat_stream(
+        &self,
+        request: &ChatRequest,
+        headers: &[(String, String)],
+    ) -> Result<ChatStream, ClientError> {
+        let body = ChatRequest { stream: Some(true), ..request.clone() };
+        self.streamed("/chat/completions", &body, headers).await
+    }
+
+    /// Asks for a completion, unstreamed.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn completions(
+        &self,
+        request: &CompletionRequest,
+        headers: &[(String, String)],
+    ) -> Result<Completion, ClientError> {
+        let body = CompletionRequest { stream: None, stream_options: None, ..request.clone() };
+        self.whole(Method::POST, "/completions", Some(&body), headers).await
+    }
+
+    /// Asks for a completion, streamed.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`]; the stream may end with an error too.
+    pub async fn completions_stream(
+        &self,
+        request: &CompletionRequest,
+        headers: &[(String, String)],
+    ) -> Result<CompletionStream, ClientError> {
+        let body = CompletionRequest { stream: Some(true), ..request.clone() };
+        self.streamed("/completions", &body, headers).await
+    }
+
+    /// Asks which models there are.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn models(&self) -> Result<ModelList, ClientError> {
+        self.whole::<(), _>(Method::GET, "/models", None, &[]).await
+    }
+
+    async fn whole<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        headers: &[(String, String)],
+    ) -> Result<T, ClientError> {
+        let answer = self.send(method, path, body, headers).await?;
+        let status = answer.status().as_u16();
+        let bytes = self.read_all(answer.into_body()).await?;
+        serde_json::from_slice(&bytes).map_err(|why| ClientError {
+            status: Some(status),
+            ..ClientError::new(
+                ErrorKind::Malformed,
+                "answer_malformed",
+                format!("the server's answer is malformed: {why}"),
+            )
+        })
+    }
+
+    async fn streamed<B: Serialize, T: DeserializeOwned + Send + 'static>(
+        &self,
+        path: &str,
+        body: &B,
+        headers: &[(String, String)],
+    ) -> Result<EventStream<T>, ClientError> {
+        let answer = self.send(Method::POST, path, Some(body), headers).await?;
+        Ok(EventStream::new(answer.into_body(), self.read_timeout, self.max_body_bytes))
+    }
+
+    /// Sends a request and reads the head of its answer; an error status becomes an error.
+    async fn send<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        headers: &[(String, String)],
+    ) -> Result<Response<Incoming>, ClientError> {
+        let request = self.request(method, path, body, headers)?;
+        let answer = match timeout(self.read_timeout, self.pooled.request(request)).await {
+            Err(_) => return Err(too_late(self.read_timeout)),
+            Ok(Err(why)) => {
+                let message = format!("cannot reach {}: {}", redact_url(&self.base), with_sources(&why));
+                return Err(ClientError::new(ErrorKind::Connection, "connection_failed", message));
+            }
+            Ok(Ok(answer)) => answer,
+        };
+        if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
+    }
+
+    fn request<B: Serialize>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        headers: &[(String, String)],
+    ) -> Result<Request<Full<Bytes>>, ClientError> {
+        let setup = |message: String| ClientError::new(ErrorKind::Setup, "request_invalid", message);
+        let bytes = match body {
+            Some(body) => serde_json::to_vec(body).map_err(|why| setup(why.to_string()))?,
+            None => Vec::new(),
+        };
+        let mut request = Request::builder()
+            .method(method)
+            .uri([&self.base, path].concat())
+            .body(Full::new(Bytes::from(bytes)))
+            .map_err(|why| setup(why.to_string()))?;
+        let head = request.headers_mut();
+        head.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
+        head.insert(USER_AGENT, HeaderValue::from_static(concat!("anbiq/", env!("CARGO_PKG_VERSION"))));
+        if body.is_some() {
+            head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        if let Some(key) = &self.key {
+            head.insert(AUTHORIZATION, key.clone());
+        }
+        for (name, value) in headers {
+            let unusable = || setup(format!("the header `{name}` cannot be sent"));
+            let name = HeaderName::try_from(name.as_str()).map_err(|_| unusable())?;
+            let value = HeaderValue::try_from(value.as_str()).map_err(|_| unusable())?;
+            head.insert(name, value);
+        }
+        Ok(request)
+    }
+
+    async fn read_all(&self, mut body: Incoming) -> Result<Vec<u8>, ClientError> {
+        let mut bytes = Vec::new();
+        while let Some(piece) = next_piece(&mut body, self.read_timeout).await? {
+            if bytes.len() + piece.len() > self.max_body_bytes {
+                let message = format!("the server's answer is longer than {} bytes", self.max_body_bytes);
+                return Err(ClientError::new(ErrorKind::Malformed, "answer_too_long", message));
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(bytes)
+    }
+
+    /// What an answer with an error status says.
+    async fn refusal(&self, answer: Response<Incoming>) -> ClientError {
+        let status = answer.status();
+        let retry_after_ms = retry_after(answer.headers());
+        let body = self.read_all(answer.into_body()).await.unwrap_or_default();
+        let (message, code) = match ErrorEnvelope::parse(&body) {
+            Some(error) => (error.message, error.code),
+            None => (String::new(), None),
+        };
+        let message = if message.is_empty() { format!("the server answered {status}") } else { message };
+        ClientError { kind: ErrorKind::Refused, status: Some(status.as_u16()), code, message, retry_after_ms }
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Client({})", redact_url(&self.base))
+    }
+}
+
+/// A chat completion under way. Dropping it cancels the request.
+pub type ChatStream = EventStream<ChatChunk>;
+
+/// A completion under way. Dropping it cancels the request.
+pub type CompletionStream = EventStream<Completion>;
+
+/// Chunks of a streamed answer. It ends after `[DONE]`, or with an error: one that ends otherwise was cut off.
+pub struct EventStream<T> {
+    chunks: Pin<Box<dyn Stream<Item = Result<T, ClientError>> + Send>>,
+}
+
+impl<T: DeserializeOwned + Send + 'static> EventStream<T> {
+    fn new(body: Incoming, patience: Duration, limit: usize) -> Self {
+        let reader =
+            Reader { body, patience, decoder: Decoder::new(limit), events: Vec::new().into_iter(), ended: false };
+        let chunks = futures::stream::unfold(reader, |mut reader| -> BoxFuture<'static, _> {
+            Box::pin(async move { reader.next().await.map(|chunk| (chunk, reader)) })
+        });
+        Self { chunks: Box::pin(chunks) }
+    }
+}
+
+impl<T> Stream for EventStream<T> {
+    type Item = Result<T, ClientError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.chunks.as_mut().poll_next(context)
+    }
+}
+
+impl<T> fmt::Debug for EventStream<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("EventStream(..)")
+    }
+}
+
+struct Reader {
+    body: Incoming,
+    patience: Duration,
+    decoder: Decoder,
+    events: std::vec::IntoIter<Event>,
+    ended: bool,
+}
+
+impl Reader {
+    async fn next<T: DeserializeOwned>(&mut self) -> Option<Result<T, ClientError>> {
+        if self.ended {
+            return None;
+        }
+        let chunk = self.next_chunk().await;
+        // After an error nothing that follows could be trusted to follow on.
+        self.ended = !matches!(chunk, Ok(Some(_)));
+        chunk.transpose()
+    }
+
+    async fn next_chunk<T: DeserializeOwned>(&mut self) -> Result<Option<T>, ClientError> {
+        loop {
+            if let Some(event) = self.events.next() {
+                return if event.data == sse::DONE { Ok(None) } else { read_chunk(&event.data).map(Some) };
+            }
+            let Some(piece) = next_piece(&mut self.body, self.patience).await? else {
+                let message = "the server ended the stream in the middle of its answer";
+                return Err(ClientError::new(ErrorKind::Malformed, "stream_cut_off", message));
+            };
+            let mut events = Vec::new();
+            self.decoder
+                .push(&piece, &mut events)
+                .map_err(|why| ClientError::new(ErrorKind::Malformed, "answer_too_long", why.to_string()))?;
+            self.events = events.into_iter();
+        }
+    }
+}
+
+fn read_chunk<T: DeserializeOwned>(data: &str) -> Result<T, ClientError> {
+    serde_json::from_str(data).map_err(|why| match ErrorEnvelope::parse(data.as_bytes()) {
+        Some(ApiError { message, code, .. }) => {
+            // The server failed after it had begun; it has no status to say so, which is as a status of 500.
+            ClientError { kind: ErrorKind::Refused, status: Some(500), code, message, retry_after_ms: None }
+        }
+        None => ClientError::new(
+            ErrorKind::Malformed,
+            "answer_malformed",
+            format!("a chunk of the server's answer is malformed: {why}"),
+        ),
+    })
+}
+
+async fn next_piece(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, ClientError> {
+    loop {
+        match timeout(patience, body.frame()).await {
+            Err(_) => return Err(too_late(patience)),
+            Ok(None) => return Ok(None),
+            Ok(Some(Err(why))) => {
+                let message = format!("the connection broke: {}", with_sources(&why));
+                return Err(ClientError::new(ErrorKind::Connection, "connection_broken", message));
+            }
+            // Trailers say nothing that is needed.
+            Ok(Some(Ok(frame))) => {
+                if let Ok(piece) = frame.into_data() {
+                    return Ok(Some(piece));
+                }
+            }
+        }
+    }
+}
+
+/// The time to wait that `retry-after-ms` or `retry-after` gives. A date is not read: clocks differ.
+fn retry_after(headers: &HeaderMap) -> Option<u64> {
+    let number = |name: &HeaderName| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let milliseconds = number(&HeaderName::from_static("retry-after-ms"))
+        .or_else(|| number(&RETRY_AFTER).map(|seconds| seconds * 1000.0))?;
+    // Saturates; NaN becomes 0.
+    (milliseconds >= 0.0).then_some(milliseconds.ceil() as u64)
+}
+
+fn bearer(key: &Secret<String>) -> Result<HeaderValue, ClientError> {
+    let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose())).map_err(|_| {
+        ClientError::new(ErrorKind::Setup, "key_invalid", "the key cannot be sent: it is not plain text")
+    })?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn not_an_address(base: &str) -> ClientError {
+    let message = format!("`{}` is not an address\nhint: write `http://HOST:PORT/v1`", redact_url(base));
+    ClientError::new(ErrorKind::Setup, "address_invalid", message)
+}
+
+fn too_late(patience: Duration) -> ClientError {
+    let message = format!("the server did not answer within {} ms", patience.as_millis());
+    ClientError::new(ErrorKind::Timeout, "timeout", message)
+}
+
+/// An error and what caused it, in one line: hyper tells the reason only in the sources.
+fn with_sources(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(inner) = source {
+        text = format!("{text}: {inner}");
+        source = inner.source();
+    }
+    text
+}

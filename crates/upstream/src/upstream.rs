@@ -1,0 +1,456 @@
+use anbiq_domain::{Finish, Prompt, Usage};
+use anbiq_model::template::ChatTemplate;
+use anbiq_model::{
+    Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
+};
+use anbiq_openai::{
+    ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
+    FinishReason, Stop, StreamOptions,
+};
+use anbiq_secret::Secret;
+use futures::stream::{self, BoxStream, SelectAll};
+use futures::{FutureExt, StreamExt, TryStreamExt};
+use tokio::sync::mpsc;
+
+use crate::client::{Client, ClientConfig, ClientError, ErrorKind};
+
+/// Events that wait for a slow reader before the server is made to wait.
+const EVENTS: usize = 64;
+
+/// Completions scored at the same time.
+const SCORED_AT_ONCE: usize = 8;
+
+/// One model of a server.
+#[derive(Debug, Clone)]
+pub struct UpstreamConfig {
+    /// The name that requests to this program use.
+    pub name: String,
+    /// The name that the server knows it by.
+    pub model: String,
+    /// How to reach the server.
+    pub client: ClientConfig,
+    /// Ask for several completions in one request?
+    ///
+    /// Otherwise each is a request of its own, sent at the same moment: every server can do that, and each one's
+    /// length in tokens is then known exactly. In one request it is only known in total, so that the tokens of each
+    /// are counted by its log-probabilities, or by its chunks where it has none.
+    pub several: bool,
+    /// Most alternatives a token whose log-probabilities the server gives.
+    pub logprobs: Option<u8>,
+    /// Longest prompt and answer together, in tokens, where it is known.
+    pub context: Option<u32>,
+    /// Can given text be scored, and how?
+    pub scoring: Option<Scoring>,
+}
+
+/// How a server that echoes prompts with their log-probabilities, as vLLM does, scores given text.
+#[derive(Debug, Clone, Default)]
+pub struct Scoring {
+    /// Puts conversations in form; without one only plain texts can be scored.
+    pub template: Option<ChatTemplate>,
+    /// The text of the token that ends a turn; scored after an answer that the model ended.
+    pub end_of_turn: String,
+}
+
+impl UpstreamConfig {
+    /// The model `name` of the server at `base_url`, which knows it by the same name; no log-probabilities.
+    pub fn new(name: impl Into<String>, base_url: impl Into<String>, key: Option<Secret<String>>) -> Self {
+        let name = name.into();
+        Self {
+            model: name.clone(),
+            name,
+            client: ClientConfig::new(base_url, key),
+            several: false,
+            logprobs: None,
+            context: None,
+            scoring: None,
+        }
+    }
+}
+
+/// A model behind HTTP.
+#[derive(Debug, Clone)]
+pub struct Upstream {
+    config: UpstreamConfig,
+    client: Client,
+}
+
+impl Upstream {
+    /// A model behind HTTP; nothing is connected yet.
+    ///
+    /// # Errors
+    /// The address or the key is unusable.
+    pub fn new(config: UpstreamConfig) -> Result<Self, ModelError> {
+        let client = Client::new(config.client.clone()).map_err(to_model_error)?;
+        Ok(Self { config, client })
+    }
+
+    /// Opens the streams that together give the `n` completions of `request`.
+    async fn open(&self, request: &Request) -> Result<Vec<Source>, ModelError> {
+        if self.config.several || request.n <= 1 {
+            return Ok(vec![self.open_one(request, 0, request.n).await?]);
+        }
+        futures::future::try_join_all((0..request.n).map(|index| self.open_one(request, index, 1))).await
+    }
+
+    /// Opens the stream of the `n` completions of `request` from `first` on.
+    async fn open_one(&self, request: &Request, first: u32, n: u32) -> Result<Source, ModelError> {
+        let pieces = match &request.prompt {
+            Prompt::Chat(_) => {
+                let stream = self.client.chat_stream(&self.chat_request(request, first, n), &[]).await;
+                stream.map_err(to_model_error)?.map_ok(Pieces::from).boxed()
+            }
+            Prompt::Text(_) => {
+                let stream = self.client.completions_stream(&self.completion_request(request, first, n), &[]).await;
+                stream.map_err(to_model_error)?.map_ok(Pieces::from).boxed()
+            }
+        };
+        Ok(Source { first, n, pieces })
+    }
+
+    fn chat_request(&self, request: &Request, first: u32, n: u32) -> ChatRequest {
+        let messages = match &request.prompt {
+            Prompt::Chat(messages) => {
+                messages.iter().map(|message| ChatMessage::new(message.role, message.content.clone())).collect()
+            }
+            Prompt::Text(text) => vec![ChatMessage::new(anbiq_domain::Role::User, text.clone())],
+        };
+        ChatRequest {
+            model: self.config.model.clone(),
+            messages,
+            n: (n > 1).then_some(n),
+            temperature: Some(request.sampling.temperature),
+            top_p: Some(request.sampling.top_p),
+            // The older name: servers other than OpenAI's know it, and OpenAI's takes it for all but some models.
+            max_tokens: Some(request.max_tokens),
+            seed: seed(request, first),
+            stop: stop(request),
+            logprobs: (request.logprobs.is_some() || self.counts_by_logprobs(n)).then_some(true),
+            top_logprobs: request.logprobs.filter(|most| *most > 0).map(u32::from),
+            stream_options: Some(StreamOptions { include_usage: true }),
+            ..ChatRequest::default()
+        }
+    }
+
+    fn completion_request(&self, request: &Request, first: u32, n: u32) -> CompletionRequest {
+        let Prompt::Text(text) = &request.prompt else { return CompletionRequest::new(&self.config.model, "") };
+        CompletionRequest {
+            n: (n > 1).then_some(n),
+            temperature: Some(request.sampling.temperature),
+            top_p: Some(request.sampling.top_p),
+            max_tokens: Some(request.max_tokens),
+            seed: seed(request, first),
+            stop: stop(request),
+            logprobs: request.logprobs.map(u32::from).or(self.counts_by_logprobs(n).then_some(0)),
+            stream_options: Some(StreamOptions { include_usage: true }),
+            ..CompletionRequest::new(&self.config.model, text.as_str())
+        }
+    }
+
+    fn counts_by_logprobs(&self, n: u32) -> bool {
+        n > 1 && self.config.logprobs.is_some()
+    }
+
+    async fn score_one(&self, scoring: &Scoring, request: &ScoreRequest) -> Result<Scored, ModelError> {
+        let before = match (&request.prompt, &scoring.template) {
+            (Prompt::Text(text), _) => text.clone(),
+            (Prompt::Chat(messages), Some(template)) => template
+                .render(messages, true)
+                .map_err(|why| ModelError::new(Fault::Request, why.code(), why.to_string()))?,
+            (Prompt::Chat(_), None) => {
+                return Err(unsupported("scoring a conversation needs the model's chat template"));
+            }
+        };
+        let mut whole = [before.as_str(), &request.answer.text].concat();
+        if request.answer.finish == Finish::Stop {
+            whole.push_str(&scoring.end_of_turn);
+        }
+        let echo = CompletionRequest {
+            // Some servers refuse to write nothing; what is written after the echo is cut off again.
+            max_tokens: Some(1),
+            temperature: Some(0.0),
+            logprobs: Some(1),
+            echo: Some(true),
+            ..CompletionRequest::new(&self.config.model, whole.as_str())
+        };
+        let completion = self.client.completions(&echo, &[]).await.map_err(to_model_error)?;
+        let logprobs = completion.choices.into_iter().next().and_then(|choice| choice.logprobs);
+        let logprobs = logprobs.ok_or_else(|| unsupported("the server gives no log-probabilities of a prompt"))?;
+        cut_echo(&logprobs, &before, &whole)
+    }
+}
+
+#[async_trait::async_trait]
+impl Model for Upstream {
+    fn name(&self) -> &str {
+        &self.config.name
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities {
+            several: true,
+            logprobs: self.config.logprobs,
+            scoring: self.config.scoring.is_some(),
+            context: self.config.context,
+        }
+    }
+
+    async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
+        let sources = self.open(&request).await?;
+        let (sender, receiver) = mpsc::channel(EVENTS);
+        tokio::spawn(pump(sources, request, sender));
+        Ok(receiver)
+    }
+
+    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
+        let scoring = self.config.scoring.as_ref();
+        let scoring = scoring.ok_or_else(|| unsupported("this server cannot score given text"))?;
+        let scores: Vec<_> = requests.iter().map(|request| self.score_one(scoring, request).boxed()).collect();
+        stream::iter(scores).buffered(SCORED_AT_ONCE).try_collect().await
+    }
+}
+
+/// A stream with the completions `first..first + n`.
+struct Source {
+    first: u32,
+    n: u32,
+    pieces: BoxStream<'static, Result<Pieces, ClientError>>,
+}
+
+/// What one chunk of either endpoint adds.
+struct Pieces {
+    choices: Vec<Piece>,
+    usage: Option<anbiq_openai::Usage>,
+}
+
+struct Piece {
+    index: u32,
+    text: String,
+    logprobs: Vec<TokenLogprob>,
+    finish: Option<FinishReason>,
+}
+
+impl From<ChatChunk> for Pieces {
+    fn from(chunk: ChatChunk) -> Self {
+        let choices = chunk.choices.into_iter().map(|choice| Piece {
+            index: choice.index,
+            text: choice.delta.content.unwrap_or_default(),
+            logprobs: choice.logprobs.and_then(|all| all.content).into_iter().flatten().map(token).collect(),
+            finish: choice.finish_reason,
+        });
+        Self { choices: choices.collect(), usage: chunk.usage }
+    }
+}
+
+impl From<Completion> for Pieces {
+    fn from(chunk: Completion) -> Self {
+        let choices = chunk.choices.into_iter().map(|choice| Piece {
+            index: choice.index,
+            text: choice.text,
+            logprobs: choice.logprobs.map(tokens).unwrap_or_default(),
+            finish: choice.finish_reason,
+        });
+        Self { choices: choices.collect(), usage: chunk.usage }
+    }
+}
+
+fn token(one: ChatTokenLogprob) -> TokenLogprob {
+    let bytes = one.bytes.unwrap_or_else(|| one.token.clone().into_bytes());
+    let alternative = |top: anbiq_openai::ChatTopLogprob| Alternative {
+        bytes: top.bytes.unwrap_or_else(|| top.token.clone().into_bytes()),
+        token: top.token,
+        logprob: top.logprob,
+    };
+    TokenLogprob {
+        token: one.token,
+        bytes,
+        logprob: one.logprob,
+        top: one.top_logprobs.into_iter().map(alternative).collect(),
+    }
+}
+
+fn tokens(columns: CompletionLogprobs) -> Vec<TokenLogprob> {
+    let mut tops = columns.top_logprobs.unwrap_or_default().into_iter();
+    let rows = columns.tokens.into_iter().zip(columns.token_logprobs);
+    rows.map(|(token, logprob)| {
+        let top = tops.next().flatten().unwrap_or_default();
+        let alternative =
+            |(token, logprob): (String, f32)| Alternative { bytes: token.clone().into_bytes(), token, logprob };
+        let mut top: Vec<Alternative> = top.into_iter().map(alternative).collect();
+        top.sort_by(|one, other| other.logprob.total_cmp(&one.logprob));
+        TokenLogprob { bytes: token.clone().into_bytes(), token, logprob: logprob.unwrap_or(0.0), top }
+    })
+    .collect()
+}
+
+/// Completion `index` of a request has its own stream of random numbers also where it is a request of its own.
+fn seed(request: &Request, index: u32) -> Option<i64> {
+    request.sampling.seed.map(|seed| seed.wrapping_add(u64::from(index)).cast_signed())
+}
+
+fn stop(request: &Request) -> Option<Stop> {
+    (!request.stop.is_empty()).then(|| Stop::Several(request.stop.clone()))
+}
+
+/// Hands the events of all sources on until they end, one fails, or nobody listens any more.
+async fn pump(sources: Vec<Source>, request: Request, sender: mpsc::Sender<Result<Event, ModelError>>) {
+    let mut tally = Tally::new(request.n);
+    let mut merged = SelectAll::new();
+    for Source { first, n, pieces } in sources {
+        let marked = pieces.map(move |piece| (first, Some(piece))).chain(stream::once(async move { (first, None) }));
+        tally.sources.push((first, n));
+        merged.push(marked.boxed());
+    }
+    loop {
+        let next = tokio::select! {
+            next = merged.next() => next,
+            () = sender.closed() => return,
+        };
+        let events = match next {
+            None => break,
+            Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
+            Some((first, None)) => tally.end(first),
+            Some((_, Some(Err(why)))) => {
+                // Nobody may be left to be told.
+                let _ = sender.send(Err(to_model_error(why))).await;
+                return;
+            }
+        };
+        let events = match events {
+            Ok(events) => events,
+            Err(why) => {
+                let _ = sender.send(Err(why)).await;
+                return;
+            }
+        };
+        for event in events {
+            if sender.send(Ok(event)).await.is_err() {
+                return;
+            }
+        }
+    }
+    let _ = sender.send(Ok(Event::Usage(tally.usage))).await;
+}
+
+/// What is known of the completions so far.
+struct Tally {
+    sources: Vec<(u32, u32)>,
+    counted: Vec<u64>,
+    finishes: Vec<Option<Finish>>,
+    /// The usage that each source reported, by its first completion.
+    reported: Vec<Option<anbiq_openai::Usage>>,
+    usage: Usage,
+}
+
+impl Tally {
+    fn new(n: u32) -> Self {
+        let n = n as usize;
+        Self {
+            sources: Vec::new(),
+            counted: vec![0; n],
+            finishes: vec![None; n],
+            reported: vec![None; n],
+            usage: Usage::default(),
+        }
+    }
+
+    fn add(&mut self, first: u32, pieces: Pieces) -> Result<Vec<Event>, ModelError> {
+        let mut events = Vec::new();
+        for piece in pieces.choices {
+            let index = first + piece.index;
+            let (Some(counted), Some(finish)) =
+                (self.counted.get_mut(index as usize), self.finishes.get_mut(index as usize))
+            else {
+                return Err(ModelError::new(
+                    Fault::Model,
+                    "answer_malformed",
+                    format!("the server gave a completion of number {index}, which was not asked for"),
+                ));
+            };
+            if let Some(reason) = piece.finish {
+                *finish = Some(reason.into());
+            }
+            if !piece.text.is_empty() || !piece.logprobs.is_empty() {
+                *counted += (piece.logprobs.len() as u64).max(1);
+                events.push(Event::Text { index, text: piece.text, logprobs: piece.logprobs });
+            }
+        }
+        if let (Some(usage), Some(slot)) = (pieces.usage, self.reported.get_mut(first as usize)) {
+            *slot = Some(usage);
+        }
+        Ok(events)
+    }
+
+    /// The completions of a source that has ended. Their lengths are told only now: the usage comes last.
+    fn end(&mut self, first: u32) -> Result<Vec<Event>, ModelError> {
+        let n = self.sources.iter().find(|(start, _)| *start == first).map_or(1, |(_, n)| *n);
+        let reported = self.reported.get(first as usize).copied().flatten();
+        let mut events = Vec::new();
+        for index in first..first + n {
+            let finish = self.finishes.get(index as usize).copied().flatten().ok_or_else(|| {
+                ModelError::new(Fault::Model, "answer_cut_off", "the server did not say how its answer ended")
+            })?;
+            let counted = self.counted.get(index as usize).copied().unwrap_or_default();
+            let tokens = reported.filter(|_| n == 1).map_or(counted, |usage| usage.completion_tokens);
+            self.usage.completion_tokens += tokens;
+            events.push(Event::Finished { index, finish, tokens });
+        }
+        if let Some(usage) = reported {
+            // Every source has the same prompt; it is one prompt.
+            self.usage.prompt_tokens = usage.prompt_tokens;
+        }
+        Ok(events)
+    }
+}
+
+/// The log-probabilities of what follows `before` in an echo of `whole`.
+///
+/// A token that begins in `before` and reaches beyond it counts to the answer: it holds some of it.
+fn cut_echo(echo: &CompletionLogprobs, before: &str, whole: &str) -> Result<Scored, ModelError> {
+    let rows = echo.tokens.len();
+    if rows == 0 || echo.token_logprobs.len() != rows || echo.text_offset.len() != rows {
+        return Err(unsupported("the server does not say which token stands where in a prompt"));
+    }
+    // Some servers show the token that begins every text, and count its name as text.
+    let shown_start = !whole.starts_with(echo.tokens[0].as_str());
+    let shift =
+        if shown_start && rows > 1 { echo.text_offset[1] - echo.text_offset[0].min(echo.text_offset[1]) } else { 0 };
+    let (begin, end) = (before.chars().count() as u64 + shift, whole.chars().count() as u64 + shift);
+    let mut scored = Scored { logprobs: Vec::new(), greedy: Vec::new() };
+    for row in usize::from(shown_start)..rows {
+        let stops = echo.text_offset.get(row + 1).copied().unwrap_or(u64::MAX);
+        // Nothing precedes the first token of a text, so it has no log-probability.
+        if let (true, Some(logprob)) = (stops > begin && echo.text_offset[row] < end, echo.token_logprobs[row]) {
+            let best = echo.top_logprobs.as_ref().and_then(|tops| tops.get(row)?.as_ref());
+            let best = best.map(|tops| tops.values().fold(f32::NEG_INFINITY, |best, one| best.max(*one)));
+            scored.logprobs.push(logprob);
+            scored.greedy.extend(best.map(|best| logprob >= best));
+        }
+    }
+    if scored.greedy.len() != scored.logprobs.len() {
+        scored.greedy.clear();
+    }
+    Ok(scored)
+}
+
+fn unsupported(message: &str) -> ModelError {
+    ModelError::new(Fault::Setup, "scoring_unsupported", message)
+}
+
+fn to_model_error(error: ClientError) -> ModelError {
+    let says_context = error.code.as_deref() == Some("context_length_exceeded")
+        || error.message.contains("maximum context length")
+        || error.message.contains("context size");
+    let (fault, code) = match (error.kind, error.status) {
+        (ErrorKind::Setup, _) => (Fault::Setup, "upstream_setup"),
+        (ErrorKind::Connection, _) => (Fault::Model, "upstream_unreachable"),
+        (ErrorKind::Timeout, _) => (Fault::Model, "upstream_timeout"),
+        (ErrorKind::Malformed, _) => (Fault::Model, "upstream_malformed"),
+        (ErrorKind::Refused, Some(400 | 413 | 422)) if says_context => (Fault::Request, "context_length_exceeded"),
+        (ErrorKind::Refused, Some(400 | 413 | 422)) => (Fault::Request, "upstream_refused"),
+        (ErrorKind::Refused, Some(401 | 403 | 404)) => (Fault::Setup, "upstream_setup"),
+        (ErrorKind::Refused, Some(408 | 425 | 429 | 503 | 529)) => (Fault::Busy, "upstream_busy"),
+        (ErrorKind::Refused, _) => (Fault::Model, "upstream_failed"),
+    };
+    ModelError { retry_after_ms: error.retry_after_ms, ..ModelError::new(fault, code, error.message) }
+}

@@ -1,0 +1,703 @@
+//! From entries to a report: links, purposes, standings.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anbiq_domain::{Digest, GrantId, Money, OperatorId, Permission, TermsRef, Timestamp};
+
+use crate::Config;
+use crate::cells::Cells;
+use crate::cluster::groups;
+use crate::fit::{logistic, tidy};
+use crate::link::{Evidence, Linker};
+use crate::profile::{Profile, Timeline, World};
+use crate::purpose::judge;
+use crate::report::{
+    Account, Archetype, Bucket, Campaign, Channel, Edge, Leak, Member, Operator, Purpose, Reason, Report, Standing,
+    Survival,
+};
+
+/// Version of the report's shape.
+const FORMAT: u32 = 1;
+/// Families of channels that a link needs.
+const SIGNALS: usize = 2;
+/// What a pair that was not examined costs inside a group, in nats.
+const UNSEEN: f64 = 0.25;
+/// Share of an operator's accounts that must remain linked whatever one kind of evidence is left out.
+const SURVIVES: f64 = 0.5;
+/// Accounts against which a member of a large operator is weighed.
+const PEERS: usize = 200;
+/// Fewest accounts of a group that is linked as a whole though none of its pairs is.
+const LARGE: usize = 9;
+/// Fewest accounts of a group that a lone account may join as a whole.
+const ADOPTING: usize = 3;
+/// Accounts of one operator that speak for it in the population.
+const SPEAKERS: usize = 2;
+/// Accounts of a group against which each of another is weighed.
+const MERGE_PEERS: usize = 24;
+/// Share of an account's exchanges that must stand under a grant for the grant to explain it.
+const COVERED: f64 = 0.95;
+/// Moments at which the stream is replayed to estimate the leak.
+const MOMENTS: usize = 32;
+
+/// Finds operators and campaigns in a journal's `entries`.
+///
+/// The same entries and configuration give the same report. Entries are read once; what is kept is bounded for each account.
+pub fn analyze(entries: impl Iterator<Item = anbiq_domain::Entry>, config: &Config) -> Report {
+    let world = World::read(entries, config);
+    let cells = Cells::of(&world.profiles);
+    let desk = Desk::open(&world, &world.profiles, &cells, config);
+    let mut operators: Vec<Operator> = desk.operators().iter().map(|group| desk.operator(group)).collect();
+    for operator in &mut operators {
+        desk.finish(operator);
+    }
+    operators.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.exchanges.cmp(&a.exchanges)).then(a.id.cmp(&b.id)));
+    let unlisted = keep_listed(&mut operators, config);
+    Report {
+        format: FORMAT,
+        simulated: world.simulated,
+        notes: notes(&world),
+        first: world.first,
+        last: world.last,
+        accounts: world.profiles.len() as u64,
+        exchanges: world.profiles.iter().map(|profile| profile.exchanges).sum(),
+        refusals: world.refusals,
+        threshold: tidy(desk.threshold),
+        operators,
+        unlisted,
+        config: config.clone(),
+    }
+}
+
+fn notes(world: &World) -> Vec<String> {
+    let mut notes = Vec::new();
+    if world.simulated {
+        notes.push(
+            "The clock was simulated and the traffic composed: figures show what the method does, not what happened."
+                .into(),
+        );
+    }
+    notes.push(
+        "Weights rest partly on stated priors; a certainty is a statement of this model, not a measured frequency."
+            .into(),
+    );
+    notes
+}
+
+fn rank(operator: &Operator) -> (u8, bool) {
+    let standing = match operator.standing {
+        Standing::Campaign(_) => 0,
+        Standing::Review { .. } => 1,
+        Standing::WithinGrant { .. } => 2,
+        Standing::Unremarkable => 3,
+    };
+    (standing, operator.accounts.len() == 1)
+}
+
+fn keep_listed(operators: &mut Vec<Operator>, config: &Config) -> u64 {
+    let before = operators.len();
+    let mut singles = 0;
+    operators.retain(|operator| {
+        let single = operator.accounts.len() == 1 && operator.standing == Standing::Unremarkable;
+        singles += usize::from(single);
+        !single || singles <= config.listed_singles
+    });
+    (before - operators.len()) as u64
+}
+
+/// The profiles of one moment and all that was fitted on them.
+#[derive(Debug)]
+struct Desk<'a> {
+    world: &'a World,
+    profiles: &'a [Profile],
+    cells: &'a Cells,
+    config: &'a Config,
+    linker: Linker<'a>,
+    threshold: f64,
+}
+
+impl<'a> Desk<'a> {
+    fn open(world: &'a World, profiles: &'a [Profile], cells: &'a Cells, config: &'a Config) -> Self {
+        let everybody: Vec<usize> = (0..profiles.len()).collect();
+        let first = Self::with(Linker::fit(profiles, cells, &everybody, config), world, profiles, cells, config);
+        // A large operator is a large part of the population that it is compared with. So, once operators are known
+        // roughly, all is fitted again with few accounts of each.
+        let crowded: BTreeSet<usize> =
+            first.linked().iter().flat_map(|group| group.iter().copied().skip(SPEAKERS)).collect();
+        if crowded.is_empty() {
+            return first;
+        }
+        let reference: Vec<usize> = everybody.into_iter().filter(|place| !crowded.contains(place)).collect();
+        Self::with(Linker::fit(profiles, cells, &reference, config), world, profiles, cells, config)
+    }
+
+    fn with(
+        linker: Linker<'a>,
+        world: &'a World,
+        profiles: &'a [Profile],
+        cells: &'a Cells,
+        config: &'a Config,
+    ) -> Self {
+        let threshold = linker.threshold();
+        Self { world, profiles, cells, config, linker, threshold }
+    }
+
+    /// Nats above the threshold; never positive where fewer than [`SIGNALS`] kinds of evidence speak.
+    fn weight(&self, evidence: &Evidence, but: Option<&str>) -> f64 {
+        let weight = evidence.total(but) - self.threshold;
+        if self.signals(evidence, but) { weight } else { weight.min(0.0) }
+    }
+
+    /// Whether enough kinds of evidence speak; one fewer where one is left out on purpose.
+    fn signals(&self, evidence: &Evidence, but: Option<&str>) -> bool {
+        let needed = if but.is_some() { SIGNALS - 1 } else { SIGNALS };
+        evidence.families(self.config.channel_minimum, but) >= needed
+    }
+
+    /// All accounts with any exchange, each in exactly one operator; accounts by number, sorted.
+    fn operators(&self) -> Vec<Vec<usize>> {
+        let linked = self.linked();
+        let grouped: BTreeSet<usize> = linked.iter().flatten().copied().collect();
+        let alone =
+            (0..self.profiles.len()).filter(|place| !grouped.contains(place) && self.profiles[*place].exchanges > 0);
+        let alone: Vec<Vec<usize>> = alone.map(|place| vec![place]).collect();
+        linked.into_iter().chain(alone).collect()
+    }
+
+    fn linked(&self) -> Vec<Vec<usize>> {
+        let (pairs, all) = self.linker.candidates();
+        let mut edges = Vec::new();
+        for (a, b) in pairs {
+            if self.profiles[a].exchanges == 0 || self.profiles[b].exchanges == 0 {
+                continue;
+            }
+            let weight = self.weight(&self.linker.pair(a, b), None);
+            if all || weight > 0.0 {
+                edges.push((a, b, weight));
+            }
+        }
+        let found = groups(self.profiles.len(), &edges, if all { 0.0 } else { UNSEEN });
+        let mut merged = self.merge(found, None);
+        if all {
+            if let Some(more) = self.second_look(&merged, &edges) {
+                merged = self.merge(more, None);
+            }
+            self.adopt(&mut merged);
+        }
+        merged.into_iter().map(|group| self.peel(group)).filter(|group| group.len() > 1).collect()
+    }
+
+    /// Merges groups that belong together as wholes, the surest first.
+    ///
+    /// The pairs between two groups are many looks at one question. They are not independent, so `n` of them count
+    /// as the square root of the smaller group's size (see [`looks`]).
+    fn merge(&self, mut found: Vec<Vec<usize>>, but: Option<&str>) -> Vec<Vec<usize>> {
+        let mut scores: BTreeMap<(usize, usize), f64> = BTreeMap::new();
+        let score = |a: &[usize], b: &[usize]| self.as_wholes(a, b, but);
+        for a in 0..found.len() {
+            for b in a + 1..found.len() {
+                scores.insert((a, b), score(&found[a], &found[b]));
+            }
+        }
+        while let Some((&(a, b), best)) = scores.iter().max_by(|x, y| x.1.total_cmp(y.1).then(y.0.cmp(x.0))) {
+            if *best <= 0.0 {
+                break;
+            }
+            let gone = std::mem::take(&mut found[b]);
+            found[a].extend(gone);
+            found[a].sort_unstable();
+            scores.retain(|(x, y), _| *x != b && *y != b);
+            for other in (0..found.len()).filter(|other| *other != a && !found[*other].is_empty()) {
+                scores.insert((a.min(other), a.max(other)), score(&found[a], &found[other]));
+            }
+        }
+        found.retain(|group| !group.is_empty());
+        found
+    }
+
+    /// Among accounts that no pair of them could link, looks for large groups that do as wholes: half of such a group
+    /// must be of one operator with the other half. `None` if there is none.
+    fn second_look(&self, found: &[Vec<usize>], edges: &[(usize, usize, f64)]) -> Option<Vec<Vec<usize>>> {
+        let settled = |group: &&Vec<usize>| group.len() >= ADOPTING;
+        let taken: BTreeSet<usize> = found.iter().filter(settled).flatten().copied().collect();
+        let spare = self.threshold * (1.0 - 1.0 / looks(LARGE));
+        let left = edges.iter().filter(|(a, b, _)| !taken.contains(a) && !taken.contains(b));
+        // What `weight` held back for want of signals counts here; the halves must show them.
+        let left: Vec<_> =
+            left.map(|(a, b, _)| (*a, *b, self.linker.pair(*a, *b).total(None) - self.threshold + spare)).collect();
+        let mut large = groups(self.profiles.len(), &left, 0.0);
+        large.retain(|group| group.len() >= LARGE && self.halves_agree(group));
+        let moved: BTreeSet<usize> = large.iter().flatten().copied().collect();
+        let kept = found.iter().filter(|group| !group.iter().any(|one| moved.contains(one))).cloned();
+        (!large.is_empty()).then(|| kept.chain(large.iter().cloned()).collect())
+    }
+
+    fn halves_agree(&self, group: &[usize]) -> bool {
+        let half = |odd: usize| group.iter().copied().skip(odd).step_by(2).take(MERGE_PEERS).collect::<Vec<_>>();
+        self.weight(&self.linker.groups(&half(0), &half(1)), None) > 0.0
+    }
+
+    /// Lets accounts that stand alone join the group they fit best as a whole.
+    fn adopt(&self, found: &mut [Vec<usize>]) {
+        let grouped: BTreeSet<usize> = found.iter().flatten().copied().collect();
+        for one in (0..self.profiles.len()).filter(|one| !grouped.contains(one) && self.profiles[*one].exchanges > 0) {
+            let fits = found.iter().enumerate().filter(|(_, group)| group.len() >= ADOPTING);
+            let fits = fits.map(|(place, group)| (place, self.as_wholes(&[one], group, None)));
+            if let Some((place, _)) = fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0) {
+                found[place].push(one);
+                found[place].sort_unstable();
+            }
+        }
+    }
+
+    /// Nats by which two groups belong together, above the threshold: by their pairs or by their pools, whichever says more.
+    fn as_wholes(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
+        let (a, b): (Vec<usize>, Vec<usize>) = (thin(a, MERGE_PEERS).collect(), thin(b, MERGE_PEERS).collect());
+        let mean = self.mean(a.iter().flat_map(|one| b.iter().map(move |other| (*one, *other))), but);
+        self.excess(&mean, a.len().min(b.len()), &self.linker.groups(&a, &b), but)
+    }
+
+    /// Lets go of accounts that speak against the rest of their group, the worst first.
+    fn peel(&self, mut group: Vec<usize>) -> Vec<usize> {
+        while group.len() > 1 {
+            let excesses = group.iter().map(|one| self.belonging(*one, &group, None));
+            let worst = excesses.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
+            match worst {
+                Some((place, excess)) if excess < 0.0 => group.remove(place),
+                _ => break,
+            };
+        }
+        group
+    }
+
+    /// Nats by which `one` belongs to `group`, above the threshold.
+    fn belonging(&self, one: usize, group: &[usize], but: Option<&str>) -> f64 {
+        let others: Vec<usize> = peers(one, group).collect();
+        let mean = self.mean(others.iter().map(|other| (one, *other)), but);
+        self.excess(&mean, others.len(), &self.linker.groups(&[one], &others), but)
+    }
+
+    fn mean(&self, pairs: impl Iterator<Item = (usize, usize)>, but: Option<&str>) -> Mean {
+        let mut mean = Mean::default();
+        for (a, b) in pairs {
+            let evidence = self.linker.pair(a, b);
+            mean.total += evidence.total(but);
+            mean.signals += usize::from(self.signals(&evidence, but));
+            mean.pairs += 1;
+        }
+        mean
+    }
+
+    fn excess(&self, mean: &Mean, size: usize, pooled: &Evidence, but: Option<&str>) -> f64 {
+        let nats = mean.total / mean.pairs.max(1) as f64 * looks(size) - self.threshold;
+        // Most pairs, or the pools, must show several kinds of evidence, or one kind could carry them all.
+        let signals = 2 * mean.signals > mean.pairs || self.signals(pooled, but);
+        let by_pairs = if signals { nats } else { nats.min(-f64::EPSILON) };
+        by_pairs.max(self.weight(pooled, but))
+    }
+
+    fn operator(&self, group: &[usize]) -> Operator {
+        let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
+        let members: Vec<Member> = group.iter().map(|place| self.member(*place, group)).collect();
+        let sum = |of: fn(&Profile) -> u64| accounts.iter().map(|account| of(account)).sum();
+        let mut cost = Money::ZERO;
+        accounts.iter().for_each(|account| cost += account.cost);
+        let purpose = self.purpose(group);
+        let survival = self.survival(group);
+        Operator {
+            id: name(&accounts),
+            certainty: tidy(members.iter().map(|member| member.certainty).sum::<f64>() / members.len().max(1) as f64),
+            accounts: members,
+            edges: self.edges(group),
+            exchanges: sum(|account| account.exchanges),
+            prompt_tokens: sum(|account| account.prompt_tokens),
+            output_tokens: sum(|account| account.output_tokens),
+            cost,
+            twinned: sum(|account| account.twinned),
+            first: accounts.iter().filter_map(|account| account.first).min().unwrap_or_default(),
+            last: accounts.iter().filter_map(|account| account.last).max().unwrap_or_default(),
+            standing: self.standing(&accounts, &purpose, &survival),
+            purpose,
+            survival,
+        }
+    }
+
+    fn purpose(&self, group: &[usize]) -> Purpose {
+        let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
+        let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
+        judge(&accounts, &cells, self.config)
+    }
+
+    fn member(&self, one: usize, group: &[usize]) -> Member {
+        let profile = &self.profiles[one];
+        let (weight, reasons) = if group.len() > 1 {
+            (self.belonging(one, group, None), self.reasons(one, group))
+        } else {
+            (0.0, Vec::new())
+        };
+        Member {
+            facts: account(profile),
+            weight: tidy(weight),
+            certainty: if group.len() > 1 { tidy(logistic(weight + self.config.margin).min(0.999)) } else { 1.0 },
+            reasons,
+        }
+    }
+
+    fn reasons(&self, one: usize, group: &[usize]) -> Vec<Reason> {
+        let others: Vec<usize> = peers(one, group).collect();
+        let evidence: Vec<Evidence> = others.iter().map(|other| self.linker.pair(one, *other)).collect();
+        let mut reasons = Vec::new();
+        for channel in Channel::ALL {
+            let speaking: Vec<usize> = (0..others.len()).filter(|i| evidence[*i].of(channel) >= 0.25).collect();
+            if speaking.is_empty() {
+                continue;
+            }
+            let with: Vec<usize> = speaking.iter().map(|i| others[*i]).collect();
+            let mean = evidence.iter().map(|evidence| evidence.of(channel)).sum::<f64>() / evidence.len() as f64;
+            reasons.push(Reason { channel, words: self.words(channel, one, &with, others.len()), weight: tidy(mean) });
+        }
+        reasons.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.channel.cmp(&b.channel)));
+        reasons
+    }
+
+    /// Why `one` belongs to `with`, `of` being the number of accounts it was compared with.
+    fn words(&self, channel: Channel, one: usize, with: &[usize], of: usize) -> String {
+        let profile = &self.profiles[one];
+        let others = || with.iter().map(|other| &self.profiles[*other]);
+        let whom = format!("{} of {of} others", with.len());
+        match channel {
+            Channel::Payment => format!("pays by the same means as {whom}"),
+            Channel::Network => {
+                let shared =
+                    |other: &Profile| profile.networks.keys().filter(|net| other.networks.contains_key(net)).count();
+                let most = others().map(shared).max().unwrap_or(0);
+                format!("comes from the same networks as {whom}, from up to {most} of them")
+            }
+            Channel::Client => format!("uses the same software and settings as {whom}"),
+            Channel::SignUp => {
+                let gap = |other: &Profile| profile.opened.zip(other.opened).map(|(a, b)| a.since(b).abs());
+                let widest = others().filter_map(gap).max().unwrap_or(0) as f64 / 3_600_000.0;
+                format!("was opened within {widest:.1} hours of {whom}")
+            }
+            Channel::Content => format!("draws its prompts from the same kinds as {whom}"),
+            Channel::Queue => {
+                let (seen, expected) = with
+                    .iter()
+                    .map(|other| self.linker.repeats(one, *other))
+                    .fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+                format!(
+                    "has {seen:.0} prompts in common with {whom} where chance would give {expected:.1}: a list is divided"
+                )
+            }
+            Channel::Rhythm => {
+                format!(
+                    "works at the pace of {whom}: {:.1} exchanges an hour, as even over the day",
+                    account(profile).per_hour
+                )
+            }
+        }
+    }
+
+    fn edges(&self, group: &[usize]) -> Vec<Edge> {
+        let mut edges = Vec::new();
+        for one in group {
+            for other in peers(*one, group).filter(|other| other > one) {
+                let evidence = self.linker.pair(*one, other);
+                if self.weight(&evidence, None) > 0.0 {
+                    edges.push((*one, other, evidence));
+                }
+            }
+        }
+        edges.sort_by(|x, y| y.2.total(None).total_cmp(&x.2.total(None)).then((x.0, x.1).cmp(&(y.0, y.1))));
+        edges.truncate(self.config.listed_edges);
+        let name = |place: usize| self.profiles[place].account.clone();
+        edges
+            .into_iter()
+            .map(|(a, b, evidence)| Edge {
+                a: name(a),
+                b: name(b),
+                llr: tidy(evidence.total(None)),
+                channels: parts(&evidence),
+            })
+            .collect()
+    }
+
+    fn survival(&self, group: &[usize]) -> Vec<Survival> {
+        if group.len() < 2 {
+            return Vec::new();
+        }
+        // Enough accounts to see what holds; all of a small operator.
+        let group: Vec<usize> = group.iter().copied().step_by(group.len().div_ceil(PEERS)).collect();
+        let pairs: Vec<(usize, usize, Evidence)> = (0..group.len())
+            .flat_map(|a| (a + 1..group.len()).map(move |b| (a, b)))
+            .map(|(a, b)| (a, b, self.linker.pair(group[a], group[b])))
+            .collect();
+        let families: BTreeSet<&str> = Channel::ALL.iter().map(|channel| channel.family()).collect();
+        let share = |accounts: usize| tidy(accounts as f64 / group.len() as f64);
+        families
+            .into_iter()
+            .map(|family| {
+                let edges: Vec<_> =
+                    pairs.iter().map(|(a, b, evidence)| (*a, *b, self.weight(evidence, Some(family)))).collect();
+                let pieces = groups(group.len(), &edges, 0.0);
+                let whole = |piece: Vec<usize>| piece.into_iter().map(|place| group[place]).collect();
+                let pieces = self.merge(pieces.into_iter().map(whole).collect(), Some(family));
+                Survival {
+                    without: family.to_owned(),
+                    linked: share(pieces.iter().map(Vec::len).sum()),
+                    largest: share(pieces.iter().map(Vec::len).max().unwrap_or(0)),
+                }
+            })
+            .collect()
+    }
+
+    fn standing(&self, accounts: &[&Profile], purpose: &Purpose, survival: &[Survival]) -> Standing {
+        let grants = Grants::of(accounts, self.world);
+        if !grants.held.is_empty() && grants.covers_all && grants.faults.is_empty() {
+            return Standing::WithinGrant { grants: grants.held, used: grants.used, allowed: grants.allowed };
+        }
+        let mut why = grants.faults;
+        let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
+        let many = accounts.len() >= self.config.min_accounts;
+        match purpose.archetype {
+            Archetype::Harvest if many => match self.breach(accounts) {
+                Breach::None => {}
+                Breach::Silent => {
+                    why.push("a harvest over several accounts, but no terms that speak of it are journalled".into());
+                }
+                Breach::Against(terms, permission, breach) => {
+                    let weak = survival.iter().filter(|one| one.linked < SURVIVES);
+                    let weak: Vec<&str> = weak.map(|one| one.without.as_str()).collect();
+                    if weak.is_empty() {
+                        return Standing::Campaign(Box::new(started(accounts, terms, permission, breach)));
+                    }
+                    why.push(format!(
+                        "a harvest over {} accounts, but their link breaks if any one of these signals is left out: {}",
+                        accounts.len(),
+                        weak.join(", ")
+                    ));
+                }
+            },
+            Archetype::Harvest
+                if exchanges >= self.config.review_exchanges && self.breach(accounts) != Breach::None =>
+            {
+                why.push(format!(
+                    "looks like a harvest of {exchanges} exchanges, over too few accounts for a campaign"
+                ));
+            }
+            Archetype::Unknown if many && exchanges >= self.config.review_exchanges => {
+                why.push(format!("{} linked accounts whose use fits no known kind", accounts.len()));
+            }
+            _ => {}
+        }
+        if why.is_empty() { Standing::Unremarkable } else { Standing::Review { why } }
+    }
+
+    fn breach(&self, accounts: &[&Profile]) -> Breach {
+        let mut accepted: BTreeMap<&TermsRef, u64> = BTreeMap::new();
+        accounts
+            .iter()
+            .flat_map(|account| &account.terms)
+            .for_each(|(terms, count)| *accepted.entry(terms).or_default() += count);
+        let most = accepted.iter().max_by_key(|(_, count)| **count).map(|(terms, _)| (*terms).clone());
+        let offered = || {
+            accounts
+                .iter()
+                .flat_map(|account| &account.models)
+                .find_map(|model| self.world.teachers.get(model))
+                .cloned()
+        };
+        let Some(reference) = most.or_else(offered) else { return Breach::Silent };
+        let Some(terms) = self.world.terms.get(&reference) else { return Breach::Silent };
+        let said = format!("the terms {} (version {})", reference.id, reference.version);
+        match terms.distillation {
+            Permission::Allowed => Breach::None,
+            Permission::Unknown => Breach::Silent,
+            Permission::Forbidden => {
+                Breach::Against(reference, Permission::Forbidden, format!("{said} forbid distillation"))
+            }
+            Permission::GrantRequired => {
+                let without = accounts.iter().filter(|account| account.granted_exchanges == 0).count();
+                let breach = format!("{said} require a grant, and {without} of {} accounts have none", accounts.len());
+                Breach::Against(reference, Permission::GrantRequired, breach)
+            }
+        }
+    }
+
+    /// What is only worked out for campaigns.
+    fn finish(&self, operator: &mut Operator) {
+        let names: BTreeSet<_> = operator.accounts.iter().map(|member| member.facts.account.clone()).collect();
+        let accounts: Vec<&Profile> = self.profiles.iter().filter(|profile| names.contains(&profile.account)).collect();
+        let weakest = operator.survival.iter().min_by(|a, b| a.linked.total_cmp(&b.linked)).cloned();
+        let doubtful = operator.accounts.iter().filter(|member| member.certainty < 0.9).count();
+        let purpose_against = operator.purpose.counter.clone();
+        let Standing::Campaign(campaign) = &mut operator.standing else { return };
+        campaign.leaked = self.leak(&accounts);
+        campaign.counter = purpose_against;
+        if let Some(weakest) = weakest.filter(|weakest| weakest.linked < 1.0) {
+            let kept = 100.0 * weakest.linked;
+            campaign.counter.push(format!("without {} only {kept:.0} % of the accounts stay linked", weakest.without));
+        }
+        if doubtful > 0 {
+            campaign.counter.push(format!("{doubtful} accounts belong with a certainty below 90 %"));
+        }
+    }
+
+    /// Replays the kept samples up to several moments and halves its way to the first that suffices.
+    fn leak(&self, accounts: &[&Profile]) -> Option<Leak> {
+        if self.profiles.len() > self.config.replay_up_to {
+            return None;
+        }
+        let mut times: Vec<Timestamp> =
+            accounts.iter().flat_map(|account| account.samples.iter().map(|sample| sample.at)).collect();
+        times.sort();
+        let moment = |step: usize| times[(times.len() * step / MOMENTS).clamp(1, times.len()) - 1];
+        let (mut low, mut high) = (0, MOMENTS);
+        while high - low > 1 {
+            let middle = usize::midpoint(low, high);
+            if self.suffices_at(moment(middle), accounts) { high = middle } else { low = middle }
+        }
+        let by = moment(high);
+        let (mut exchanges, mut output_tokens) = (0.0, 0.0);
+        for account in accounts {
+            // A sample stands for several exchanges where not all were kept.
+            let each = account.exchanges as f64 / account.samples.len().max(1) as f64;
+            for sample in account.samples.iter().filter(|sample| sample.at <= by) {
+                exchanges += each;
+                output_tokens += each * sample.output_tokens as f64;
+            }
+        }
+        Some(Leak { by, exchanges: exchanges.round() as u64, output_tokens: output_tokens.round() as u64 })
+    }
+
+    fn suffices_at(&self, moment: Timestamp, accounts: &[&Profile]) -> bool {
+        let past: Vec<Profile> = self.profiles.iter().map(|profile| profile.until(moment)).collect();
+        let cells = Cells::of(&past);
+        let desk = Desk::open(self.world, &past, &cells, self.config);
+        let wanted: BTreeSet<_> = accounts.iter().map(|account| &account.account).collect();
+        let active = past.iter().filter(|profile| profile.exchanges > 0 && wanted.contains(&profile.account)).count();
+        desk.linked().iter().any(|group| {
+            let hits = group.iter().filter(|place| wanted.contains(&past[**place].account)).count();
+            let members: Vec<&Profile> = group.iter().map(|place| &past[*place]).collect();
+            2 * hits >= active
+                && 2 * hits > group.len()
+                && matches!(desk.standing(&members, &desk.purpose(group), &desk.survival(group)), Standing::Campaign(_))
+        })
+    }
+}
+
+/// Evidence of several pairs, summed up.
+#[derive(Debug, Default)]
+struct Mean {
+    total: f64,
+    signals: usize,
+    pairs: usize,
+}
+
+/// What the looks of a group of `size` accounts count together: more than one look, far fewer than `size` independent ones.
+fn looks(size: usize) -> f64 {
+    (size.clamp(1, 9) as f64).sqrt()
+}
+
+#[derive(Debug, PartialEq)]
+enum Breach {
+    None,
+    Silent,
+    Against(TermsRef, Permission, String),
+}
+
+/// What grants say about some accounts.
+#[derive(Debug, Default)]
+struct Grants {
+    held: Vec<GrantId>,
+    used: u64,
+    allowed: Option<u64>,
+    covers_all: bool,
+    faults: Vec<String>,
+}
+
+impl Grants {
+    fn of(accounts: &[&Profile], world: &World) -> Self {
+        let mut this = Self { covers_all: true, ..Self::default() };
+        let mut bounds = Vec::new();
+        for account in accounts {
+            let share = account.granted_exchanges as f64 / account.exchanges.max(1) as f64;
+            this.covers_all &= share >= COVERED;
+            for held in world.grants.values().filter(|held| held.grant.account == account.account) {
+                let used = account.granted_tokens.get(&held.grant.id).copied().unwrap_or(0);
+                let bound = held.grant.conditions.max_output_tokens;
+                this.used += used;
+                this.held.push(held.grant.id.clone());
+                bounds.push(bound);
+                let (name, id) = (&account.account, &held.grant.id);
+                if let Some(bound) = bound.filter(|bound| used > *bound) {
+                    this.faults.push(format!("{name} took {used} tokens under grant {id}, which allows {bound}"));
+                }
+                let ends = [held.grant.expires, held.revoked].into_iter().flatten().min();
+                if let Some(end) = ends.filter(|end| account.last.is_some_and(|last| last >= *end) && share < COVERED) {
+                    this.faults.push(format!("{name} went on after grant {id} ended at {end}"));
+                }
+            }
+        }
+        this.allowed = bounds.into_iter().collect::<Option<Vec<u64>>>().map(|bounds| bounds.iter().sum());
+        this
+    }
+}
+
+fn started(accounts: &[&Profile], terms: TermsRef, permission: Permission, breach: String) -> Campaign {
+    let mut timeline = Timeline::default();
+    accounts.iter().for_each(|account| timeline.merge(&account.timeline));
+    let milliseconds = timeline.width;
+    let bucket = |(place, (exchanges, output_tokens)): (i64, (u64, u64))| Bucket {
+        from: Timestamp::from_milliseconds(place * milliseconds),
+        milliseconds,
+        exchanges,
+        output_tokens,
+    };
+    Campaign {
+        terms,
+        permission,
+        breach,
+        started: accounts.iter().filter_map(|account| account.first).min().unwrap_or_default(),
+        timeline: timeline.buckets.into_iter().map(bucket).collect(),
+        leaked: None,
+        counter: Vec::new(),
+    }
+}
+
+/// The accounts that `one` is weighed against: all others, or an even choice of them in a large group.
+fn peers(one: usize, group: &[usize]) -> impl Iterator<Item = usize> {
+    thin(group, PEERS).filter(move |other| *other != one)
+}
+
+/// An even choice of at most `most` members.
+fn thin(group: &[usize], most: usize) -> impl Iterator<Item = usize> {
+    group.iter().copied().step_by(group.len().div_ceil(most).max(1))
+}
+
+fn parts(evidence: &Evidence) -> Vec<(Channel, f64)> {
+    Channel::ALL
+        .iter()
+        .map(|channel| (*channel, tidy(evidence.of(*channel))))
+        .filter(|(_, nats)| *nats != 0.0)
+        .collect()
+}
+
+fn account(profile: &Profile) -> Account {
+    let span = profile.first.zip(profile.last).map_or(0, |(first, last)| last.since(first)).max(3_600_000);
+    Account {
+        account: profile.account.clone(),
+        opened: profile.opened,
+        exchanges: profile.exchanges,
+        output_tokens: profile.output_tokens,
+        per_hour: tidy(profile.exchanges as f64 / span as f64 * 3_600_000.0),
+    }
+}
+
+/// An operator bears the name of the account that was active first.
+fn name(accounts: &[&Profile]) -> OperatorId {
+    let first = accounts.iter().min_by_key(|account| (account.first, &account.account));
+    let digest = Digest::of(first.map_or("", |account| account.account.as_str()).as_bytes());
+    let text = format!("op-{}", digest.short());
+    // Letters, digits and a hyphen: always an id.
+    OperatorId::new(text).unwrap_or_else(|_| unreachable!("hexadecimal digits are an id"))
+}

@@ -1,0 +1,60 @@
+use serde::{Deserialize, Serialize};
+
+/// What the detector assumes and where it stops. Every number is a stated prior or a bound on memory; whatever
+/// can be learned from the traffic itself is fitted instead (see the crate's documentation).
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Seed of every random choice.
+    pub seed: u64,
+    /// Exchanges an account whose sketches are kept: a uniform sample of all of them.
+    pub samples: usize,
+    /// Fewest accounts that make a campaign.
+    pub min_accounts: usize,
+    /// Fewest exchanges from which an account's prompts say anything.
+    pub min_exchanges: u64,
+    /// Exchanges of a single unlinked account from which a harvest is sent to review.
+    pub review_exchanges: u64,
+    /// Nats that the evidence of a pair must exceed besides the prior odds of 1 to the number of accounts.
+    pub margin: f64,
+    /// Nats from which a channel counts as evidence of its own; a link needs two such channels.
+    pub channel_minimum: f64,
+    /// Nats by which a harvest must fit better than the best honest archetype.
+    pub harvest_margin: f64,
+    /// Probability that two accounts of different people share a means of payment.
+    pub payment_coincidence: f64,
+    /// Mean hours between two accounts that an operator opens in one sitting; it may also take 4 or 16 times as long.
+    pub burst_hours: f64,
+    /// Up to so many accounts every pair is examined; beyond, only pairs that some blocking key brings together.
+    pub all_pairs_up_to: usize,
+    /// Partners that one blocking key may give an account.
+    pub block_partners: usize,
+    /// Edges listed for one operator: the heaviest ones.
+    pub listed_edges: usize,
+    /// Unremarkable operators of one account listed in the report: those with most exchanges.
+    pub listed_singles: usize,
+    /// Up to so many accounts the stream is replayed to estimate what was leaked before the evidence sufficed.
+    pub replay_up_to: usize,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            samples: 64,
+            min_accounts: 5,
+            min_exchanges: 8,
+            review_exchanges: 500,
+            margin: 2.0,
+            channel_minimum: 1.0,
+            harvest_margin: 2.0,
+            payment_coincidence: 1e-3,
+            burst_hours: 2.0,
+            all_pairs_up_to: 600,
+            block_partners: 12,
+            listed_edges: 1_000,
+            listed_singles: 1_000,
+            replay_up_to: 300,
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! From exchanges to operators to campaigns.
+//!
+//! A harvest that is spread over many accounts is quiet in each of them, so nothing is judged account by account.
+//! Two questions are asked one after the other and never mixed:
+//!
+//! 1. **Who belongs together?** Every pair of accounts gets a log-likelihood ratio, a sum of [`Channel`]s, each
+//!    weighted by how rare the shared thing is and each capped, so that no channel can link two accounts alone.
+//!    Accounts are then grouped so that the evidence inside groups is largest.
+//! 2. **What is the operator doing?** The pooled stream of each operator is compared with honest *archetypes*
+//!    (chat, applications, evaluation, labelling), never with the population: a customer may be unlike all others
+//!    and honest. What fits nothing is sent to review and not accused.
+//!
+//! A firm with three linked accounts is an operator and no campaign; a harvest under a grant is a customer.
+//!
+//! [`analyze`] is pure: the same entries and the same [`Config`] give the same [`Report`], to the byte. It reads the
+//! entries once and keeps a bounded profile of each account.
+//!
+//! # What it cannot see
+//!
+//! An application of few moulds that runs day and night over several accounts and never sees one input twice looks like
+//! a narrow harvest; both are sent to review. A harvest whose accounts share no payment, network or client is found by
+//! burst, prompts and pace together, but since none of the three can be left out it is sent to review too.
+//! An operator whose accounts share neither payment, network, client, time of opening nor any oddity of their prompts
+//! stays invisible, and so do accounts of fewer than about ten exchanges unless payment or network gives them away.
+//! Weights are in nats and rest partly on stated priors ([`Config`]), so a certainty is a statement of this model and
+//! not a measured frequency.
+
+mod campaign;
+mod cells;
+mod cluster;
+mod config;
+mod fit;
+mod link;
+mod profile;
+mod purpose;
+mod render;
+mod report;
+
+pub use campaign::analyze;
+pub use config::Config;
+pub use render::render_text;
+pub use report::{
+    Account, Archetype, Bucket, Campaign, Channel, Edge, Fit, Leak, Member, Operator, Purpose, Reason, Report,
+    Standing, Survival,
+};

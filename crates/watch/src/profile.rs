@@ -1,0 +1,389 @@
+//! What is remembered of an account: bounded, whatever its traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use anbiq_domain::{
+    AccountId, ClockKind, Entry, Exchange, Grant, GrantId, Keyed, Money, Seeded, Sketch, Terms, TermsRef, Timestamp,
+    flags,
+};
+
+use crate::Config;
+
+/// Distinct networks, agents and the like that one account may show before further ones are ignored.
+const TALLY: usize = 64;
+/// Distinct prompts whose repeats are counted: those with the smallest hashes.
+const DISTINCT: usize = 256;
+/// Buckets of a timeline.
+const BUCKETS: usize = 96;
+/// Width of a fresh timeline's buckets: a quarter of an hour.
+const BUCKET_MS: i64 = 900_000;
+
+/// Everything read from the journal, summed up.
+#[derive(Debug, Default)]
+pub(crate) struct World {
+    pub(crate) profiles: Vec<Profile>,
+    pub(crate) terms: BTreeMap<TermsRef, Terms>,
+    pub(crate) teachers: BTreeMap<String, TermsRef>,
+    pub(crate) grants: BTreeMap<GrantId, HeldGrant>,
+    pub(crate) simulated: bool,
+    pub(crate) first: Timestamp,
+    pub(crate) last: Timestamp,
+    pub(crate) refusals: u64,
+}
+
+/// A grant and when it was taken back.
+#[derive(Debug, Clone)]
+pub(crate) struct HeldGrant {
+    pub(crate) grant: Grant,
+    pub(crate) revoked: Option<Timestamp>,
+}
+
+/// One exchange as far as it is kept.
+#[derive(Debug, Clone)]
+pub(crate) struct Sample {
+    pub(crate) at: Timestamp,
+    pub(crate) sketch: Sketch,
+    pub(crate) network: Keyed,
+    pub(crate) agent: Keyed,
+    /// The request's settings, folded to one number.
+    pub(crate) settings: u64,
+    pub(crate) prompt_tokens: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) cost: Money,
+    pub(crate) deep: bool,
+    pub(crate) elicits: bool,
+    pub(crate) twinned: bool,
+    pub(crate) terms: Option<TermsRef>,
+    pub(crate) grant: Option<GrantId>,
+}
+
+/// One account.
+#[derive(Debug, Clone)]
+pub(crate) struct Profile {
+    pub(crate) account: AccountId,
+    pub(crate) opened: Option<Timestamp>,
+    pub(crate) payment: Option<Keyed>,
+    pub(crate) networks: BTreeMap<Keyed, u64>,
+    pub(crate) agents: BTreeMap<Keyed, u64>,
+    pub(crate) settings: BTreeMap<u64, u64>,
+    pub(crate) models: BTreeSet<String>,
+    pub(crate) exchanges: u64,
+    pub(crate) prompt_tokens: u64,
+    pub(crate) output_tokens: u64,
+    pub(crate) cost: Money,
+    pub(crate) deep: u64,
+    pub(crate) elicits: u64,
+    pub(crate) twinned: u64,
+    pub(crate) granted_tokens: BTreeMap<GrantId, u64>,
+    pub(crate) granted_exchanges: u64,
+    pub(crate) terms: BTreeMap<TermsRef, u64>,
+    pub(crate) first: Option<Timestamp>,
+    pub(crate) last: Option<Timestamp>,
+    pub(crate) hours: [u32; 24],
+    pub(crate) distinct: Distinct,
+    pub(crate) timeline: Timeline,
+    /// A uniform sample of the exchanges (Vitter 1985, algorithm R), sorted by time once reading is over.
+    pub(crate) samples: Vec<Sample>,
+    random: Seeded,
+}
+
+impl World {
+    /// Reads all `entries` once.
+    pub(crate) fn read(entries: impl Iterator<Item = Entry>, config: &Config) -> Self {
+        let mut world = Self::default();
+        let mut index = BTreeMap::new();
+        for entry in entries {
+            world.take(entry, &mut index, config);
+        }
+        world.first = world.profiles.iter().filter_map(|profile| profile.first).min().unwrap_or_default();
+        world.last = world.profiles.iter().filter_map(|profile| profile.last).max().unwrap_or_default();
+        for profile in &mut world.profiles {
+            profile.samples.sort_by_key(|sample| sample.at);
+        }
+        world.profiles.sort_by(|a, b| a.account.cmp(&b.account));
+        world
+    }
+
+    fn take(&mut self, entry: Entry, index: &mut BTreeMap<AccountId, usize>, config: &Config) {
+        match entry {
+            Entry::Opened { clock, .. } => self.simulated |= clock == ClockKind::Simulated,
+            Entry::TermsIssued { terms, .. } => {
+                self.teachers.insert(terms.teacher.clone(), terms.reference());
+                self.terms.insert(terms.reference(), terms);
+            }
+            Entry::AccountOpened { at, account, payment, .. } => {
+                let profile = self.profile(account, index, config);
+                profile.opened = Some(at);
+                profile.payment = payment;
+            }
+            Entry::GrantGiven { grant } => {
+                self.grants.insert(grant.id.clone(), HeldGrant { grant, revoked: None });
+            }
+            Entry::GrantRevoked { at, grant } => {
+                if let Some(held) = self.grants.get_mut(&grant) {
+                    held.revoked = Some(at);
+                }
+            }
+            Entry::Exchange(exchange) => {
+                let samples = config.samples;
+                let profile = self.profile(exchange.account.clone(), index, config);
+                if profile.models.len() < TALLY {
+                    profile.models.insert(exchange.model.clone());
+                }
+                profile.observe(Sample::of(&exchange), samples);
+            }
+            Entry::Refused(_) => self.refusals += 1,
+            Entry::CoinsCommitted { .. }
+            | Entry::PricesSet { .. }
+            | Entry::TermsAccepted { .. }
+            | Entry::Closed { .. } => {}
+        }
+    }
+
+    fn profile(&mut self, account: AccountId, index: &mut BTreeMap<AccountId, usize>, config: &Config) -> &mut Profile {
+        let next = self.profiles.len();
+        let place = *index.entry(account.clone()).or_insert(next);
+        if place == next {
+            let random = Seeded::new(config.seed).fork(account.as_str());
+            self.profiles.push(Profile::new(account, random));
+        }
+        &mut self.profiles[place]
+    }
+}
+
+impl Sample {
+    fn of(exchange: &Exchange) -> Self {
+        let sketch = exchange.sketch.clone();
+        let asks = flags::REASONING | flags::GRADING | flags::GENERATION;
+        Self {
+            at: exchange.at,
+            network: exchange.client.network,
+            agent: exchange.client.agent,
+            settings: settings(exchange),
+            prompt_tokens: exchange.usage.prompt_tokens,
+            output_tokens: exchange.usage.completion_tokens,
+            cost: exchange.cost,
+            deep: sketch.flags & flags::MULTI_TURN != 0,
+            elicits: sketch.flags & asks != 0 || exchange.request.logprobs.is_some(),
+            twinned: exchange.draws.twinning.is_some(),
+            terms: exchange.terms.clone(),
+            grant: exchange.grant.clone(),
+            sketch,
+        }
+    }
+}
+
+/// What a client's software fixes: everything of the request that is not its text.
+fn settings(exchange: &Exchange) -> u64 {
+    let request = &exchange.request;
+    let text = format!(
+        "{:?} {} {} {} {} {} {:?}",
+        request.route,
+        request.stream,
+        request.temperature,
+        request.top_p,
+        request.max_tokens,
+        request.n,
+        request.logprobs
+    );
+    let digest = anbiq_domain::Digest::of(text.as_bytes());
+    digest.as_bytes()[..8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+}
+
+impl Profile {
+    fn new(account: AccountId, random: Seeded) -> Self {
+        Self {
+            account,
+            opened: None,
+            payment: None,
+            networks: BTreeMap::new(),
+            agents: BTreeMap::new(),
+            settings: BTreeMap::new(),
+            models: BTreeSet::new(),
+            exchanges: 0,
+            prompt_tokens: 0,
+            output_tokens: 0,
+            cost: Money::ZERO,
+            deep: 0,
+            elicits: 0,
+            twinned: 0,
+            granted_tokens: BTreeMap::new(),
+            granted_exchanges: 0,
+            terms: BTreeMap::new(),
+            first: None,
+            last: None,
+            hours: [0; 24],
+            distinct: Distinct::default(),
+            timeline: Timeline::default(),
+            samples: Vec::new(),
+            random,
+        }
+    }
+
+    fn observe(&mut self, sample: Sample, keep: usize) {
+        self.exchanges += 1;
+        self.prompt_tokens += sample.prompt_tokens;
+        self.output_tokens += sample.output_tokens;
+        self.cost += sample.cost;
+        self.deep += u64::from(sample.deep);
+        self.elicits += u64::from(sample.elicits);
+        self.twinned += u64::from(sample.twinned);
+        count(&mut self.networks, sample.network);
+        count(&mut self.agents, sample.agent);
+        count(&mut self.settings, sample.settings);
+        if let Some(terms) = &sample.terms {
+            count(&mut self.terms, terms.clone());
+        }
+        if let Some(grant) = &sample.grant {
+            self.granted_exchanges += 1;
+            if self.granted_tokens.len() < TALLY || self.granted_tokens.contains_key(grant) {
+                *self.granted_tokens.entry(grant.clone()).or_default() += sample.output_tokens;
+            }
+        }
+        self.first = Some(self.first.map_or(sample.at, |first| first.min(sample.at)));
+        self.last = Some(self.last.map_or(sample.at, |last| last.max(sample.at)));
+        self.hours[hour_of_day(sample.at)] += 1;
+        self.distinct.add(sample.sketch.exact);
+        self.timeline.add(sample.at, sample.output_tokens);
+        self.keep(sample, keep);
+    }
+
+    fn keep(&mut self, sample: Sample, keep: usize) {
+        if self.samples.len() < keep {
+            self.samples.push(sample);
+            return;
+        }
+        let place = self.random.below(usize::try_from(self.exchanges).unwrap_or(usize::MAX));
+        if let Some(slot) = self.samples.get_mut(place) {
+            *slot = sample;
+        }
+    }
+
+    /// This account as it stood at `moment`, rebuilt from its samples: exact as long as all exchanges are kept.
+    pub(crate) fn until(&self, moment: Timestamp) -> Self {
+        let mut past = Self::new(self.account.clone(), self.random.clone());
+        past.opened = self.opened.filter(|opened| *opened <= moment);
+        past.payment = self.payment.filter(|_| past.opened.is_some() || self.opened.is_none());
+        past.models.clone_from(&self.models);
+        for sample in self.samples.iter().filter(|sample| sample.at <= moment) {
+            past.observe(sample.clone(), usize::MAX);
+        }
+        past
+    }
+}
+
+fn count<K: Ord>(tally: &mut BTreeMap<K, u64>, key: K) {
+    if tally.len() < TALLY || tally.contains_key(&key) {
+        *tally.entry(key).or_default() += 1;
+    }
+}
+
+/// The hour of the day in UTC, 0..24.
+pub(crate) fn hour_of_day(at: Timestamp) -> usize {
+    usize::try_from(at.milliseconds().div_euclid(3_600_000).rem_euclid(24)).unwrap_or(0)
+}
+
+/// How often prompts repeat, in bounded memory: all occurrences of those prompts whose keyed hashes are smallest.
+///
+/// The hashes are uniform and the same for all accounts, so the prompts that remain are a uniform sample of the
+/// distinct ones, and two accounts sample the same ones (bottom-k sketch, Cohen and Kaplan 2007).
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Distinct(BTreeMap<Keyed, u32>);
+
+impl Distinct {
+    fn add(&mut self, prompt: Keyed) {
+        self.add_times(prompt, 1);
+    }
+
+    fn add_times(&mut self, prompt: Keyed, times: u32) {
+        *self.0.entry(prompt).or_default() += times;
+        if self.0.len() > DISTINCT {
+            self.0.pop_last();
+        }
+    }
+
+    /// Adds the prompts of another account; what neither can have seen in full falls out.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let full = |sketch: &Self| (sketch.0.len() >= DISTINCT).then(|| sketch.0.keys().next_back().copied()).flatten();
+        let limit = match (full(self), full(other)) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        for (prompt, times) in &other.0 {
+            *self.0.entry(*prompt).or_default() += times;
+        }
+        if let Some(limit) = limit {
+            self.0.retain(|prompt, _| *prompt <= limit);
+        }
+        while self.0.len() > 4 * DISTINCT {
+            self.0.pop_last();
+        }
+    }
+
+    /// Good and Turing's estimate that the next prompt is a new one: the share of exchanges whose prompt came once.
+    pub(crate) fn new_rate(&self) -> f64 {
+        let all: u64 = self.0.values().map(|times| u64::from(*times)).sum();
+        let once = self.0.values().filter(|times| **times == 1).count();
+        if all == 0 { 1.0 } else { once as f64 / all as f64 }
+    }
+}
+
+/// Exchanges and output tokens over time, in at most [`BUCKETS`] buckets whose width doubles when needed.
+/// Buckets start at whole multiples of their width since 1970, so timelines of several accounts add up.
+#[derive(Debug, Clone)]
+pub(crate) struct Timeline {
+    pub(crate) width: i64,
+    pub(crate) buckets: BTreeMap<i64, (u64, u64)>,
+}
+
+impl Default for Timeline {
+    fn default() -> Self {
+        Self { width: BUCKET_MS, buckets: BTreeMap::new() }
+    }
+}
+
+impl Timeline {
+    fn add(&mut self, at: Timestamp, tokens: u64) {
+        let bucket = self.buckets.entry(at.milliseconds().div_euclid(self.width)).or_default();
+        bucket.0 += 1;
+        bucket.1 += tokens;
+        self.shrink();
+    }
+
+    /// Adds another timeline.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        let mut other = other.clone();
+        while other.width < self.width {
+            other.double();
+        }
+        while self.width < other.width {
+            self.double();
+        }
+        for (place, (exchanges, tokens)) in other.buckets {
+            let bucket = self.buckets.entry(place).or_default();
+            bucket.0 += exchanges;
+            bucket.1 += tokens;
+        }
+        self.shrink();
+    }
+
+    fn shrink(&mut self) {
+        let too_long = |buckets: &BTreeMap<i64, (u64, u64)>| match (buckets.keys().next(), buckets.keys().next_back()) {
+            (Some(first), Some(last)) => last - first >= BUCKETS as i64,
+            _ => false,
+        };
+        while too_long(&self.buckets) {
+            self.double();
+        }
+    }
+
+    fn double(&mut self) {
+        self.width *= 2;
+        let fine = std::mem::take(&mut self.buckets);
+        for (place, (exchanges, tokens)) in fine {
+            let bucket = self.buckets.entry(place.div_euclid(2)).or_default();
+            bucket.0 += exchanges;
+            bucket.1 += tokens;
+        }
+    }
+}

@@ -1,0 +1,234 @@
+//! What an operator is doing: its pooled stream against archetypes.
+
+use std::collections::BTreeMap;
+
+use anbiq_domain::Seeded;
+
+use crate::fit::tidy;
+use crate::link::resultant;
+use crate::profile::{Distinct, Profile};
+use crate::report::{Archetype, Fit, Purpose};
+use crate::{Config, cells::tally};
+
+/// Fewest exchanges of an operator from which its purpose is judged.
+const ENOUGH: u64 = 30;
+/// Fewest hours from which a daily rhythm can show.
+const A_DAY: f64 = 20.0;
+/// Share of every expectation that is left to uses unlike any archetype; it bounds what one trait can say.
+const SURPRISE: f64 = 0.1;
+/// Fewest kinds of prompts, as the exponential of their entropy, that make a harvest rather than an application that
+/// never sleeps and never sees the same input twice.
+const KINDS: f64 = 5.0;
+/// Mean nats a trait below which not even the best archetype fits.
+const MISFIT: f64 = -0.5;
+
+/// One measured trait of a stream, in `0..=1`.
+#[derive(Debug, Clone, Copy)]
+struct Measured {
+    kind: &'static Trait,
+    value: f64,
+}
+
+/// A trait and what each archetype is expected to show of it: `(typical value, spread)`. These are stated priors from
+/// what is publicly known of each kind of use, not values fitted to any traffic.
+#[derive(Debug)]
+struct Trait {
+    name: &'static str,
+    /// In the order of [`KNOWN`].
+    expected: [(f64, f64); 6],
+    words: fn(f64) -> String,
+}
+
+const KNOWN: [Archetype; 6] = [
+    Archetype::Chat,
+    Archetype::Template,
+    Archetype::Templates,
+    Archetype::Evaluation,
+    Archetype::Labelling,
+    Archetype::Harvest,
+];
+const HARVEST: usize = 5;
+
+fn percent(value: f64) -> String {
+    format!("{:.0} %", 100.0 * value)
+}
+
+static NOVELTY: Trait = Trait {
+    name: "novelty",
+    expected: [(0.9, 0.12), (0.8, 0.3), (0.8, 0.3), (0.1, 0.2), (0.9, 0.2), (0.99, 0.04)],
+    words: |value| format!("the next prompt is a new one with {} (Good-Turing)", percent(value)),
+};
+static BREADTH: Trait = Trait {
+    name: "breadth",
+    expected: [(0.6, 0.2), (0.08, 0.12), (0.35, 0.15), (0.4, 0.3), (0.1, 0.12), (0.6, 0.2)],
+    words: |value| format!("prompts of about {:.0} kinds", (2.0 * value / (1.0 - value).max(0.01)).exp()),
+};
+static OUTPUT: Trait = Trait {
+    name: "output",
+    expected: [(0.65, 0.25), (0.3, 0.25), (0.4, 0.25), (0.3, 0.3), (0.08, 0.1), (0.75, 0.2)],
+    words: |value| format!("{} of all tokens are answers", percent(value)),
+};
+static DEPTH: Trait = Trait {
+    name: "depth",
+    expected: [(0.45, 0.3), (0.05, 0.1), (0.1, 0.15), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05)],
+    words: |value| format!("{} of the requests continue a conversation", percent(value)),
+};
+static RHYTHM: Trait = Trait {
+    name: "rhythm",
+    expected: [(0.55, 0.25), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.08, 0.12)],
+    words: |value| format!("activity keeps to some hours of the day by {} (0 % is round the clock)", percent(value)),
+};
+static EVENNESS: Trait = Trait {
+    name: "evenness",
+    expected: [(0.4, 0.15), (0.2, 0.25), (0.2, 0.25), (0.3, 0.3), (0.2, 0.25), (0.1, 0.12)],
+    words: |value| format!("accounts differ in volume by {}", percent(value / (1.0 - value).max(0.01))),
+};
+static ELICITATION: Trait = Trait {
+    name: "elicitation",
+    expected: [(0.08, 0.12), (0.1, 0.2), (0.1, 0.2), (0.3, 0.4), (0.1, 0.2), (0.3, 0.35)],
+    words: |value| format!("{} ask for reasoning, grades, further data or log-probabilities", percent(value)),
+};
+static MIXTURE: Trait = Trait {
+    name: "mixture",
+    expected: [(0.75, 0.2), (0.9, 0.2), (0.95, 0.1), (0.8, 0.3), (0.9, 0.2), (0.97, 0.06)],
+    words: |value| format!("each account alone shows {} of the variety of all together", percent(value)),
+};
+static MACHINE: Trait = Trait {
+    name: "machine",
+    expected: [(0.35, 0.35), (0.9, 0.2), (0.9, 0.2), (0.7, 0.4), (0.9, 0.2), (0.85, 0.25)],
+    words: |value| format!("{} of the prompts are made from recurring moulds", percent(value)),
+};
+
+/// Judges the pooled stream of accounts; `cells` are those of each account's samples.
+pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], config: &Config) -> Purpose {
+    let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
+    if exchanges < ENOUGH {
+        let counter = vec![format!("{exchanges} exchanges are too few to say what they are for")];
+        return Purpose { archetype: Archetype::Unknown, score: 0.0, fits: Vec::new(), reasons: Vec::new(), counter };
+    }
+    let traits = measure(accounts, cells, config);
+    let mut sums = [0.0; KNOWN.len()];
+    for measured in &traits {
+        for (place, sum) in sums.iter_mut().enumerate() {
+            *sum += measured.nats(place);
+        }
+    }
+    let honest = (0..HARVEST).max_by(|a, b| sums[*a].total_cmp(&sums[*b])).unwrap_or(0);
+    let score = sums[HARVEST] - sums[honest];
+    let mut fits: Vec<Fit> =
+        KNOWN.iter().zip(sums).map(|(archetype, nats)| Fit { archetype: *archetype, nats: tidy(nats) }).collect();
+    fits.sort_by(|a, b| b.nats.total_cmp(&a.nats));
+    let fits_at_all = fits[0].nats >= MISFIT * traits.len() as f64;
+    let kinds = entropy(&tally(cells.iter().flat_map(|cells| cells.iter().copied()))).exp();
+    let archetype = match fits_at_all {
+        false => Archetype::Unknown,
+        // It could be either, and only a person can find out.
+        true if score >= config.harvest_margin && kinds < KINDS => Archetype::Unknown,
+        true if score >= config.harvest_margin => Archetype::Harvest,
+        // Nearly a tie: neither is the answer.
+        true if score > 0.0 => Archetype::Unknown,
+        true => KNOWN[honest],
+    };
+    let (reasons, counter) = explain(&traits, honest);
+    Purpose { archetype, score: tidy(score), fits, reasons, counter }
+}
+
+/// In words, each trait that tells a harvest from the best honest archetype.
+fn explain(traits: &[Measured], honest: usize) -> (Vec<String>, Vec<String>) {
+    let mut weighed: Vec<(f64, &Measured)> =
+        traits.iter().map(|measured| (measured.nats(HARVEST) - measured.nats(honest), measured)).collect();
+    weighed.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()).then(a.1.kind.name.cmp(b.1.kind.name)));
+    let side = |sign: f64| {
+        let strong = weighed.iter().filter(|(nats, _)| nats * sign >= 0.15);
+        let other = KNOWN[honest].name();
+        strong
+            .map(|(nats, measured)| {
+                format!("{} ({nats:+.1} nats against {other})", (measured.kind.words)(measured.value))
+            })
+            .collect()
+    };
+    (side(1.0), side(-1.0))
+}
+
+impl Measured {
+    /// Log density under archetype `place`: a normal cut to `0..=1`, mixed with a uniform part, so 0 is what a
+    /// use of which nothing is known would get.
+    fn nats(&self, place: usize) -> f64 {
+        const STEPS: u32 = 100;
+        let (typical, spread) = self.kind.expected[place];
+        let bell = |value: f64| (-0.5 * ((value - typical) / spread).powi(2)).exp();
+        let mass: f64 = (0..STEPS).map(|step| bell((f64::from(step) + 0.5) / f64::from(STEPS))).sum::<f64>();
+        let density = bell(self.value) / (mass / f64::from(STEPS));
+        ((1.0 - SURPRISE) * density + SURPRISE).ln()
+    }
+}
+
+fn measure(accounts: &[&Profile], cells: &[&[usize]], config: &Config) -> Vec<Measured> {
+    let sum = |of: fn(&Profile) -> u64| accounts.iter().map(|account| of(account)).sum::<u64>() as f64;
+    let exchanges = sum(|account| account.exchanges);
+    let output = sum(|account| account.output_tokens);
+    let mut distinct = Distinct::default();
+    accounts.iter().for_each(|account| distinct.merge(&account.distinct));
+    let pool = tally(cells.iter().flat_map(|cells| cells.iter().copied()));
+    let kinds = entropy(&pool);
+    let mut traits = vec![
+        (&NOVELTY, distinct.new_rate()),
+        (&BREADTH, kinds / (kinds + 2.0)),
+        (&OUTPUT, output / (output + sum(|account| account.prompt_tokens)).max(1.0)),
+        (&DEPTH, sum(|account| account.deep) / exchanges),
+        (&ELICITATION, sum(|account| account.elicits) / exchanges),
+        (&MACHINE, moulded(&pool)),
+    ];
+    if hours(accounts) >= A_DAY {
+        let mut clock = [0; 24];
+        for account in accounts {
+            clock.iter_mut().zip(account.hours).for_each(|(sum, count)| *sum += count);
+        }
+        traits.push((&RHYTHM, resultant(&clock)));
+    }
+    if accounts.len() >= config.min_accounts {
+        let volumes: Vec<f64> = accounts.iter().map(|account| account.exchanges as f64).collect();
+        let (mean, variance) = crate::fit::moments(&volumes);
+        let variation = variance.sqrt() / mean.max(1.0);
+        traits.push((&EVENNESS, variation / (1.0 + variation)));
+        traits.extend(mixture(cells, config).map(|value| (&MIXTURE, value)));
+    }
+    traits.into_iter().map(|(kind, value)| Measured { kind, value: value.clamp(0.0, 1.0) }).collect()
+}
+
+fn hours(accounts: &[&Profile]) -> f64 {
+    let first = accounts.iter().filter_map(|account| account.first).min();
+    let last = accounts.iter().filter_map(|account| account.last).max();
+    first.zip(last).map_or(0.0, |(first, last)| last.since(first) as f64 / 3_600_000.0)
+}
+
+/// Shannon's entropy of counts, in nats.
+fn entropy(counts: &[(usize, u32)]) -> f64 {
+    let all: f64 = counts.iter().map(|(_, count)| f64::from(*count)).sum();
+    counts.iter().map(|(_, count)| f64::from(*count) / all).map(|share| -share * share.ln()).sum()
+}
+
+/// Share of the samples whose cell holds at least four.
+fn moulded(pool: &[(usize, u32)]) -> f64 {
+    let all: u32 = pool.iter().map(|(_, count)| count).sum();
+    let moulded: u32 = pool.iter().map(|(_, count)| count).filter(|count| **count >= 4).sum();
+    f64::from(moulded) / f64::from(all.max(1))
+}
+
+/// How much of the pool's variety an account shows, relative to equally many samples drawn from the pool at random:
+/// near 1 where one list is dealt out, lower where every account has its own habits. `None` where there is no variety.
+fn mixture(cells: &[&[usize]], config: &Config) -> Option<f64> {
+    let pool: Vec<usize> = cells.iter().flat_map(|cells| cells.iter().copied()).collect();
+    let mut random = Seeded::new(config.seed).fork("mixture");
+    let (mut own, mut drawn) = (0.0, 0.0);
+    let mut counts = BTreeMap::new();
+    for cells in cells.iter().filter(|cells| cells.len() as u64 >= config.min_exchanges) {
+        own += entropy(&tally(cells.iter().copied()));
+        // Accounts of one size share a draw, so the cost does not grow with their number.
+        drawn += *counts.entry(cells.len()).or_insert_with(|| {
+            let draws = (0..20).map(|_| entropy(&tally((0..cells.len()).filter_map(|_| random.pick(&pool).copied()))));
+            draws.sum::<f64>() / 20.0
+        });
+    }
+    (drawn > 0.0 && entropy(&tally(pool.iter().copied())) > 0.3).then(|| (own / drawn).min(1.0))
+}
