@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anbiq_domain::{Answer, Digest, Prompt, Usage};
 use anbiq_lm::Codec;
+use anbiq_lm::score::Likeliest;
 use anbiq_model::TokenLogprob;
 use serde::{Deserialize, Serialize};
 
@@ -143,7 +144,7 @@ pub(crate) struct Alphabet {
 /// The teacher's likeliest tokens at each target, and how much of their probability found a token of the student.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Mapped {
-    pub(crate) places: Vec<Vec<(u32, f32)>>,
+    pub(crate) places: Vec<Likeliest>,
     pub(crate) told: f64,
     pub(crate) found: f64,
 }
@@ -172,7 +173,7 @@ impl Alphabet {
         }
         let mut mapped = Mapped { places: Vec::with_capacity(targets.len()), told: 0.0, found: 0.0 };
         for token in told {
-            let mut place: Vec<(u32, f32)> = Vec::with_capacity(token.top.len());
+            let mut place: Likeliest = Vec::with_capacity(token.top.len());
             for (bytes, logprob) in &token.top {
                 let probability = f64::from(*logprob).exp();
                 mapped.told += probability;

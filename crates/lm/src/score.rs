@@ -26,6 +26,9 @@ impl SequenceScore {
     }
 }
 
+/// The likeliest tokens at one place with their log-probabilities, likeliest first.
+pub type Likeliest = Vec<(u32, f32)>;
+
 /// How near a student is to its teacher, over all targets of some sequences.
 #[derive(Debug, Clone, Copy, PartialEq, serde::Serialize)]
 pub struct Agreement {
@@ -109,7 +112,7 @@ pub fn likeliest(
     sequences: &[(&[u32], usize)],
     k: usize,
     threads: usize,
-) -> Result<Vec<Vec<Vec<(u32, f32)>>>, LmError> {
+) -> Result<Vec<Vec<Likeliest>>, LmError> {
     check(network, sequences)?;
     let parts = over_packs(sequences, threads, |tape: &mut Tapes, pack| {
         let mut places = Vec::with_capacity(pack.targets.len());
@@ -247,7 +250,7 @@ fn largest(row: &[f32]) -> usize {
 }
 
 /// The `k` largest numbers with their indices, largest first, among equals the first one first.
-fn top(row: &[f32], k: usize) -> Vec<(u32, f32)> {
+fn top(row: &[f32], k: usize) -> Likeliest {
     let mut all: Vec<(u32, f32)> = (0_u32..).zip(row.iter().copied()).collect();
     let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if k < all.len() {

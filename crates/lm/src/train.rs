@@ -8,6 +8,7 @@ use anbiq_domain::Seeded;
 
 use crate::graph::{self, Loss, Pack, Tape};
 use crate::optimizer::{Optimizer, Settings, side_by_side};
+use crate::score::Likeliest;
 use crate::{LmError, Network, Weights};
 
 /// Rows that pass through the network together. Measured on two cores: fewer make the gradient buffers travel through
@@ -23,7 +24,7 @@ pub struct Example {
     pub first_target: usize,
     /// For each of those tokens the teacher's likeliest tokens at its place with their log-probabilities; where the list
     /// of a place is empty only the token itself counts.
-    pub teacher: Option<Vec<Vec<(u32, f32)>>>,
+    pub teacher: Option<Vec<Likeliest>>,
 }
 
 impl Example {

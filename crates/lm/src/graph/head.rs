@@ -82,15 +82,16 @@ pub(crate) fn logits(network: &Network, pack: &Pack, tape: &mut Tape, mut visit:
 
 /// Calls `visit` with the logits that two networks of one vocabulary give at each picked row.
 pub(crate) fn logits_of_two(
-    one: (&Network, &mut Tape),
-    two: (&Network, &mut Tape),
+    (one, one_tape): (&Network, &mut Tape),
+    (two, two_tape): (&Network, &mut Tape),
     pack: &Pack,
     mut visit: impl FnMut(&mut [f32], &mut [f32]),
 ) {
-    let vocab = one.0.config.vocab_size;
+    let vocab = one.config.vocab_size;
     for chunk in (0..pack.targets.len()).step_by(CHUNK) {
         let count = CHUNK.min(pack.targets.len() - chunk);
-        let (first, second) = (rows_of_logits(one.0, one.1, chunk, count), rows_of_logits(two.0, two.1, chunk, count));
+        let (first, second) =
+            (rows_of_logits(one, one_tape, chunk, count), rows_of_logits(two, two_tape, chunk, count));
         first.chunks_exact_mut(vocab).zip(second.chunks_exact_mut(vocab)).for_each(|(one, two)| visit(one, two));
     }
 }

@@ -71,6 +71,7 @@ impl<'data> ViewMut<'data> {
 /// # Panics
 ///
 /// The shapes do not fit, or a view reaches beyond its slice: mistakes of the caller.
+#[expect(clippy::needless_pass_by_value, reason = "a view is a borrow; taking it says that the product writes it")]
 #[expect(unsafe_code, reason = "the product takes raw pointers; every reach is checked against its slice first")]
 pub(crate) fn multiply(out: ViewMut<'_>, write: Write, scale: f32, left: View<'_>, right: View<'_>) {
     let (m, n, k) = (out.rows, out.cols, left.cols);

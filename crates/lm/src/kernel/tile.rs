@@ -141,7 +141,6 @@ macro_rules! instructions {
             ///
             /// `out` may be written at `ROWS` rows of `cols` columns; the processor must have the features.
             #[target_feature(enable = $features)]
-            #[expect(clippy::needless_range_loop, reason = "see the comment in the loop")]
             unsafe fn tile<const ROWS: usize>(
                 left: &[[f32; HEIGHT]],
                 right: &[[[f32; $lanes]; 2]],
