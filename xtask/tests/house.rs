@@ -1,5 +1,7 @@
 //! The rules of the house: which room may know which, and what stands in every manifest.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use cargo_metadata::{DependencyKind, MetadataCommand};

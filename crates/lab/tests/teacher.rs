@@ -41,7 +41,7 @@ async fn the_embedded_teacher_answers() {
     let folder = tempfile::tempdir().unwrap();
     write_teacher(folder.path()).unwrap();
     let model = Local::open(folder.path(), "teacher", LocalOptions { threads: 1, ..LocalOptions::default() }).unwrap();
-    assert_eq!(model.network().parameters(), 3_390_912);
+    assert_eq!(model.network().parameters(), 3_392_928);
     let tasks: Vec<_> = Corpus::new(7).tasks().take(60).collect();
     let accuracy = exam::sit(&model, &tasks, 16).await.unwrap();
     assert!(accuracy.share() > 0.8, "{accuracy:?}");

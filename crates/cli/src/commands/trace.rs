@@ -31,9 +31,9 @@ pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     if args.json {
-        talk::json(&report)?
+        talk::json(&report)?;
     } else {
-        talk::data(&anbiq_trace::render_text(&report))?
+        talk::data(&anbiq_trace::render_text(&report))?;
     }
     Ok(Outcome::found(report.verdict.strength == Strength::Established))
 }

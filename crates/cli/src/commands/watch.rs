@@ -17,9 +17,9 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<Outcome> {
             .with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     if args.json {
-        talk::json(&report)?
+        talk::json(&report)?;
     } else {
-        talk::data(&anbiq_watch::render_text(&report))?
+        talk::data(&anbiq_watch::render_text(&report))?;
     }
     Ok(Outcome::found(report.campaigns().next().is_some()))
 }

@@ -73,17 +73,17 @@ pub(crate) fn verify(args: &Verify) -> anyhow::Result<Outcome> {
     match check(&args.dossier, key.as_ref()) {
         Ok(verified) => {
             if args.json {
-                talk::json(&verified)?
+                talk::json(&verified)?;
             } else {
-                talk::data(&describe(&verified, key.is_some()))?
+                talk::data(&describe(&verified, key.is_some()))?;
             }
             Ok(Outcome::Fine)
         }
         Err(broken) => {
             if args.json {
-                talk::json(&broken)?
+                talk::json(&broken)?;
             } else {
-                talk::data(&format!("broken: {broken}"))?
+                talk::data(&format!("broken: {broken}"))?;
             }
             Ok(Outcome::Found)
         }

@@ -23,11 +23,14 @@ pub(super) fn check(world: &World, findings: &Findings, verdicts: &[Trace]) -> a
         match verdict.protocol.suspect.as_str() {
             "suspect" => {
                 ensure!(strength == Strength::Established, "the suspect is {}", strength.in_words());
-                ensure!(points_at == &[campaign.clone()], "the suspect points at {points_at:?}, not at {campaign}");
+                ensure!(
+                    points_at == std::slice::from_ref(&campaign),
+                    "the suspect points at {points_at:?}, not at {campaign}"
+                );
             }
             "licensed" => {
                 ensure!(
-                    points_at == &[licensee.clone()],
+                    points_at == std::slice::from_ref(&licensee),
                     "the licensed student points at {points_at:?}, not at {licensee}"
                 );
             }
