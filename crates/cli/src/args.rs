@@ -355,7 +355,7 @@ pub(crate) enum Lab {
         #[arg(long, default_value_t = 1)]
         seed: u64,
         /// Training tokens.
-        #[arg(long, default_value_t = 4_500_000)]
+        #[arg(long, default_value_t = 12_000_000)]
         tokens: u64,
     },
     /// Write the generated corpus: documents, held-out documents and checkable tasks.

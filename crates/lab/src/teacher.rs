@@ -1,6 +1,6 @@
 //! The teacher of the demonstration: a small Llama-architecture model, trained on the generated corpus by this crate.
 //!
-//! Training takes a quarter of an hour on two quiet cores, so its result is embedded; [`train_teacher`] made it.
+//! Training takes half an hour on two quiet cores, so its result is embedded; [`train_teacher`] made it.
 
 use std::fmt::Write as _;
 use std::path::Path;
@@ -75,7 +75,7 @@ impl Default for TeacherConfig {
     fn default() -> Self {
         Self {
             seed: 1,
-            tokens: 4_500_000,
+            tokens: 12_000_000,
             vocab: 1536,
             hidden: 224,
             layers: 5,

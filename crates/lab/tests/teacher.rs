@@ -42,7 +42,8 @@ async fn the_embedded_teacher_answers() {
     write_teacher(folder.path()).unwrap();
     let model = Local::open(folder.path(), "teacher", LocalOptions { threads: 1, ..LocalOptions::default() }).unwrap();
     assert_eq!(model.network().parameters(), 3_392_928);
-    let tasks: Vec<_> = Corpus::new(7).tasks().take(60).collect();
-    let accuracy = exam::sit(&model, &tasks, 16).await.unwrap();
-    assert!(accuracy.share() > 0.8, "{accuracy:?}");
+    // The example `examine` finds 0.802 of 1,000 tasks right; 200 tasks are within 0.06 of that 19 times in 20.
+    let tasks: Vec<_> = Corpus::new(7).tasks().take(200).collect();
+    let accuracy = exam::sit(&model, &tasks, 32).await.unwrap();
+    assert!(accuracy.share() > 0.74, "{accuracy:?}");
 }
