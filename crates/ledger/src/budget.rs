@@ -2,6 +2,7 @@
 //!
 //! Each transaction begins with a write. SQLite then takes its write lock at once and waits for it in turn; a read
 //! first would see a state that another writer may overtake, and the later write would fail instead of waiting.
+//! PostgreSQL locks rows: a statement that had to wait for one looks at its conditions again.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -223,7 +224,9 @@ impl Ledger {
     async fn expire_some(&self, now: Timestamp) -> Result<u64, LedgerError> {
         let mut change = self.writer.begin().await?;
         let rows: Vec<HeldRow> = sqlx::query_as(
-            "UPDATE reservations SET state = 'expired' WHERE id IN \
+            // The state is asked for twice, since of a row that it waited for PostgreSQL looks only at the outer condition
+            // again: it may be settled by then.
+            "UPDATE reservations SET state = 'expired' WHERE state = 'held' AND id IN \
              (SELECT id FROM reservations WHERE state = 'held' AND expires <= $1 ORDER BY expires LIMIT $2) \
              RETURNING account, amount, grant_id, tokens",
         )

@@ -87,7 +87,9 @@ pub enum LedgerError {
     #[error("{0} is out of range for one request")]
     OutOfRange(&'static str),
     /// A URL that names no database that is supported.
-    #[error("`{0}` is not the address of a ledger\nhint: write `sqlite:` and the path of a file")]
+    #[error(
+        "`{0}` is not the address of a ledger\nhint: write `sqlite:` and the path of a file, or `postgres://`, host and database"
+    )]
     Address(String),
 
     /// The database was written by another version of this software.
@@ -97,6 +99,14 @@ pub enum LedgerError {
         found: i64,
         /// In this program.
         known: i64,
+    },
+    /// The server of the database does not answer, or lets nobody in.
+    #[error("cannot reach the ledger at `{url}`: {source}")]
+    Unreachable {
+        /// Where, without user and password.
+        url: String,
+        /// Why.
+        source: sqlx::Error,
     },
     /// The database is in use by others for too long.
     #[error("the ledger is busy")]
@@ -150,6 +160,7 @@ impl LedgerError {
             Self::OutOfRange(_) => "amount_out_of_range",
             Self::Address(_) => "ledger_address",
             Self::Version { .. } => "ledger_version",
+            Self::Unreachable { .. } => "ledger_unreachable",
             Self::Busy(_) => "ledger_busy",
             Self::Database(_) => "ledger_failed",
             Self::Damaged { .. } => "ledger_damaged",
@@ -182,6 +193,7 @@ impl LedgerError {
             | Self::OutOfRange(_)
             | Self::Address(_) => Who::Operator,
             Self::Version { .. }
+            | Self::Unreachable { .. }
             | Self::Busy(_)
             | Self::Database(_)
             | Self::Damaged { .. }
@@ -193,7 +205,7 @@ impl LedgerError {
     /// May the same call succeed later without anybody acting? A budget may: what other requests hold comes free.
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Busy(_) | Self::Database(_) => true,
+            Self::Unreachable { .. } | Self::Busy(_) | Self::Database(_) => true,
             Self::InsufficientBudget { limit, spent, asked, .. } => {
                 limit.nanos().saturating_sub(spent.nanos()) >= asked.nanos()
             }
@@ -206,9 +218,10 @@ impl From<sqlx::Error> for LedgerError {
     fn from(error: sqlx::Error) -> Self {
         let busy = match &error {
             sqlx::Error::PoolTimedOut => true,
-            // SQLite: 5 is SQLITE_BUSY, 517 SQLITE_BUSY_SNAPSHOT. PostgreSQL: a deadlock or a failed serialisation.
+            // SQLite: 5 is SQLITE_BUSY, 517 SQLITE_BUSY_SNAPSHOT. PostgreSQL: a deadlock, a failed serialisation, a lock
+            // that was waited for too long.
             sqlx::Error::Database(inner) => {
-                inner.code().is_some_and(|code| matches!(code.as_ref(), "5" | "517" | "40P01" | "40001"))
+                inner.code().is_some_and(|code| matches!(code.as_ref(), "5" | "517" | "40P01" | "40001" | "55P03"))
             }
             _ => false,
         };

@@ -5,6 +5,7 @@
 use sqlx::AnyPool;
 
 use crate::LedgerError;
+use crate::backend::Backend;
 
 /// Version of the tables below.
 const VERSION: i64 = 1;
@@ -33,12 +34,13 @@ const TABLES: [&str; 11] = [
 ];
 
 /// Makes the tables where there are none, and refuses those of another version.
-pub(crate) async fn migrate(pool: &AnyPool) -> Result<(), LedgerError> {
+///
+/// Programs that open a new ledger at the same time take turns.
+pub(crate) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), LedgerError> {
+    let mut change = backend.begin_alone(pool).await?;
     sqlx::query("CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)")
-        .execute(pool)
+        .execute(&mut *change)
         .await?;
-    let mut change = pool.begin().await?;
-    // Writing first takes SQLite's write lock before anything is read, so two programs cannot both migrate.
     sqlx::query("INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING")
         .execute(&mut *change)
         .await?;
