@@ -2,8 +2,6 @@
 
 use sqlx::{Any, AnyPool, Transaction};
 
-use crate::LedgerError;
-
 /// Which database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Backend {
@@ -63,10 +61,10 @@ impl Backend {
     }
 
     /// Begins a transaction that has the ledger to itself among all that begin in this way, in every program.
-    pub(crate) async fn begin_alone(self, pool: &AnyPool) -> Result<Transaction<'static, Any>, LedgerError> {
+    pub(crate) async fn begin_alone(self, pool: &AnyPool) -> Result<Transaction<'static, Any>, sqlx::Error> {
         match self {
             // The write lock is taken before anything is read.
-            Self::Sqlite => Ok(pool.begin_with("BEGIN IMMEDIATE").await?),
+            Self::Sqlite => pool.begin_with("BEGIN IMMEDIATE").await,
             Self::Postgres => {
                 let mut change = pool.begin().await?;
                 // One lock for each schema; it comes free with the end of the transaction.

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use anbiq_domain::{AccountId, GrantId, KeyId, Money, PlanId, TermsRef};
 
 use crate::ReservationId;
@@ -108,12 +110,12 @@ pub enum LedgerError {
         /// Why.
         source: sqlx::Error,
     },
-    /// The database is in use by others for too long.
+    /// The database is in use by others for too long, or too many changes wait for it.
     #[error("the ledger is busy")]
-    Busy(#[source] sqlx::Error),
+    Busy(#[source] Arc<sqlx::Error>),
     /// The database failed.
     #[error("the ledger's database failed: {0}")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
     /// Something stored cannot be read.
     #[error("the ledger holds an unreadable {what}: {reason}")]
     Damaged {
@@ -214,9 +216,10 @@ impl LedgerError {
     }
 }
 
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        let busy = match &error {
+impl LedgerError {
+    /// Does `error` say that others are in the way?
+    pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
+        match error {
             sqlx::Error::PoolTimedOut => true,
             // SQLite: 5 is SQLITE_BUSY, 517 SQLITE_BUSY_SNAPSHOT. PostgreSQL: a deadlock, a failed serialisation, a lock
             // that was waited for too long.
@@ -224,7 +227,19 @@ impl From<sqlx::Error> for LedgerError {
                 inner.code().is_some_and(|code| matches!(code.as_ref(), "5" | "517" | "40P01" | "40001" | "55P03"))
             }
             _ => false,
-        };
-        if busy { Self::Busy(error) } else { Self::Database(error) }
+        }
+    }
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        Arc::new(error).into()
+    }
+}
+
+/// Many changes may fail for one reason.
+impl From<Arc<sqlx::Error>> for LedgerError {
+    fn from(error: Arc<sqlx::Error>) -> Self {
+        if Self::is_busy(&error) { Self::Busy(error) } else { Self::Database(error) }
     }
 }

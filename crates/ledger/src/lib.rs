@@ -8,22 +8,27 @@
 mod accounts;
 mod backend;
 mod budget;
+mod cache;
 mod error;
 mod key;
 mod schema;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anbiq_domain::{AccountId, KeyId, PlanId, TermsRef, TextPolicy, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyConnection, AnyPool, Connection, Executor};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
 
 use backend::Backend;
+use cache::Cache;
+use writer::Writer;
 
 pub use budget::{BudgetState, ReservationId};
 pub use error::{LedgerError, Who};
@@ -31,8 +36,12 @@ pub use error::{LedgerError, Who};
 /// The ledger. Clones share it.
 #[derive(Clone)]
 pub struct Ledger {
-    writer: AnyPool,
+    backend: Backend,
+    /// Makes the changes of budgets, in batches.
+    budgets: Writer,
+    writers: AnyPool,
     readers: AnyPool,
+    cache: Arc<Cache>,
     pepper: [u8; 32],
 }
 
@@ -115,12 +124,13 @@ impl Ledger {
         if backend == Backend::Postgres {
             reach(&url).await?;
         }
-        let writer = pool(&url, backend, backend.writers()).await?;
-        schema::migrate(&writer, backend).await?;
+        let writers = pool(&url, backend, backend.writers()).await?;
+        schema::migrate(&writers, backend).await?;
         // Every connection to `:memory:` is a database of its own.
-        let readers = if url.contains(":memory:") { writer.clone() } else { pool(&url, backend, 4).await? };
-        let pepper = pepper(&writer).await?;
-        Ok(Self { writer, readers, pepper })
+        let readers = if url.contains(":memory:") { writers.clone() } else { pool(&url, backend, 4).await? };
+        let pepper = pepper(&writers).await?;
+        let budgets = Writer::start(writers.clone(), backend);
+        Ok(Self { backend, budgets, writers, readers, cache: Arc::default(), pepper })
     }
 
     /// Opens the ledger in the SQLite file `path`; a new file can be read by its owner only.
@@ -141,8 +151,19 @@ impl Ledger {
 
     /// Ends all connections; SQLite then folds its write-ahead log into the file. Calls under way finish first.
     pub async fn close(self) {
+        self.budgets.close().await;
         self.readers.close().await;
-        self.writer.close().await;
+        self.writers.close().await;
+    }
+
+    /// Begins an administrative change. It counts the generation up, so that what any program remembers of the ledger
+    /// is forgotten when the change is committed.
+    async fn administer(&self) -> Result<Transaction<'static, Any>, LedgerError> {
+        let mut change = self.writers.begin().await?;
+        sqlx::query("UPDATE settings SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = 'generation'")
+            .execute(&mut *change)
+            .await?;
+        Ok(change)
     }
 }
 
@@ -161,16 +182,19 @@ async fn reach(url: &str) -> Result<(), LedgerError> {
 }
 
 async fn pool(url: &str, backend: Backend, connections: u32) -> Result<AnyPool, LedgerError> {
-    let options = AnyPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).after_connect(
-        move |connection, _| {
+    let options = AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        // A file does not hang up; a server may, and is asked before each use.
+        .test_before_acquire(backend == Backend::Postgres)
+        .after_connect(move |connection, _| {
             Box::pin(async move {
                 for setting in backend.settings() {
                     connection.execute(*setting).await?;
                 }
                 Ok(())
             })
-        },
-    );
+        });
     Ok(options.connect(url).await?)
 }
 

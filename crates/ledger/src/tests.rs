@@ -10,6 +10,7 @@ use futures::future::join_all;
 use sqlx::{AnyPool, Executor};
 use tempfile::TempDir;
 
+use crate::schema::VERSION;
 use crate::{Ledger, LedgerError, NewAccount, Plan, ReservationId, Who};
 
 const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
@@ -127,7 +128,7 @@ impl Place {
                 let tables: Vec<(String,)> = sqlx::query_as(
                     "SELECT CAST(table_name AS TEXT) FROM information_schema.tables WHERE table_schema = current_schema()",
                 )
-                .fetch_all(&ledger.writer)
+                .fetch_all(&ledger.writers)
                 .await
                 .unwrap();
                 assert!(tables.len() > 5);
@@ -135,7 +136,7 @@ impl Place {
                 for (table,) in tables {
                     let rows = format!("SELECT CAST({table} AS TEXT) FROM {table}");
                     let rows: Vec<(String,)> =
-                        sqlx::query_as(sqlx::AssertSqlSafe(rows)).fetch_all(&ledger.writer).await.unwrap();
+                        sqlx::query_as(sqlx::AssertSqlSafe(rows)).fetch_all(&ledger.writers).await.unwrap();
                     found |= rows.iter().any(|(row,)| row.contains(text));
                 }
                 found
@@ -187,7 +188,12 @@ on_every_database![
     random_sequences_leak_nothing,
     a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice,
     what_is_settled_while_it_expires_is_given_back_once,
+    one_failing_change_takes_no_other_with_it,
+    what_nobody_waits_for_is_not_held,
+    closing_makes_what_waits,
     programs_that_open_a_new_ledger_at_once_share_it,
+    a_ledger_of_an_older_version_is_brought_forward,
+    what_another_program_changes_holds_at_once,
     only_a_valid_key_opens_a_session,
     no_secret_is_stored,
     grants_end_and_are_taken_back,
@@ -356,6 +362,106 @@ async fn what_is_settled_while_it_expires_is_given_back_once(place: &Place) {
     }
 }
 
+async fn one_failing_change_takes_no_other_with_it(place: &Place) {
+    let ledger = place.fresh().await;
+    // An error of the database, not a refusal, for every second of them.
+    let index = "CREATE UNIQUE INDEX no_amount_twice ON reservations (amount)";
+    sqlx::query(index).execute(&ledger.writers).await.unwrap();
+    let one = |number: i64| {
+        let ledger = ledger.clone();
+        async move { ledger.reserve(&acme(), nanos(1 + number / 2), None, NOW, MINUTE).await }
+    };
+    let (held, failed): (Vec<_>, Vec<_>) = join_all((0..60).map(one)).await.into_iter().partition(Result::is_ok);
+    assert_eq!((held.len(), failed.len()), (30, 30));
+    for outcome in failed {
+        let error = outcome.unwrap_err();
+        assert_eq!((error.code(), error.who()), ("ledger_failed", Who::Database));
+    }
+    assert_eq!(state(&ledger).await, (0, (1..=30).sum()));
+}
+
+async fn what_nobody_waits_for_is_not_held(place: &Place) {
+    let ledger = place.fresh().await;
+    let (account, mut answered) = (acme(), 0);
+    for round in 0..40 {
+        // Waited for so long and no longer: the change may be in the queue, under way or done.
+        let asked = ledger.reserve(&account, nanos(10), None, NOW, MINUTE);
+        let patience = std::time::Duration::from_micros(round * 50);
+        answered += i64::from(tokio::time::timeout(patience, asked).await.is_ok());
+    }
+    let kept = ledger.reserve(&acme(), nanos(7), None, NOW, MINUTE).await.unwrap();
+    assert_eq!(state(&ledger).await, (0, 10 * answered + 7));
+    // What was served is owed, whether or not anybody waits for the answer.
+    let settling = ledger.settle(&kept, nanos(3), 0, NOW);
+    let _ = tokio::time::timeout(std::time::Duration::ZERO, settling).await;
+    ledger.close().await;
+    assert_eq!(state(&place.open().await).await, (3, 10 * answered));
+}
+
+async fn closing_makes_what_waits(place: &Place) {
+    let ledger = place.fresh().await;
+    let one = |_| {
+        let ledger = ledger.clone();
+        async move { ledger.reserve(&acme(), nanos(1), None, NOW, MINUTE).await }
+    };
+    let (outcomes, ()) = tokio::join!(join_all((0..60).map(one)), ledger.clone().close());
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(ledger.reserve(&acme(), nanos(1), None, NOW, 1).await.unwrap_err().code(), "ledger_failed");
+    assert_eq!(state(&place.open().await).await, (0, 60));
+}
+
+async fn a_ledger_of_an_older_version_is_brought_forward(place: &Place) {
+    let ledger = place.fresh().await;
+    let (_, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
+    for change in ["DELETE FROM settings WHERE name = 'generation'", "UPDATE schema_version SET version = 1"] {
+        sqlx::query(change).execute(&ledger.writers).await.unwrap();
+    }
+    ledger.close().await;
+    let ledger = place.open().await;
+    assert!(ledger.authenticate(key.expose(), NOW).await.is_ok());
+}
+
+async fn what_another_program_changes_holds_at_once(place: &Place) {
+    let ledger = place.fresh().await;
+    let other = place.open().await;
+    let (id, key) = other.issue_key(&acme(), None, NOW).await.unwrap();
+    let session = async || ledger.authenticate(key.expose(), NOW).await.map_err(|error| error.code());
+    let price = |dollars| {
+        let input = Money::from_dollars(dollars);
+        PriceList { input, output: input, distillation_output: None }
+    };
+
+    // Each is asked before and after, so that what was remembered would show.
+    assert_eq!(session().await.unwrap().accepted, []);
+    other.accept_terms(&acme(), &terms(1).reference(), NOW).await.unwrap();
+    assert_eq!(session().await.unwrap().accepted, [terms(1).reference()]);
+    other.put_plan(&Plan { max_n: 9, ..plan() }).await.unwrap();
+    assert_eq!(session().await.unwrap().plan.max_n, 9);
+
+    for dollars in [1, 2] {
+        other.put_prices("teacher", price(dollars), later(dollars)).await.unwrap();
+        assert_eq!(ledger.prices("teacher").await.unwrap(), Some(price(dollars)));
+    }
+    assert_eq!(ledger.terms_of_teacher("teacher").await.unwrap(), Some(terms(1)));
+    other.put_terms(&terms(2), later(1)).await.unwrap();
+    assert_eq!(ledger.terms_of_teacher("teacher").await.unwrap(), Some(terms(2)));
+
+    let of = async || ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().map(|(_, state, _)| state);
+    assert_eq!(of().await, None);
+    let given = grant("g", None, None);
+    other.give_grant(&given).await.unwrap();
+    assert_eq!(of().await, Some(GrantState::Active));
+    other.revoke_grant(&given.id, NOW).await.unwrap();
+    assert_eq!(of().await, Some(GrantState::Revoked));
+
+    other.revoke_key(&id, NOW).await.unwrap();
+    assert_eq!(session().await, Err("key_revoked"));
+    let (_, key) = other.issue_key(&acme(), None, NOW).await.unwrap();
+    assert!(ledger.authenticate(key.expose(), NOW).await.is_ok());
+    other.close_account(&acme(), NOW).await.unwrap();
+    assert_eq!(ledger.authenticate(key.expose(), NOW).await.unwrap_err().code(), "account_closed");
+}
+
 async fn programs_that_open_a_new_ledger_at_once_share_it(place: &Place) {
     let ledgers: Vec<Ledger> = join_all((0..6).map(|_| place.open())).await;
     ledgers[0].put_plan(&plan()).await.unwrap();
@@ -512,10 +618,10 @@ async fn what_is_not_there_is_named(place: &Place) {
     assert_eq!(ledger.account(&acme()).await.unwrap().unwrap().payment.as_deref(), Some("card 1"));
     assert_eq!(ledger.budget(&nobody).await.unwrap(), None);
 
-    sqlx::query("UPDATE schema_version SET version = 99").execute(&ledger.writer).await.unwrap();
+    sqlx::query("UPDATE schema_version SET version = 99").execute(&ledger.writers).await.unwrap();
     ledger.close().await;
     let error = place.try_open().await.unwrap_err();
-    assert!(matches!(error, LedgerError::Version { found: 99, known: 1 }), "{error}");
+    assert!(matches!(error, LedgerError::Version { found: 99, known: VERSION }), "{error}");
 }
 
 #[tokio::test]
