@@ -55,8 +55,10 @@ pub(crate) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), Ledg
         sqlx::query_as("SELECT version FROM schema_version WHERE id = 1").fetch_one(&mut *change).await?;
     let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
     let steps = steps.ok_or(LedgerError::Version { found, known: VERSION })?;
-    for statement in steps.iter().copied().flatten() {
-        sqlx::query(*statement).execute(&mut *change).await?;
+    for step in steps {
+        for statement in *step {
+            sqlx::query(*statement).execute(&mut *change).await?;
+        }
     }
     sqlx::query("UPDATE schema_version SET version = $1 WHERE id = 1 AND version <> $1")
         .bind(VERSION)

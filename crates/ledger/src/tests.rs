@@ -626,7 +626,8 @@ async fn what_is_not_there_is_named(place: &Place) {
 
 #[tokio::test]
 async fn a_ledger_in_memory_works() {
-    let ledger = Ledger::open("sqlite::memory:").await.unwrap();
+    // In a task of its own, as a program may open it.
+    let ledger = tokio::spawn(Ledger::open("sqlite::memory:")).await.unwrap().unwrap();
     ledger.put_plan(&plan()).await.unwrap();
     let account = NewAccount { id: acme(), plan: plan().id, payment: None, opened: NOW };
     ledger.open_account(&account).await.unwrap();
