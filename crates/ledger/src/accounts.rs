@@ -9,17 +9,18 @@ use crate::{Account, Ledger, LedgerError, NewAccount, Plan, Session, from_json, 
 impl Ledger {
     /// Makes a plan, or changes it for all accounts that are on it.
     pub async fn put_plan(&self, plan: &Plan) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
         sqlx::query("INSERT INTO plans (id, body) VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET body = excluded.body")
             .bind(plan.id.as_str())
             .bind(to_json("plan", plan)?)
-            .execute(&self.writer)
+            .execute(&mut *change)
             .await?;
-        Ok(())
+        Ok(change.commit().await?)
     }
 
     /// Opens an account, without a budget limit.
     pub async fn open_account(&self, account: &NewAccount) -> Result<(), LedgerError> {
-        let mut change = self.writer.begin().await?;
+        let mut change = self.administer().await?;
         let opened = sqlx::query(
             "INSERT INTO accounts (id, plan, payment, opened, spent, reserved) \
              SELECT $1, id, $2, $3, 0, 0 FROM plans WHERE id = $4 ON CONFLICT (id) DO NOTHING",
@@ -64,12 +65,16 @@ impl Ledger {
 
     /// Closes an account: its keys no longer hold and nothing more is reserved; what is under way is still settled.
     pub async fn close_account(&self, account: &AccountId, now: Timestamp) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
         let closed = sqlx::query("UPDATE accounts SET closed = COALESCE(closed, $1) WHERE id = $2")
             .bind(now.milliseconds())
             .bind(account.as_str())
-            .execute(&self.writer)
+            .execute(&mut *change)
             .await?;
-        if closed.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::UnknownAccount(account.clone())) }
+        if closed.rows_affected() == 0 {
+            return Err(LedgerError::UnknownAccount(account.clone()));
+        }
+        Ok(change.commit().await?)
     }
 
     /// Issues a key. The whole key is given out here and never again: only a hash of its secret half is stored.
@@ -80,6 +85,7 @@ impl Ledger {
         now: Timestamp,
     ) -> Result<(KeyId, Secret<String>), LedgerError> {
         let (public, secret, whole) = key::draw()?;
+        let mut change = self.administer().await?;
         let issued = sqlx::query(
             "INSERT INTO api_keys (id, account, hash, issued, expires) \
              SELECT $1, id, $2, $3, $4 FROM accounts WHERE id = $5",
@@ -89,23 +95,27 @@ impl Ledger {
         .bind(now.milliseconds())
         .bind(expires.map(Timestamp::milliseconds))
         .bind(account.as_str())
-        .execute(&self.writer)
+        .execute(&mut *change)
         .await?;
-        if issued.rows_affected() == 1 {
-            Ok((public, whole))
-        } else {
-            Err(LedgerError::UnknownAccount(account.clone()))
+        if issued.rows_affected() == 0 {
+            return Err(LedgerError::UnknownAccount(account.clone()));
         }
+        change.commit().await?;
+        Ok((public, whole))
     }
 
     /// Revokes a key at once; doing it again changes nothing.
     pub async fn revoke_key(&self, key: &KeyId, now: Timestamp) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
         let revoked = sqlx::query("UPDATE api_keys SET revoked = COALESCE(revoked, $1) WHERE id = $2")
             .bind(now.milliseconds())
             .bind(key.as_str())
-            .execute(&self.writer)
+            .execute(&mut *change)
             .await?;
-        if revoked.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::UnknownKey(key.clone())) }
+        if revoked.rows_affected() == 0 {
+            return Err(LedgerError::UnknownKey(key.clone()));
+        }
+        Ok(change.commit().await?)
     }
 
     /// Whose key is `presented`?
@@ -121,32 +131,47 @@ impl Ledger {
         let parsed = Parts::parse(presented);
         let well_formed = parsed.is_some();
         let parts = parsed.unwrap_or(nobody);
+        let hash = key::hash(&self.pepper, parts.secret);
+        let entry = (parts.public.to_owned(), hash);
+        let holder = self.remembered(|kept| &mut kept.keys, entry, self.key_holder(parts.public, hash)).await?;
+        if !well_formed {
+            return Err(LedgerError::InvalidKey);
+        }
+        if holder.revoked {
+            return Err(LedgerError::KeyRevoked);
+        }
+        if holder.expires.is_some_and(|end| now >= end) {
+            return Err(LedgerError::KeyExpired);
+        }
+        if holder.closed {
+            return Err(LedgerError::AccountClosed);
+        }
+        Ok(holder.session)
+    }
+
+    /// Whose key has this public half and this hash of its secret half?
+    async fn key_holder(&self, public: &str, hash: Digest) -> Result<KeyHolder, LedgerError> {
         let row: Option<KeyRow> = sqlx::query_as(
             "SELECT api_keys.hash, api_keys.account, api_keys.expires, api_keys.revoked, accounts.closed, plans.body \
              FROM api_keys JOIN accounts ON accounts.id = api_keys.account JOIN plans ON plans.id = accounts.plan \
              WHERE api_keys.id = $1",
         )
-        .bind(parts.public)
+        .bind(public)
         .fetch_optional(&self.readers)
         .await?;
-        let presented_hash = key::hash(&self.pepper, parts.secret);
-        let stored_hash = row.as_ref().and_then(|row| row.0.parse().ok()).unwrap_or(Digest::from_bytes([0; 32]));
-        let equal = anbiq_secret::equal(presented_hash.as_bytes(), stored_hash.as_bytes());
-        let Some((_, account, expires, revoked, closed, plan)) = row.filter(|_| equal && well_formed) else {
+        let stored = row.as_ref().and_then(|row| row.0.parse().ok()).unwrap_or(Digest::from_bytes([0; 32]));
+        let equal = anbiq_secret::equal(hash.as_bytes(), stored.as_bytes());
+        let Some((_, account, expires, revoked, closed, plan)) = row.filter(|_| equal) else {
             return Err(LedgerError::InvalidKey);
         };
-        if revoked.is_some() {
-            return Err(LedgerError::KeyRevoked);
-        }
-        if expires.is_some_and(|end| now.milliseconds() >= end) {
-            return Err(LedgerError::KeyExpired);
-        }
-        if closed.is_some() {
-            return Err(LedgerError::AccountClosed);
-        }
         let account: AccountId = id("account id", &account)?;
         let accepted = self.all_accepted(&account).await?;
-        Ok(Session { account, key: id("key id", parts.public)?, plan: from_json("plan", &plan)?, accepted })
+        Ok(KeyHolder {
+            expires: expires.map(Timestamp::from_milliseconds),
+            revoked: revoked.is_some(),
+            closed: closed.is_some(),
+            session: Session { account, key: id("key id", public)?, plan: from_json("plan", &plan)?, accepted },
+        })
     }
 
     async fn all_accepted(&self, account: &AccountId) -> Result<Vec<TermsRef>, LedgerError> {
@@ -157,6 +182,15 @@ impl Ledger {
                 .await?;
         rows.into_iter().map(|(terms, version)| crate::terms::reference(&terms, version)).collect()
     }
+}
+
+/// A key, its account, and whether they still hold.
+#[derive(Clone)]
+pub(crate) struct KeyHolder {
+    expires: Option<Timestamp>,
+    revoked: bool,
+    closed: bool,
+    session: Session,
 }
 
 /// Hash, account, end, revocation, closing of the account, plan.

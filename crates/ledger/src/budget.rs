@@ -1,16 +1,18 @@
 //! Budgets: reserve, settle, release, expire.
 //!
-//! Each transaction begins with a write. SQLite then takes its write lock at once and waits for it in turn; a read
-//! first would see a state that another writer may overtake, and the later write would fail instead of waiting.
+//! Whatever changes more than one row here has the ledger to itself while it does: the changes of all programs come one
+//! after the other, and none meets another in the middle. The statements do not rest on that alone: each looks at its
+//! conditions in the moment of the change.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use anbiq_domain::{AccountId, GrantId, Money, Timestamp};
 use serde::Serialize;
-use sqlx::{Any, Transaction};
+use sqlx::AnyConnection;
 
-use crate::{Ledger, LedgerError};
+use crate::writer::{Change, Writer};
+use crate::{Ledger, LedgerError, Who};
 
 /// Money held for one request under way.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -48,10 +50,11 @@ impl Ledger {
         if limit < Money::ZERO {
             return Err(LedgerError::OutOfRange("a budget below zero"));
         }
+        // Budgets are not remembered, so the generation need not count this.
         let set = sqlx::query("UPDATE accounts SET budget = $1 WHERE id = $2")
             .bind(limit.nanos())
             .bind(account.as_str())
-            .execute(&self.writer)
+            .execute(&self.writers)
             .await?;
         if set.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::UnknownAccount(account.clone())) }
     }
@@ -90,49 +93,23 @@ impl Ledger {
         if amount < Money::ZERO || amount > LARGEST {
             return Err(LedgerError::OutOfRange("this amount"));
         }
-        let reservation = fresh_reservation()?;
-        let tokens = grant.as_ref().map_or(Ok(0), |(_, tokens)| to_i64(*tokens))?;
-        let mut change = self.writer.begin().await?;
-        let held = sqlx::query(
-            "UPDATE accounts SET reserved = reserved + $1 \
-             WHERE id = $2 AND closed IS NULL AND (budget IS NULL OR $1 <= budget - spent - reserved)",
-        )
-        .bind(amount.nanos())
-        .bind(account.as_str())
-        .execute(&mut *change)
-        .await?;
-        if held.rows_affected() == 0 {
-            return Err(why_no_money(&mut change, account, amount).await?);
+        let reserve = Reserve {
+            id: fresh_reservation()?,
+            account: account.clone(),
+            amount,
+            tokens: grant.as_ref().map_or(Ok(0), |(_, tokens)| to_i64(*tokens))?,
+            grant: grant.map(|(grant, _)| grant),
+            now,
+            expires: now.plus_milliseconds(ttl_ms),
+        };
+        let id = reserve.id.clone();
+        let mut unclaimed = Unclaimed { budgets: &self.budgets, id: Some(id.clone()) };
+        let made = self.budgets.make(Change::Reserve(reserve)).await;
+        // Where the database failed it may have been made all the same; where it was refused there is nothing to let go.
+        if made.as_ref().err().is_none_or(|error| error.who() != Who::Database) {
+            unclaimed.id = None;
         }
-        if let Some((grant, _)) = &grant {
-            let held = sqlx::query(
-                "UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND revoked IS NULL \
-                 AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)",
-            )
-            .bind(tokens)
-            .bind(grant.as_str())
-            .bind(account.as_str())
-            .bind(now.milliseconds())
-            .execute(&mut *change)
-            .await?;
-            if held.rows_affected() == 0 {
-                return Err(why_no_volume(&mut change, account, grant, now).await?);
-            }
-        }
-        sqlx::query(
-            "INSERT INTO reservations (id, account, amount, grant_id, tokens, expires, state) \
-             VALUES ($1, $2, $3, $4, $5, $6, 'held')",
-        )
-        .bind(reservation.0.as_str())
-        .bind(account.as_str())
-        .bind(amount.nanos())
-        .bind(grant.as_ref().map(|(grant, _)| grant.as_str()))
-        .bind(tokens)
-        .bind(now.plus_milliseconds(ttl_ms).milliseconds())
-        .execute(&mut *change)
-        .await?;
-        change.commit().await?;
-        Ok(reservation)
+        made.map(|()| id)
     }
 
     /// Charges at `now` what a request really cost and lets the rest go; `tokens` count against its grant.
@@ -154,8 +131,9 @@ impl Ledger {
         if actual < Money::ZERO || actual > LARGEST {
             return Err(LedgerError::OutOfRange("this amount"));
         }
-        let charge = Charge { spent: actual.nanos(), used: to_i64(tokens)? };
-        self.finish(reservation, "settled", charge, Some(now)).await
+        let finish =
+            Finish { id: reservation.clone(), state: "settled", spent: actual, used: to_i64(tokens)?, now: Some(now) };
+        self.budgets.make(Change::Finish(finish)).await
     }
 
     /// Lets a reservation go: nothing was served.
@@ -164,7 +142,7 @@ impl Ledger {
     ///
     /// As [`Ledger::settle`].
     pub async fn release(&self, reservation: &ReservationId) -> Result<(), LedgerError> {
-        self.finish(reservation, "released", Charge { spent: 0, used: 0 }, None).await
+        self.budgets.make(Change::Finish(Finish::release(reservation.clone()))).await
     }
 
     /// Lets go of every reservation whose time has passed at `now`, and says how many there were.
@@ -181,49 +159,17 @@ impl Ledger {
         }
         sqlx::query("DELETE FROM reservations WHERE state <> 'held' AND expires <= $1")
             .bind(now.plus_milliseconds(-MEMORY_MS).milliseconds())
-            .execute(&self.writer)
+            .execute(&self.writers)
             .await?;
         Ok(total)
     }
 
-    async fn finish(
-        &self,
-        reservation: &ReservationId,
-        state: &'static str,
-        charge: Charge,
-        now: Option<Timestamp>,
-    ) -> Result<(), LedgerError> {
-        let mut change = self.writer.begin().await?;
-        let mut closed = close(&mut change, reservation, "held", state, now).await?;
-        if closed.is_none() {
-            // What an expired one held was given back when it expired.
-            closed = close(&mut change, reservation, "expired", state, now).await?.map(|held| Held {
-                amount: 0,
-                tokens: 0,
-                ..held
-            });
-        }
-        let Some(held) = closed else {
-            let known: Option<(String,)> = sqlx::query_as("SELECT state FROM reservations WHERE id = $1")
-                .bind(reservation.0.as_str())
-                .fetch_optional(&mut *change)
-                .await?;
-            return Err(match known {
-                Some(_) => LedgerError::ReservationClosed(reservation.clone()),
-                None => LedgerError::UnknownReservation(reservation.clone()),
-            });
-        };
-        give_back(&mut change, &held.account, held.amount, charge.spent).await?;
-        if let Some(grant) = &held.grant {
-            give_volume_back(&mut change, grant, held.tokens, charge.used).await?;
-        }
-        Ok(change.commit().await?)
-    }
-
     async fn expire_some(&self, now: Timestamp) -> Result<u64, LedgerError> {
-        let mut change = self.writer.begin().await?;
+        let mut change = self.backend.begin_alone(&self.writers).await?;
         let rows: Vec<HeldRow> = sqlx::query_as(
-            "UPDATE reservations SET state = 'expired' WHERE id IN \
+            // The state is asked for twice, since of a row that it waited for PostgreSQL looks only at the outer condition
+            // again: it may be settled by then.
+            "UPDATE reservations SET state = 'expired' WHERE state = 'held' AND id IN \
              (SELECT id FROM reservations WHERE state = 'held' AND expires <= $1 ORDER BY expires LIMIT $2) \
              RETURNING account, amount, grant_id, tokens",
         )
@@ -251,10 +197,126 @@ impl Ledger {
     }
 }
 
-/// What is charged when a reservation is closed, in nano-dollars and tokens.
-struct Charge {
-    spent: i64,
+/// A reservation to be made.
+#[derive(Debug)]
+pub(crate) struct Reserve {
+    pub(crate) id: ReservationId,
+    account: AccountId,
+    amount: Money,
+    grant: Option<GrantId>,
+    tokens: i64,
+    now: Timestamp,
+    expires: Timestamp,
+}
+
+impl Reserve {
+    /// Makes it; the inner error is a refusal, which leaves nothing behind.
+    pub(crate) async fn apply(&self, change: &mut AnyConnection) -> Result<Result<(), LedgerError>, sqlx::Error> {
+        let held = sqlx::query(
+            "UPDATE accounts SET reserved = reserved + $1 \
+             WHERE id = $2 AND closed IS NULL AND (budget IS NULL OR $1 <= budget - spent - reserved)",
+        )
+        .bind(self.amount.nanos())
+        .bind(self.account.as_str())
+        .execute(&mut *change)
+        .await?;
+        if held.rows_affected() == 0 {
+            return Ok(Err(why_no_money(change, &self.account, self.amount).await?));
+        }
+        if let Some(grant) = &self.grant {
+            let held = sqlx::query(
+                "UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND revoked IS NULL \
+                 AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)",
+            )
+            .bind(self.tokens)
+            .bind(grant.as_str())
+            .bind(self.account.as_str())
+            .bind(self.now.milliseconds())
+            .execute(&mut *change)
+            .await?;
+            if held.rows_affected() == 0 {
+                // The transaction goes on with the changes of others, so it is not the end of it that undoes this.
+                give_back(change, self.account.as_str(), self.amount.nanos(), 0).await?;
+                return Ok(Err(why_no_volume(change, &self.account, grant, self.now).await?));
+            }
+        }
+        sqlx::query(
+            "INSERT INTO reservations (id, account, amount, grant_id, tokens, expires, state) \
+             VALUES ($1, $2, $3, $4, $5, $6, 'held')",
+        )
+        .bind(self.id.0.as_str())
+        .bind(self.account.as_str())
+        .bind(self.amount.nanos())
+        .bind(self.grant.as_ref().map(GrantId::as_str))
+        .bind(self.tokens)
+        .bind(self.expires.milliseconds())
+        .execute(&mut *change)
+        .await?;
+        Ok(Ok(()))
+    }
+}
+
+/// A reservation that its caller does not know of yet. Should the caller go away before it is answered, nobody would
+/// ever close it, so it is let go; where that finds no room in the queue, it expires.
+struct Unclaimed<'ledger> {
+    budgets: &'ledger Writer,
+    id: Option<ReservationId>,
+}
+
+impl Drop for Unclaimed<'_> {
+    fn drop(&mut self) {
+        if let Some(id) = self.id.take() {
+            // The queue keeps its order: it is made first, if it is.
+            self.budgets.leave(Change::Finish(Finish::release(id)));
+        }
+    }
+}
+
+/// A reservation to be closed.
+#[derive(Debug)]
+pub(crate) struct Finish {
+    id: ReservationId,
+    /// What it becomes.
+    state: &'static str,
+    spent: Money,
     used: i64,
+    /// From when on it is remembered; where there is no such moment, from its end.
+    now: Option<Timestamp>,
+}
+
+impl Finish {
+    /// Nothing was served.
+    pub(crate) const fn release(id: ReservationId) -> Self {
+        Self { id, state: "released", spent: Money::ZERO, used: 0, now: None }
+    }
+
+    /// Makes it; the inner error is a refusal, which leaves nothing behind.
+    pub(crate) async fn apply(&self, change: &mut AnyConnection) -> Result<Result<(), LedgerError>, sqlx::Error> {
+        let mut closed = close(change, &self.id, "held", self.state, self.now).await?;
+        if closed.is_none() {
+            // What an expired one held was given back when it expired.
+            closed = close(change, &self.id, "expired", self.state, self.now).await?.map(|held| Held {
+                amount: 0,
+                tokens: 0,
+                ..held
+            });
+        }
+        let Some(held) = closed else {
+            let known: Option<(String,)> = sqlx::query_as("SELECT state FROM reservations WHERE id = $1")
+                .bind(self.id.0.as_str())
+                .fetch_optional(&mut *change)
+                .await?;
+            return Ok(Err(match known {
+                Some(_) => LedgerError::ReservationClosed(self.id.clone()),
+                None => LedgerError::UnknownReservation(self.id.clone()),
+            }));
+        };
+        give_back(change, &held.account, held.amount, self.spent.nanos()).await?;
+        if let Some(grant) = &held.grant {
+            give_volume_back(change, grant, held.tokens, self.used).await?;
+        }
+        Ok(Ok(()))
+    }
 }
 
 /// What a reservation held.
@@ -275,12 +337,12 @@ impl From<HeldRow> for Held {
 
 /// Moves a reservation from one state to another; `None` where it is not in that state.
 async fn close(
-    change: &mut Transaction<'_, Any>,
+    change: &mut AnyConnection,
     reservation: &ReservationId,
     from: &'static str,
     to: &'static str,
     now: Option<Timestamp>,
-) -> Result<Option<Held>, LedgerError> {
+) -> Result<Option<Held>, sqlx::Error> {
     let row: Option<HeldRow> = sqlx::query_as(
         "UPDATE reservations SET state = $1, expires = COALESCE($2, expires) WHERE id = $3 AND state = $4 \
          RETURNING account, amount, grant_id, tokens",
@@ -289,45 +351,40 @@ async fn close(
     .bind(now.map(Timestamp::milliseconds))
     .bind(reservation.0.as_str())
     .bind(from)
-    .fetch_optional(&mut **change)
+    .fetch_optional(&mut *change)
     .await?;
     Ok(row.map(Held::from))
 }
 
-async fn give_back(change: &mut Transaction<'_, Any>, account: &str, held: i64, spent: i64) -> Result<(), LedgerError> {
+async fn give_back(change: &mut AnyConnection, account: &str, held: i64, spent: i64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE accounts SET reserved = reserved - $1, spent = spent + $2 WHERE id = $3")
         .bind(held)
         .bind(spent)
         .bind(account)
-        .execute(&mut **change)
+        .execute(&mut *change)
         .await?;
     Ok(())
 }
 
-async fn give_volume_back(
-    change: &mut Transaction<'_, Any>,
-    grant: &str,
-    held: i64,
-    used: i64,
-) -> Result<(), LedgerError> {
+async fn give_volume_back(change: &mut AnyConnection, grant: &str, held: i64, used: i64) -> Result<(), sqlx::Error> {
     sqlx::query("UPDATE grants SET reserved = reserved - $1, used = used + $2 WHERE id = $3")
         .bind(held)
         .bind(used)
         .bind(grant)
-        .execute(&mut **change)
+        .execute(&mut *change)
         .await?;
     Ok(())
 }
 
 async fn why_no_money(
-    change: &mut Transaction<'_, Any>,
+    change: &mut AnyConnection,
     account: &AccountId,
     asked: Money,
-) -> Result<LedgerError, LedgerError> {
+) -> Result<LedgerError, sqlx::Error> {
     let row: Option<(Option<i64>, Option<i64>, i64, i64)> =
         sqlx::query_as("SELECT closed, budget, spent, reserved FROM accounts WHERE id = $1")
             .bind(account.as_str())
-            .fetch_optional(&mut **change)
+            .fetch_optional(&mut *change)
             .await?;
     Ok(match row {
         None => LedgerError::UnknownAccount(account.clone()),
@@ -342,16 +399,16 @@ async fn why_no_money(
 }
 
 async fn why_no_volume(
-    change: &mut Transaction<'_, Any>,
+    change: &mut AnyConnection,
     account: &AccountId,
     grant: &GrantId,
     now: Timestamp,
-) -> Result<LedgerError, LedgerError> {
+) -> Result<LedgerError, sqlx::Error> {
     let row: Option<(Option<i64>, Option<i64>)> =
         sqlx::query_as("SELECT revoked, expires FROM grants WHERE id = $1 AND account = $2")
             .bind(grant.as_str())
             .bind(account.as_str())
-            .fetch_optional(&mut **change)
+            .fetch_optional(&mut *change)
             .await?;
     Ok(match row {
         None => LedgerError::UnknownGrant(grant.clone()),

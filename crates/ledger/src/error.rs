@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use anbiq_domain::{AccountId, GrantId, KeyId, Money, PlanId, TermsRef};
 
 use crate::ReservationId;
@@ -87,7 +89,9 @@ pub enum LedgerError {
     #[error("{0} is out of range for one request")]
     OutOfRange(&'static str),
     /// A URL that names no database that is supported.
-    #[error("`{0}` is not the address of a ledger\nhint: write `sqlite:` and the path of a file")]
+    #[error(
+        "`{0}` is not the address of a ledger\nhint: write `sqlite:` and the path of a file, or `postgres://`, host and database"
+    )]
     Address(String),
 
     /// The database was written by another version of this software.
@@ -98,12 +102,20 @@ pub enum LedgerError {
         /// In this program.
         known: i64,
     },
-    /// The database is in use by others for too long.
+    /// The server of the database does not answer, or lets nobody in.
+    #[error("cannot reach the ledger at `{url}`: {source}")]
+    Unreachable {
+        /// Where, without user and password.
+        url: String,
+        /// Why.
+        source: sqlx::Error,
+    },
+    /// The database is in use by others for too long, or too many changes wait for it.
     #[error("the ledger is busy")]
-    Busy(#[source] sqlx::Error),
+    Busy(#[source] Arc<sqlx::Error>),
     /// The database failed.
     #[error("the ledger's database failed: {0}")]
-    Database(#[source] sqlx::Error),
+    Database(#[source] Arc<sqlx::Error>),
     /// Something stored cannot be read.
     #[error("the ledger holds an unreadable {what}: {reason}")]
     Damaged {
@@ -150,6 +162,7 @@ impl LedgerError {
             Self::OutOfRange(_) => "amount_out_of_range",
             Self::Address(_) => "ledger_address",
             Self::Version { .. } => "ledger_version",
+            Self::Unreachable { .. } => "ledger_unreachable",
             Self::Busy(_) => "ledger_busy",
             Self::Database(_) => "ledger_failed",
             Self::Damaged { .. } => "ledger_damaged",
@@ -182,6 +195,7 @@ impl LedgerError {
             | Self::OutOfRange(_)
             | Self::Address(_) => Who::Operator,
             Self::Version { .. }
+            | Self::Unreachable { .. }
             | Self::Busy(_)
             | Self::Database(_)
             | Self::Damaged { .. }
@@ -193,7 +207,7 @@ impl LedgerError {
     /// May the same call succeed later without anybody acting? A budget may: what other requests hold comes free.
     pub const fn retryable(&self) -> bool {
         match self {
-            Self::Busy(_) | Self::Database(_) => true,
+            Self::Unreachable { .. } | Self::Busy(_) | Self::Database(_) => true,
             Self::InsufficientBudget { limit, spent, asked, .. } => {
                 limit.nanos().saturating_sub(spent.nanos()) >= asked.nanos()
             }
@@ -202,16 +216,30 @@ impl LedgerError {
     }
 }
 
-impl From<sqlx::Error> for LedgerError {
-    fn from(error: sqlx::Error) -> Self {
-        let busy = match &error {
+impl LedgerError {
+    /// Does `error` say that others are in the way?
+    pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
+        match error {
             sqlx::Error::PoolTimedOut => true,
-            // SQLite: 5 is SQLITE_BUSY, 517 SQLITE_BUSY_SNAPSHOT. PostgreSQL: a deadlock or a failed serialisation.
+            // SQLite: 5 is SQLITE_BUSY, 517 SQLITE_BUSY_SNAPSHOT. PostgreSQL: a deadlock, a failed serialisation, a lock
+            // that was waited for too long.
             sqlx::Error::Database(inner) => {
-                inner.code().is_some_and(|code| matches!(code.as_ref(), "5" | "517" | "40P01" | "40001"))
+                inner.code().is_some_and(|code| matches!(code.as_ref(), "5" | "517" | "40P01" | "40001" | "55P03"))
             }
             _ => false,
-        };
-        if busy { Self::Busy(error) } else { Self::Database(error) }
+        }
+    }
+}
+
+impl From<sqlx::Error> for LedgerError {
+    fn from(error: sqlx::Error) -> Self {
+        Arc::new(error).into()
+    }
+}
+
+/// Many changes may fail for one reason.
+impl From<Arc<sqlx::Error>> for LedgerError {
+    fn from(error: Arc<sqlx::Error>) -> Self {
+        if Self::is_busy(&error) { Self::Busy(error) } else { Self::Database(error) }
     }
 }

@@ -1,26 +1,34 @@
 //! Accounts, keys, plans, terms, grants and budgets: what is owed and allowed.
 //!
-//! A [`Ledger`] is a database, SQLite today. Every change is one transaction that is on disk when the call returns.
+//! A [`Ledger`] is a database, SQLite or PostgreSQL. Every change is one transaction that is on disk when the call returns.
 //! Money is reserved before a request leaves ([`Ledger::reserve`]), settled after ([`Ledger::settle`]), and an
 //! abandoned reservation expires ([`Ledger::expire`]); at every moment `spent + reserved` stays within the limit.
 //! Time is always an argument: the ledger has no clock.
 
 mod accounts;
+mod backend;
 mod budget;
+mod cache;
 mod error;
 mod key;
 mod schema;
 mod terms;
 #[cfg(test)]
 mod tests;
+mod writer;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anbiq_domain::{AccountId, KeyId, PlanId, TermsRef, TextPolicy, Timestamp};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyPoolOptions;
-use sqlx::{AnyPool, Executor};
+use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
+
+use backend::Backend;
+use cache::Cache;
+use writer::Writer;
 
 pub use budget::{BudgetState, ReservationId};
 pub use error::{LedgerError, Who};
@@ -28,10 +36,12 @@ pub use error::{LedgerError, Who};
 /// The ledger. Clones share it.
 #[derive(Clone)]
 pub struct Ledger {
-    /// SQLite has one writer at a time: a pool of one connection is a fair queue of bounded wait in front of it,
-    /// where several connections would poll for the lock.
-    writer: AnyPool,
+    backend: Backend,
+    /// Makes the changes of budgets, in batches.
+    budgets: Writer,
+    writers: AnyPool,
     readers: AnyPool,
+    cache: Arc<Cache>,
     pepper: [u8; 32],
 }
 
@@ -101,24 +111,26 @@ pub struct Session {
 const PATIENCE: Duration = Duration::from_secs(10);
 
 impl Ledger {
-    /// Opens the ledger at `url`, such as `sqlite:ledger.db`, and makes it where there is none.
+    /// Opens the ledger at `url`, such as `sqlite:ledger.db` or `postgres://anbiq@db.example/ledger`. A SQLite file and
+    /// the tables are made where there are none; a PostgreSQL database must be there.
     ///
     /// # Errors
     ///
-    /// The address is of no known kind, the database cannot be opened, or it has another version.
+    /// The address is of no known kind, the database cannot be reached or opened, or it has another version.
     pub async fn open(url: &str) -> Result<Self, LedgerError> {
-        if !url.starts_with("sqlite:") {
-            return Err(LedgerError::Address(anbiq_secret::redact_url(url)));
-        }
-        let separator = if url.contains('?') { "&" } else { "?" };
-        let url = if url.contains("mode=") { url.to_owned() } else { [url, separator, "mode=rwc"].concat() };
+        let backend = Backend::of(url).ok_or_else(|| LedgerError::Address(backend::shown(url)))?;
+        let url = backend.address(url);
         sqlx::any::install_default_drivers();
-        let writer = pool(&url, 1).await?;
-        schema::migrate(&writer).await?;
+        if backend == Backend::Postgres {
+            reach(&url).await?;
+        }
+        let writers = pool(&url, backend, backend.writers()).await?;
+        schema::migrate(&writers, backend).await?;
         // Every connection to `:memory:` is a database of its own.
-        let readers = if url.contains(":memory:") { writer.clone() } else { pool(&url, 4).await? };
-        let pepper = pepper(&writer).await?;
-        Ok(Self { writer, readers, pepper })
+        let readers = if url.contains(":memory:") { writers.clone() } else { pool(&url, backend, 4).await? };
+        let pepper = pepper(&writers).await?;
+        let budgets = Writer::start(writers.clone(), backend);
+        Ok(Self { backend, budgets, writers, readers, cache: Arc::default(), pepper })
     }
 
     /// Opens the ledger in the SQLite file `path`; a new file can be read by its owner only.
@@ -139,8 +151,19 @@ impl Ledger {
 
     /// Ends all connections; SQLite then folds its write-ahead log into the file. Calls under way finish first.
     pub async fn close(self) {
+        self.budgets.close().await;
         self.readers.close().await;
-        self.writer.close().await;
+        self.writers.close().await;
+    }
+
+    /// Begins an administrative change. It counts the generation up, so that what any program remembers of the ledger
+    /// is forgotten when the change is committed.
+    async fn administer(&self) -> Result<Transaction<'static, Any>, LedgerError> {
+        let mut change = self.writers.begin().await?;
+        sqlx::query("UPDATE settings SET value = CAST(CAST(value AS BIGINT) + 1 AS TEXT) WHERE name = 'generation'")
+            .execute(&mut *change)
+            .await?;
+        Ok(change)
     }
 }
 
@@ -150,18 +173,24 @@ impl std::fmt::Debug for Ledger {
     }
 }
 
-async fn pool(url: &str, connections: u32) -> Result<AnyPool, LedgerError> {
-    let options =
-        AnyPoolOptions::new().max_connections(connections).acquire_timeout(PATIENCE).after_connect(|connection, _| {
+/// Connects once. A pool would go on trying until its patience ends, and then say only that it waited.
+async fn reach(url: &str) -> Result<(), LedgerError> {
+    let unreachable = |source| LedgerError::Unreachable { url: backend::shown(url), source };
+    let connecting = AnyConnection::connect(url);
+    let connected = tokio::time::timeout(PATIENCE, connecting).await.unwrap_or(Err(sqlx::Error::PoolTimedOut));
+    connected.map_err(unreachable)?.close().await.map_err(unreachable)
+}
+
+async fn pool(url: &str, backend: Backend, connections: u32) -> Result<AnyPool, LedgerError> {
+    let options = AnyPoolOptions::new()
+        .max_connections(connections)
+        .acquire_timeout(PATIENCE)
+        // A file does not hang up; a server may, and is asked before each use.
+        .test_before_acquire(backend == Backend::Postgres)
+        .after_connect(move |connection, _| {
             Box::pin(async move {
-                // Set on every connection: what is committed must be on disk, and another program's lock is waited for.
-                for pragma in [
-                    "PRAGMA busy_timeout = 10000",
-                    "PRAGMA journal_mode = WAL",
-                    "PRAGMA synchronous = FULL",
-                    "PRAGMA foreign_keys = ON",
-                ] {
-                    connection.execute(pragma).await?;
+                for setting in backend.settings() {
+                    connection.execute(*setting).await?;
                 }
                 Ok(())
             })

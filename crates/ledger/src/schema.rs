@@ -5,9 +5,17 @@
 use sqlx::AnyPool;
 
 use crate::LedgerError;
+use crate::backend::Backend;
 
-/// Version of the tables below.
-const VERSION: i64 = 1;
+/// Version of the tables after all of the steps.
+pub(crate) const VERSION: i64 = STEPS.len() as i64;
+
+/// What leads from each version to the next, beginning with the empty database. A step that was released never changes.
+const STEPS: [&[&str]; 2] = [
+    &TABLES,
+    // Programs that do not count it up must not change what others remember.
+    &["INSERT INTO settings (name, value) VALUES ('generation', '0')"],
+];
 
 const TABLES: [&str; 11] = [
     "CREATE TABLE settings (name TEXT PRIMARY KEY, value TEXT NOT NULL)",
@@ -33,30 +41,28 @@ const TABLES: [&str; 11] = [
 ];
 
 /// Makes the tables where there are none, and refuses those of another version.
-pub(crate) async fn migrate(pool: &AnyPool) -> Result<(), LedgerError> {
+///
+/// Programs that open a new ledger at the same time take turns.
+pub(crate) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), LedgerError> {
+    let mut change = backend.begin_alone(pool).await?;
     sqlx::query("CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)")
-        .execute(pool)
+        .execute(&mut *change)
         .await?;
-    let mut change = pool.begin().await?;
-    // Writing first takes SQLite's write lock before anything is read, so two programs cannot both migrate.
     sqlx::query("INSERT INTO schema_version (id, version) VALUES (1, 0) ON CONFLICT (id) DO NOTHING")
         .execute(&mut *change)
         .await?;
     let (found,): (i64,) =
         sqlx::query_as("SELECT version FROM schema_version WHERE id = 1").fetch_one(&mut *change).await?;
-    match found {
-        0 => {
-            for table in TABLES {
-                sqlx::query(table).execute(&mut *change).await?;
-            }
-            sqlx::query("UPDATE schema_version SET version = $1 WHERE id = 1")
-                .bind(VERSION)
-                .execute(&mut *change)
-                .await?;
-            change.commit().await?;
-            Ok(())
+    let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
+    let steps = steps.ok_or(LedgerError::Version { found, known: VERSION })?;
+    for step in steps {
+        for statement in *step {
+            sqlx::query(*statement).execute(&mut *change).await?;
         }
-        VERSION => Ok(change.commit().await?),
-        found => Err(LedgerError::Version { found, known: VERSION }),
     }
+    sqlx::query("UPDATE schema_version SET version = $1 WHERE id = 1 AND version <> $1")
+        .bind(VERSION)
+        .execute(&mut *change)
+        .await?;
+    Ok(change.commit().await?)
 }

@@ -8,6 +8,7 @@ use crate::{Ledger, LedgerError, from_json, id, to_json};
 impl Ledger {
     /// Sets the prices of `model` from `at` on; earlier ones are kept.
     pub async fn put_prices(&self, model: &str, prices: PriceList, at: Timestamp) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
         sqlx::query(
             "INSERT INTO prices (model, since, body) VALUES ($1, $2, $3) \
              ON CONFLICT (model, since) DO UPDATE SET body = excluded.body",
@@ -15,19 +16,22 @@ impl Ledger {
         .bind(model)
         .bind(at.milliseconds())
         .bind(to_json("price list", &prices)?)
-        .execute(&self.writer)
+        .execute(&mut *change)
         .await?;
-        Ok(())
+        Ok(change.commit().await?)
     }
 
     /// The prices that were set last.
     pub async fn prices(&self, model: &str) -> Result<Option<PriceList>, LedgerError> {
-        let row: Option<(String,)> =
-            sqlx::query_as("SELECT body FROM prices WHERE model = $1 ORDER BY since DESC LIMIT 1")
-                .bind(model)
-                .fetch_optional(&self.readers)
-                .await?;
-        row.map(|(body,)| from_json("price list", &body)).transpose()
+        let read = async {
+            let row: Option<(String,)> =
+                sqlx::query_as("SELECT body FROM prices WHERE model = $1 ORDER BY since DESC LIMIT 1")
+                    .bind(model)
+                    .fetch_optional(&self.readers)
+                    .await?;
+            row.map(|(body,)| from_json("price list", &body)).transpose()
+        };
+        self.remembered_name(|kept| &mut kept.prices, model, read).await
     }
 
     /// Issues terms. Issuing the same again changes nothing.
@@ -37,7 +41,7 @@ impl Ledger {
     /// `terms_changed` where that version was issued with other contents.
     pub async fn put_terms(&self, terms: &Terms, at: Timestamp) -> Result<(), LedgerError> {
         let body = to_json("terms", terms)?;
-        let mut change = self.writer.begin().await?;
+        let mut change = self.administer().await?;
         sqlx::query(
             "INSERT INTO terms (id, version, teacher, issued, body) VALUES ($1, $2, $3, $4, $5) \
              ON CONFLICT (id, version) DO NOTHING",
@@ -75,16 +79,20 @@ impl Ledger {
 
     /// The terms of a teacher that were issued last.
     pub async fn terms_of_teacher(&self, model: &str) -> Result<Option<Terms>, LedgerError> {
-        let row: Option<(String,)> =
-            sqlx::query_as("SELECT body FROM terms WHERE teacher = $1 ORDER BY issued DESC, version DESC LIMIT 1")
-                .bind(model)
-                .fetch_optional(&self.readers)
-                .await?;
-        row.map(|(body,)| from_json("terms", &body)).transpose()
+        let read = async {
+            let row: Option<(String,)> =
+                sqlx::query_as("SELECT body FROM terms WHERE teacher = $1 ORDER BY issued DESC, version DESC LIMIT 1")
+                    .bind(model)
+                    .fetch_optional(&self.readers)
+                    .await?;
+            row.map(|(body,)| from_json("terms", &body)).transpose()
+        };
+        self.remembered_name(|kept| &mut kept.terms, model, read).await
     }
 
     /// Records that `account` accepted `terms`; the version accepted last counts.
     pub async fn accept_terms(&self, account: &AccountId, terms: &TermsRef, now: Timestamp) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
         let accepted = sqlx::query(
             "INSERT INTO acceptances (account, terms, version, accepted) \
              SELECT accounts.id, terms.id, terms.version, $1 FROM accounts, terms \
@@ -95,11 +103,12 @@ impl Ledger {
         .bind(account.as_str())
         .bind(terms.id.as_str())
         .bind(i64::from(terms.version))
-        .execute(&self.writer)
+        .execute(&mut *change)
         .await?;
         if accepted.rows_affected() == 1 {
-            return Ok(());
+            return Ok(change.commit().await?);
         }
+        change.rollback().await?;
         Err(match self.account(account).await? {
             Some(_) => LedgerError::UnknownTerms(terms.clone()),
             None => LedgerError::UnknownAccount(account.clone()),
@@ -122,6 +131,7 @@ impl Ledger {
         if self.terms(&grant.terms.id, Some(grant.terms.version)).await?.is_none() {
             return Err(LedgerError::UnknownTerms(grant.terms.clone()));
         }
+        let mut change = self.administer().await?;
         let given = sqlx::query(
             "INSERT INTO grants (id, account, terms, body, given, expires, volume, used, reserved) \
              SELECT $1, id, $2, $3, $4, $5, $6, 0, 0 FROM accounts WHERE id = $7 ON CONFLICT (id) DO NOTHING",
@@ -133,11 +143,12 @@ impl Ledger {
         .bind(grant.expires.map(Timestamp::milliseconds))
         .bind(volume)
         .bind(grant.account.as_str())
-        .execute(&self.writer)
+        .execute(&mut *change)
         .await?;
         if given.rows_affected() == 1 {
-            return Ok(());
+            return Ok(change.commit().await?);
         }
+        change.rollback().await?;
         Err(match self.account(&grant.account).await? {
             Some(_) => LedgerError::GrantExists(grant.id.clone()),
             None => LedgerError::UnknownAccount(grant.account.clone()),
@@ -146,12 +157,16 @@ impl Ledger {
 
     /// Takes a grant back; doing it again changes nothing.
     pub async fn revoke_grant(&self, grant: &GrantId, now: Timestamp) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
         let revoked = sqlx::query("UPDATE grants SET revoked = COALESCE(revoked, $1) WHERE id = $2")
             .bind(now.milliseconds())
             .bind(grant.as_str())
-            .execute(&self.writer)
+            .execute(&mut *change)
             .await?;
-        if revoked.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::UnknownGrant(grant.clone())) }
+        if revoked.rows_affected() == 0 {
+            return Err(LedgerError::UnknownGrant(grant.clone()));
+        }
+        Ok(change.commit().await?)
     }
 
     /// The grant of `account` under the terms `terms`, its state at `now`, and the tokens settled under it.
@@ -163,6 +178,18 @@ impl Ledger {
         terms: &TermsId,
         now: Timestamp,
     ) -> Result<Option<(Grant, GrantState, u64)>, LedgerError> {
+        // Most accounts have none. What is left of a grant changes with every request, so that is never remembered.
+        let any = async {
+            let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM grants WHERE account = $1 AND terms = $2")
+                .bind(account.as_str())
+                .bind(terms.as_str())
+                .fetch_one(&self.readers)
+                .await?;
+            Ok(count > 0)
+        };
+        if !self.remembered(|kept| &mut kept.granted, (account.clone(), terms.clone()), any).await? {
+            return Ok(None);
+        }
         let rows: Vec<(String, Option<i64>, i64)> = sqlx::query_as(
             "SELECT body, revoked, used FROM grants WHERE account = $1 AND terms = $2 ORDER BY given DESC, id LIMIT 100",
         )

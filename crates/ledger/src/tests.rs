@@ -1,13 +1,16 @@
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::io::Write;
+use std::sync::Once;
 
 use anbiq_domain::{
     AccountId, Conditions, Grant, GrantId, GrantState, Money, Permission, PlanId, PriceList, Seeded, Terms, TermsId,
     TermsRef, TextPolicy, Timestamp,
 };
 use futures::future::join_all;
+use sqlx::{AnyPool, Executor};
 use tempfile::TempDir;
 
+use crate::schema::VERSION;
 use crate::{Ledger, LedgerError, NewAccount, Plan, ReservationId, Who};
 
 const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
@@ -61,28 +64,150 @@ fn grant(id: &str, volume: Option<u64>, expires: Option<Timestamp>) -> Grant {
     }
 }
 
-async fn open(dir: &Path) -> Ledger {
-    Ledger::open_file(&dir.join("the ledger #1?.db")).await.unwrap()
+/// Where a ledger of a test is kept: every test runs on both databases.
+enum Place {
+    /// In a file of this folder.
+    Sqlite(TempDir),
+    /// On a server, in a schema of its own, so that tests do not meet.
+    Postgres { server: String, schema: String },
 }
 
-async fn fresh() -> (TempDir, Ledger) {
-    let dir = tempfile::tempdir().unwrap();
-    let ledger = open(dir.path()).await;
-    ledger.put_plan(&plan()).await.unwrap();
-    ledger.put_terms(&terms(1), NOW).await.unwrap();
-    let account = NewAccount { id: acme(), plan: plan().id, payment: Some("card 1".to_owned()), opened: NOW };
-    ledger.open_account(&account).await.unwrap();
-    (dir, ledger)
+impl Place {
+    fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    /// `None`, and it is said once, where `ANBIQ_TEST_POSTGRES` names no server.
+    async fn postgres() -> Option<Self> {
+        let Ok(server) = std::env::var("ANBIQ_TEST_POSTGRES") else {
+            static SAID: Once = Once::new();
+            // Printed past the capture of the test runner, which would hide it.
+            let said = "SKIPPED the ledger's tests on PostgreSQL: ANBIQ_TEST_POSTGRES may hold the URL of a server\n";
+            SAID.call_once(|| std::io::stderr().write_all(said.as_bytes()).unwrap());
+            return None;
+        };
+        let mut random = [0; 8];
+        getrandom::fill(&mut random).unwrap();
+        let place = Self::Postgres { server, schema: format!("anbiq_test_{}", hex::encode(random)) };
+        place.administer("CREATE SCHEMA").await;
+        Some(place)
+    }
+
+    async fn open(&self) -> Ledger {
+        self.try_open().await.unwrap()
+    }
+
+    async fn try_open(&self) -> Result<Ledger, LedgerError> {
+        match self {
+            Self::Sqlite(dir) => Ledger::open_file(&dir.path().join("the ledger #1?.db")).await,
+            Self::Postgres { server, schema } => {
+                let separator = if server.contains('?') { "&" } else { "?" };
+                Ledger::open(&format!("{server}{separator}options[search_path]={schema}")).await
+            }
+        }
+    }
+
+    /// A ledger with a plan, terms and an account.
+    async fn fresh(&self) -> Ledger {
+        let ledger = self.open().await;
+        ledger.put_plan(&plan()).await.unwrap();
+        ledger.put_terms(&terms(1), NOW).await.unwrap();
+        let account = NewAccount { id: acme(), plan: plan().id, payment: Some("card 1".to_owned()), opened: NOW };
+        ledger.open_account(&account).await.unwrap();
+        ledger
+    }
+
+    /// Is `text` anywhere in the files, or else the tables?
+    async fn holds(&self, ledger: &Ledger, text: &str) -> bool {
+        match self {
+            Self::Sqlite(dir) => std::fs::read_dir(dir.path())
+                .unwrap()
+                .map(|file| std::fs::read(file.unwrap().path()).unwrap())
+                .any(|bytes| bytes.windows(text.len()).any(|window| window == text.as_bytes())),
+            Self::Postgres { .. } => {
+                let tables: Vec<(String,)> = sqlx::query_as(
+                    "SELECT CAST(table_name AS TEXT) FROM information_schema.tables WHERE table_schema = current_schema()",
+                )
+                .fetch_all(&ledger.writers)
+                .await
+                .unwrap();
+                assert!(tables.len() > 5);
+                let mut found = false;
+                for (table,) in tables {
+                    let rows = format!("SELECT CAST({table} AS TEXT) FROM {table}");
+                    let rows: Vec<(String,)> =
+                        sqlx::query_as(sqlx::AssertSqlSafe(rows)).fetch_all(&ledger.writers).await.unwrap();
+                    found |= rows.iter().any(|(row,)| row.contains(text));
+                }
+                found
+            }
+        }
+    }
+
+    /// Removes what a folder that goes out of scope would not.
+    async fn clear(self) {
+        if matches!(self, Self::Postgres { .. }) {
+            self.administer("DROP SCHEMA").await;
+        }
+    }
+
+    async fn administer(&self, what: &str) {
+        let Self::Postgres { server, schema } = self else { return };
+        sqlx::any::install_default_drivers();
+        let pool = AnyPool::connect(server).await.unwrap();
+        let end = if what.starts_with("DROP") { " CASCADE" } else { "" };
+        pool.execute(sqlx::AssertSqlSafe(format!("{what} {schema}{end}"))).await.unwrap();
+        pool.close().await;
+    }
 }
+
+macro_rules! on_every_database {
+    ($($test:ident),* $(,)?) => {
+        mod sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                super::$test(&super::Place::sqlite()).await;
+            })*
+        }
+
+        mod postgres {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $test() {
+                if let Some(place) = super::Place::postgres().await {
+                    super::$test(&place).await;
+                    place.clear().await;
+                }
+            })*
+        }
+    };
+}
+
+on_every_database![
+    two_hundred_at_once_get_exactly_what_the_budget_holds,
+    a_grants_volume_holds_under_concurrency,
+    random_sequences_leak_nothing,
+    a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice,
+    what_is_settled_while_it_expires_is_given_back_once,
+    one_failing_change_takes_no_other_with_it,
+    what_nobody_waits_for_is_not_held,
+    closing_makes_what_waits,
+    programs_that_open_a_new_ledger_at_once_share_it,
+    a_ledger_of_an_older_version_is_brought_forward,
+    what_another_program_changes_holds_at_once,
+    only_a_valid_key_opens_a_session,
+    no_secret_is_stored,
+    grants_end_and_are_taken_back,
+    terms_and_prices_keep_their_versions,
+    what_is_not_there_is_named,
+];
 
 async fn state(ledger: &Ledger) -> (i64, i64) {
     let budget = ledger.budget(&acme()).await.unwrap().unwrap();
     (budget.spent.nanos(), budget.reserved.nanos())
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn two_hundred_at_once_get_exactly_what_the_budget_holds() {
-    let (_dir, ledger) = fresh().await;
+async fn two_hundred_at_once_get_exactly_what_the_budget_holds(place: &Place) {
+    let ledger = place.fresh().await;
     ledger.set_budget(&acme(), nanos(1_000)).await.unwrap();
     let one = |_| {
         let ledger = ledger.clone();
@@ -101,9 +226,8 @@ async fn two_hundred_at_once_get_exactly_what_the_budget_holds() {
     assert_eq!((granted, state(&ledger).await), (11, (0, 990)));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_grants_volume_holds_under_concurrency() {
-    let (_dir, ledger) = fresh().await;
+async fn a_grants_volume_holds_under_concurrency(place: &Place) {
+    let ledger = place.fresh().await;
     let volume = grant("g", Some(1_000), None);
     ledger.give_grant(&volume).await.unwrap();
     let one = |_| {
@@ -135,10 +259,9 @@ struct Model {
     closed: Vec<usize>,
 }
 
-#[tokio::test]
-async fn random_sequences_leak_nothing() {
+async fn random_sequences_leak_nothing(place: &Place) {
     const LIMIT: i64 = 2_000;
-    let (dir, mut ledger) = fresh().await;
+    let mut ledger = place.fresh().await;
     ledger.set_budget(&acme(), nanos(LIMIT)).await.unwrap();
     let mut random = Seeded::new(11);
     let (mut model, mut ids, mut now) = (Model::default(), Vec::<ReservationId>::new(), 0);
@@ -184,7 +307,7 @@ async fn random_sequences_leak_nothing() {
             }
             _ if step % 7 == 0 => {
                 ledger.close().await;
-                ledger = open(dir.path()).await;
+                ledger = place.open().await;
             }
             _ => {}
         }
@@ -196,16 +319,15 @@ async fn random_sequences_leak_nothing() {
     assert_eq!(state(&ledger).await, (model.spent, 0));
 }
 
-#[tokio::test]
-async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice() {
-    let (dir, ledger) = fresh().await;
+async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice(place: &Place) {
+    let ledger = place.fresh().await;
     ledger.set_budget(&acme(), nanos(100)).await.unwrap();
     ledger.give_grant(&grant("g", Some(50), None)).await.unwrap();
     let hold = Some((GrantId::new("g").unwrap(), 50));
     let lost = ledger.reserve(&acme(), nanos(100), hold.clone(), NOW, MINUTE).await.unwrap();
     drop(ledger);
 
-    let ledger = open(dir.path()).await;
+    let ledger = place.open().await;
     assert_eq!(state(&ledger).await, (0, 100), "a reservation outlives the program");
     assert_eq!(ledger.expire(later(MINUTE - 1)).await.unwrap(), 0);
     assert_eq!(ledger.expire(later(MINUTE)).await.unwrap(), 1);
@@ -225,9 +347,134 @@ async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice() {
     assert_eq!(ledger.release(&lost).await.unwrap_err().code(), "unknown_reservation");
 }
 
-#[tokio::test]
-async fn only_a_valid_key_opens_a_session() {
-    let (_dir, ledger) = fresh().await;
+async fn what_is_settled_while_it_expires_is_given_back_once(place: &Place) {
+    let ledger = place.fresh().await;
+    let other = place.open().await;
+    for round in 0..20 {
+        let mut held = Vec::new();
+        for _ in 0..8 {
+            held.push(ledger.reserve(&acme(), nanos(10), None, NOW, 1).await.unwrap());
+        }
+        let settling = join_all(held.iter().map(|id| ledger.settle(id, nanos(1), 0, NOW)));
+        let (settled, expired) = tokio::join!(settling, other.expire(later(MINUTE)));
+        assert!(settled.iter().all(Result::is_ok) && expired.is_ok(), "{settled:?} {expired:?}");
+        assert_eq!(state(&ledger).await, (8 * (round + 1), 0));
+    }
+}
+
+async fn one_failing_change_takes_no_other_with_it(place: &Place) {
+    let ledger = place.fresh().await;
+    // An error of the database, not a refusal, for every second of them.
+    let index = "CREATE UNIQUE INDEX no_amount_twice ON reservations (amount)";
+    sqlx::query(index).execute(&ledger.writers).await.unwrap();
+    let one = |number: i64| {
+        let ledger = ledger.clone();
+        async move { ledger.reserve(&acme(), nanos(1 + number / 2), None, NOW, MINUTE).await }
+    };
+    let (held, failed): (Vec<_>, Vec<_>) = join_all((0..60).map(one)).await.into_iter().partition(Result::is_ok);
+    assert_eq!((held.len(), failed.len()), (30, 30));
+    for outcome in failed {
+        let error = outcome.unwrap_err();
+        assert_eq!((error.code(), error.who()), ("ledger_failed", Who::Database));
+    }
+    assert_eq!(state(&ledger).await, (0, (1..=30).sum()));
+}
+
+async fn what_nobody_waits_for_is_not_held(place: &Place) {
+    let ledger = place.fresh().await;
+    let (account, mut answered) = (acme(), 0);
+    for round in 0..40 {
+        // Waited for so long and no longer: the change may be in the queue, under way or done.
+        let asked = ledger.reserve(&account, nanos(10), None, NOW, MINUTE);
+        let patience = std::time::Duration::from_micros(round * 50);
+        answered += i64::from(tokio::time::timeout(patience, asked).await.is_ok());
+    }
+    let kept = ledger.reserve(&acme(), nanos(7), None, NOW, MINUTE).await.unwrap();
+    assert_eq!(state(&ledger).await, (0, 10 * answered + 7));
+    // What was served is owed, whether or not anybody waits for the answer.
+    let settling = ledger.settle(&kept, nanos(3), 0, NOW);
+    let _ = tokio::time::timeout(std::time::Duration::ZERO, settling).await;
+    ledger.close().await;
+    assert_eq!(state(&place.open().await).await, (3, 10 * answered));
+}
+
+async fn closing_makes_what_waits(place: &Place) {
+    let ledger = place.fresh().await;
+    let one = |_| {
+        let ledger = ledger.clone();
+        async move { ledger.reserve(&acme(), nanos(1), None, NOW, MINUTE).await }
+    };
+    let (outcomes, ()) = tokio::join!(join_all((0..60).map(one)), ledger.clone().close());
+    assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
+    assert_eq!(ledger.reserve(&acme(), nanos(1), None, NOW, 1).await.unwrap_err().code(), "ledger_failed");
+    assert_eq!(state(&place.open().await).await, (0, 60));
+}
+
+async fn a_ledger_of_an_older_version_is_brought_forward(place: &Place) {
+    let ledger = place.fresh().await;
+    let (_, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
+    for change in ["DELETE FROM settings WHERE name = 'generation'", "UPDATE schema_version SET version = 1"] {
+        sqlx::query(change).execute(&ledger.writers).await.unwrap();
+    }
+    ledger.close().await;
+    let ledger = place.open().await;
+    assert!(ledger.authenticate(key.expose(), NOW).await.is_ok());
+}
+
+async fn what_another_program_changes_holds_at_once(place: &Place) {
+    let ledger = place.fresh().await;
+    let other = place.open().await;
+    let (id, key) = other.issue_key(&acme(), None, NOW).await.unwrap();
+    let session = async || ledger.authenticate(key.expose(), NOW).await.map_err(|error| error.code());
+    let price = |dollars| {
+        let input = Money::from_dollars(dollars);
+        PriceList { input, output: input, distillation_output: None }
+    };
+
+    // Each is asked before and after, so that what was remembered would show.
+    assert_eq!(session().await.unwrap().accepted, []);
+    other.accept_terms(&acme(), &terms(1).reference(), NOW).await.unwrap();
+    assert_eq!(session().await.unwrap().accepted, [terms(1).reference()]);
+    other.put_plan(&Plan { max_n: 9, ..plan() }).await.unwrap();
+    assert_eq!(session().await.unwrap().plan.max_n, 9);
+
+    for dollars in [1, 2] {
+        other.put_prices("teacher", price(dollars), later(dollars)).await.unwrap();
+        assert_eq!(ledger.prices("teacher").await.unwrap(), Some(price(dollars)));
+    }
+    assert_eq!(ledger.terms_of_teacher("teacher").await.unwrap(), Some(terms(1)));
+    other.put_terms(&terms(2), later(1)).await.unwrap();
+    assert_eq!(ledger.terms_of_teacher("teacher").await.unwrap(), Some(terms(2)));
+
+    let of = async || ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().map(|(_, state, _)| state);
+    assert_eq!(of().await, None);
+    let given = grant("g", None, None);
+    other.give_grant(&given).await.unwrap();
+    assert_eq!(of().await, Some(GrantState::Active));
+    other.revoke_grant(&given.id, NOW).await.unwrap();
+    assert_eq!(of().await, Some(GrantState::Revoked));
+
+    other.revoke_key(&id, NOW).await.unwrap();
+    assert_eq!(session().await, Err("key_revoked"));
+    let (_, key) = other.issue_key(&acme(), None, NOW).await.unwrap();
+    assert!(ledger.authenticate(key.expose(), NOW).await.is_ok());
+    other.close_account(&acme(), NOW).await.unwrap();
+    assert_eq!(ledger.authenticate(key.expose(), NOW).await.unwrap_err().code(), "account_closed");
+}
+
+async fn programs_that_open_a_new_ledger_at_once_share_it(place: &Place) {
+    let ledgers: Vec<Ledger> = join_all((0..6).map(|_| place.open())).await;
+    ledgers[0].put_plan(&plan()).await.unwrap();
+    let account = NewAccount { id: acme(), plan: plan().id, payment: None, opened: NOW };
+    ledgers[1].open_account(&account).await.unwrap();
+    let (_, key) = ledgers[2].issue_key(&acme(), None, NOW).await.unwrap();
+    for ledger in &ledgers {
+        assert_eq!(ledger.authenticate(key.expose(), NOW).await.unwrap().account, acme());
+    }
+}
+
+async fn only_a_valid_key_opens_a_session(place: &Place) {
+    let ledger = place.fresh().await;
     ledger.accept_terms(&acme(), &terms(1).reference(), NOW).await.unwrap();
     let (id, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
     let (old, revoked) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
@@ -260,32 +507,27 @@ async fn only_a_valid_key_opens_a_session() {
     assert_eq!(ledger.reserve(&acme(), nanos(1), None, NOW, 1).await.unwrap_err().code(), "account_closed");
 }
 
-#[tokio::test]
-async fn no_file_of_the_ledger_holds_a_secret() {
-    let (dir, ledger) = fresh().await;
+async fn no_secret_is_stored(place: &Place) {
+    let ledger = place.fresh().await;
     let (id, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
     let secret = key.expose().rsplit('-').next().unwrap().to_owned();
     assert_eq!(secret.len(), 48);
-    let scan = |what: &str| {
-        std::fs::read_dir(dir.path())
-            .unwrap()
-            .map(|file| std::fs::read(file.unwrap().path()).unwrap())
-            .any(|bytes| bytes.windows(what.len()).any(|window| window == what.as_bytes()))
-    };
-    assert!(scan(id.as_str()), "the scan finds what is there");
-    assert!(!scan(&secret));
+    assert!(place.holds(&ledger, id.as_str()).await, "the scan finds what is there");
+    assert!(!place.holds(&ledger, &secret).await);
     ledger.close().await;
-    assert!(scan(id.as_str()) && !scan(&secret));
+    let ledger = place.open().await;
+    assert!(place.holds(&ledger, id.as_str()).await && !place.holds(&ledger, &secret).await);
     #[cfg(unix)]
-    for file in std::fs::read_dir(dir.path()).unwrap() {
-        let mode = std::os::unix::fs::PermissionsExt::mode(&file.unwrap().metadata().unwrap().permissions());
-        assert_eq!(mode & 0o077, 0);
+    if let Place::Sqlite(dir) = place {
+        for file in std::fs::read_dir(dir.path()).unwrap() {
+            let mode = std::os::unix::fs::PermissionsExt::mode(&file.unwrap().metadata().unwrap().permissions());
+            assert_eq!(mode & 0o077, 0);
+        }
     }
 }
 
-#[tokio::test]
-async fn grants_end_and_are_taken_back() {
-    let (_dir, ledger) = fresh().await;
+async fn grants_end_and_are_taken_back(place: &Place) {
+    let ledger = place.fresh().await;
     let of = async |at| ledger.grant_of(&acme(), &terms(1).id, at).await.unwrap();
     let take = async |id: &str, at| {
         let hold = Some((GrantId::new(id).unwrap(), 1));
@@ -310,9 +552,8 @@ async fn grants_end_and_are_taken_back() {
     assert_eq!(ledger.give_grant(&unknown).await.unwrap_err().code(), "unknown_terms");
 }
 
-#[tokio::test]
-async fn terms_and_prices_keep_their_versions() {
-    let (_dir, ledger) = fresh().await;
+async fn terms_and_prices_keep_their_versions(place: &Place) {
+    let ledger = place.fresh().await;
     let id = terms(1).id;
     ledger.put_terms(&terms(1), later(5)).await.unwrap();
     let other = Terms { text: "Do.".to_owned(), ..terms(1) };
@@ -342,9 +583,8 @@ async fn terms_and_prices_keep_their_versions() {
     assert_eq!(ledger.prices("teacher").await.unwrap(), Some(price(2)));
 }
 
-#[tokio::test]
-async fn what_is_not_there_is_named() {
-    let (dir, ledger) = fresh().await;
+async fn what_is_not_there_is_named(place: &Place) {
+    let ledger = place.fresh().await;
     let nobody = AccountId::new("nobody").unwrap();
     let account = |id: &AccountId, plan: &str| NewAccount {
         id: id.clone(),
@@ -359,7 +599,7 @@ async fn what_is_not_there_is_named() {
         ledger.reserve(&nobody, nanos(1), None, NOW, 1).await.unwrap_err(),
         ledger.reserve(&acme(), nanos(-1), None, NOW, 1).await.unwrap_err(),
         ledger.set_budget(&nobody, nanos(1)).await.unwrap_err(),
-        Ledger::open("postgres://user:secret@host/db").await.unwrap_err(),
+        Ledger::open("mysql://user:secret@host/db").await.unwrap_err(),
     ]
     .map(|error| error.code());
     assert_eq!(
@@ -378,19 +618,35 @@ async fn what_is_not_there_is_named() {
     assert_eq!(ledger.account(&acme()).await.unwrap().unwrap().payment.as_deref(), Some("card 1"));
     assert_eq!(ledger.budget(&nobody).await.unwrap(), None);
 
-    sqlx::query("UPDATE schema_version SET version = 99").execute(&ledger.writer).await.unwrap();
+    sqlx::query("UPDATE schema_version SET version = 99").execute(&ledger.writers).await.unwrap();
     ledger.close().await;
-    let error = Ledger::open_file(&dir.path().join("the ledger #1?.db")).await.unwrap_err();
-    assert!(matches!(error, LedgerError::Version { found: 99, known: 1 }), "{error}");
+    let error = place.try_open().await.unwrap_err();
+    assert!(matches!(error, LedgerError::Version { found: 99, known: VERSION }), "{error}");
 }
 
 #[tokio::test]
 async fn a_ledger_in_memory_works() {
-    let ledger = Ledger::open("sqlite::memory:").await.unwrap();
+    // In a task of its own, as a program may open it.
+    let ledger = tokio::spawn(Ledger::open("sqlite::memory:")).await.unwrap().unwrap();
     ledger.put_plan(&plan()).await.unwrap();
     let account = NewAccount { id: acme(), plan: plan().id, payment: None, opened: NOW };
     ledger.open_account(&account).await.unwrap();
     let held = ledger.reserve(&acme(), nanos(7), None, NOW, MINUTE).await.unwrap();
     ledger.settle(&held, nanos(3), 0, NOW).await.unwrap();
     assert_eq!(state(&ledger).await, (3, 0));
+}
+
+#[tokio::test]
+async fn no_error_of_opening_shows_a_password() {
+    for (url, code) in [
+        // Nobody listens on port 1.
+        ("postgres://anbiq:hunter2@127.0.0.1:1/ledger", "ledger_unreachable"),
+        ("postgres://127.0.0.1:1/ledger?user=anbiq&password=hunter2", "ledger_unreachable"),
+        ("postgres://anbiq:hunter2#@127.0.0.1:1/ledger", "ledger_unreachable"),
+        ("mysql://anbiq:hunter2@127.0.0.1:1/ledger", "ledger_address"),
+    ] {
+        let error = Ledger::open(url).await.unwrap_err();
+        assert_eq!(error.code(), code);
+        assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
+    }
 }

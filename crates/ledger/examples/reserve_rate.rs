@@ -1,0 +1,109 @@
+//! How many requests a second the ledger carries: `cargo run --release -p anbiq-ledger --example reserve_rate
+//! [DIR or URL]`.
+//!
+//! A pair is one reservation and its settlement, each on disk when it returns. The lookups are those that the gateway
+//! makes for one request. A database that is named by a URL must be empty.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anbiq_domain::{
+    AccountId, Conditions, Money, Permission, PlanId, PriceList, Terms, TermsId, TextPolicy, Timestamp,
+};
+use anbiq_ledger::{Ledger, NewAccount, Plan};
+
+type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
+
+const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
+
+#[tokio::main]
+async fn main() -> Outcome<()> {
+    let place = std::env::args().nth(1);
+    let dir = place.as_deref().map_or_else(std::env::temp_dir, PathBuf::from);
+    let dir = dir.join(format!("anbiq-reserve-rate-{}", std::process::id()));
+    let url = place.filter(|place| place.contains("://"));
+    let ledger = if let Some(url) = &url {
+        Ledger::open(url).await?
+    } else {
+        std::fs::create_dir_all(&dir)?;
+        Ledger::open_file(&dir.join("ledger.db")).await?
+    };
+    let (accounts, key) = furnish(&ledger).await?;
+    let mut out = std::io::stdout();
+    for callers in [1, 16, 256] {
+        let rate = rate(callers, async |caller| {
+            let account = &accounts[caller % accounts.len()];
+            let held = ledger.reserve(account, Money::from_nanos(100), None, NOW, 60_000).await?;
+            ledger.settle(&held, Money::from_nanos(70), 0, NOW).await?;
+            Ok(())
+        });
+        writeln!(out, "{callers:>5} callers: {:>9.0} reserve+settle pairs/s", rate.await?)?;
+    }
+    for callers in [1, 16, 256] {
+        let rate = rate(callers, async |_| {
+            let session = ledger.authenticate(&key, NOW).await?;
+            let terms = ledger.terms_of_teacher("teacher").await?.ok_or("no terms")?;
+            ledger.grant_of(&session.account, &terms.id, NOW).await?;
+            ledger.prices("teacher").await?;
+            Ok(())
+        });
+        writeln!(out, "{callers:>5} callers: {:>9.0} lookups of a request/s", rate.await?)?;
+    }
+    ledger.close().await;
+    if url.is_none() {
+        std::fs::remove_dir_all(&dir)?;
+    }
+    Ok(())
+}
+
+/// How often a second `work` is done by so many callers at once.
+async fn rate(callers: usize, work: impl AsyncFn(usize) -> Outcome<()>) -> Outcome<f64> {
+    let start = Instant::now();
+    let one = async |caller| {
+        let mut count = 0_u64;
+        while start.elapsed() < Duration::from_secs(3) {
+            work(caller).await?;
+            count += 1;
+        }
+        Outcome::Ok(count)
+    };
+    let counts = futures::future::try_join_all((0..callers).map(one)).await?;
+    Ok(counts.iter().sum::<u64>() as f64 / start.elapsed().as_secs_f64())
+}
+
+/// A plan, terms, prices, eight accounts, and a key of the first.
+async fn furnish(ledger: &Ledger) -> Outcome<(Vec<AccountId>, String)> {
+    let plan = Plan {
+        id: PlanId::new("standard")?,
+        text_policy: TextPolicy::Twinned,
+        twin_share: 0.25,
+        twin_first: 3,
+        max_logprobs: Some(5),
+        max_n: 4,
+        max_tokens: 512,
+        requests_per_minute: None,
+    };
+    ledger.put_plan(&plan).await?;
+    let terms = Terms {
+        id: TermsId::new("teacher-terms")?,
+        version: 1,
+        teacher: "teacher".to_owned(),
+        distillation: Permission::GrantRequired,
+        conditions: Conditions::default(),
+        text: "Do not.".repeat(100),
+    };
+    ledger.put_terms(&terms, NOW).await?;
+    let (input, output) = (Money::from_dollars(1), Money::from_dollars(4));
+    ledger.put_prices("teacher", PriceList { input, output, distillation_output: None }, NOW).await?;
+    let mut accounts = Vec::new();
+    for number in 0..8 {
+        let id = AccountId::new(format!("account-{number}"))?;
+        ledger.open_account(&NewAccount { id: id.clone(), plan: plan.id.clone(), payment: None, opened: NOW }).await?;
+        ledger.set_budget(&id, Money::from_dollars(1_000_000)).await?;
+        accounts.push(id);
+    }
+    let (_, key) = ledger.issue_key(&accounts[0], None, NOW).await?;
+    ledger.accept_terms(&accounts[0], &terms.reference(), NOW).await?;
+    Ok((accounts, key.expose().clone()))
+}

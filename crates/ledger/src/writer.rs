@@ -1,0 +1,187 @@
+//! The one task that changes budgets. It takes all changes that wait, makes one transaction of them and only then
+//! answers: a disk needs as long to sync one change as two hundred.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{AnyConnection, AnyPool};
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use crate::backend::Backend;
+use crate::budget::{Finish, Reserve};
+use crate::{LedgerError, PATIENCE};
+
+/// Changes that may wait. When there are more, a caller waits for its place in the queue.
+const QUEUE: usize = 4096;
+
+/// Most changes of one transaction.
+const BATCH: usize = 256;
+
+/// Longest time for one transaction. The database ends its own waits sooner; this is for one that went silent.
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A change of budgets; it happens as a whole or not at all.
+#[derive(Debug)]
+pub(crate) enum Change {
+    Reserve(Reserve),
+    Finish(Finish),
+}
+
+/// The queue in front of the task. Clones share it; the task ends with the last of them, or when it is closed.
+#[derive(Clone)]
+pub(crate) struct Writer {
+    queue: mpsc::Sender<Message>,
+}
+
+enum Message {
+    Change(Waiting),
+    Close(oneshot::Sender<()>),
+}
+
+/// A change, and who waits for it.
+struct Waiting {
+    change: Change,
+    answer: oneshot::Sender<Result<(), LedgerError>>,
+}
+
+impl Writer {
+    pub(crate) fn start(pool: AnyPool, backend: Backend) -> Self {
+        let (queue, waiting) = mpsc::channel(QUEUE);
+        tokio::spawn(Task { pool, backend }.run(waiting));
+        Self { queue }
+    }
+
+    /// Makes `change`, which is on disk when this returns. The task gives every change an answer in bounded time.
+    ///
+    /// # Errors
+    ///
+    /// What the change is refused for; `ledger_busy` where the queue stays full, or the database fails. A change that
+    /// the database failed was not made, unless the connection was lost in the very moment of the commit.
+    pub(crate) async fn make(&self, change: Change) -> Result<(), LedgerError> {
+        let (answer, answered) = oneshot::channel();
+        let message = Message::Change(Waiting { change, answer });
+        match timeout(PATIENCE, self.queue.send(message)).await {
+            Ok(Ok(())) => answered.await.unwrap_or_else(|_| Err(sqlx::Error::WorkerCrashed.into())),
+            Ok(Err(_)) => Err(sqlx::Error::PoolClosed.into()),
+            Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
+        }
+    }
+
+    /// Puts `change` behind those that wait, where there is room, and waits for nothing.
+    pub(crate) fn leave(&self, change: Change) {
+        let _ = self.queue.try_send(Message::Change(Waiting { change, answer: oneshot::channel().0 }));
+    }
+
+    /// Makes every change that waits, and takes no more.
+    pub(crate) async fn close(&self) {
+        let (done, all_done) = oneshot::channel();
+        // An error of either means that the task has ended.
+        if self.queue.send(Message::Close(done)).await.is_ok() {
+            let _ = all_done.await;
+        }
+    }
+}
+
+struct Task {
+    pool: AnyPool,
+    backend: Backend,
+}
+
+impl Task {
+    async fn run(self, mut waiting: mpsc::Receiver<Message>) {
+        let mut messages = Vec::with_capacity(BATCH);
+        let mut closing = Vec::new();
+        while waiting.recv_many(&mut messages, BATCH).await > 0 {
+            let mut batch = Vec::with_capacity(messages.len());
+            for message in messages.drain(..) {
+                match message {
+                    Message::Change(waiting) => batch.push(waiting),
+                    Message::Close(done) => {
+                        waiting.close();
+                        closing.push(done);
+                    }
+                }
+            }
+            if !batch.is_empty() {
+                self.make(batch).await;
+            }
+        }
+        for done in closing {
+            let _ = done.send(());
+        }
+    }
+
+    /// Makes all of `batch` and answers. Who does not wait for the answer any more has no part in it: what was served is
+    /// owed all the same.
+    async fn make(&self, batch: Vec<Waiting>) {
+        match self.attempt(&batch).await {
+            Ok(outcomes) => {
+                for (waiting, outcome) in batch.into_iter().zip(outcomes) {
+                    let _ = waiting.answer.send(outcome);
+                }
+            }
+            Err(Failure::Change(_)) if batch.len() > 1 => {
+                // One of them is at fault, and the others must not suffer for it.
+                let mut rest = batch.into_iter();
+                while let Some(waiting) = rest.next() {
+                    let outcome = match self.attempt(std::slice::from_ref(&waiting)).await {
+                        Ok(outcomes) => outcomes.into_iter().collect(),
+                        Err(Failure::Change(error)) => Err(error.into()),
+                        Err(Failure::All(error)) => return fail(std::iter::once(waiting).chain(rest), error),
+                    };
+                    let _ = waiting.answer.send(outcome);
+                }
+            }
+            Err(Failure::Change(error) | Failure::All(error)) => fail(batch.into_iter(), error),
+        }
+    }
+
+    /// Makes the changes in one transaction: all that are not refused, or none.
+    async fn attempt(&self, batch: &[Waiting]) -> Result<Vec<Result<(), LedgerError>>, Failure> {
+        let work = async {
+            let mut transaction = self.backend.begin_alone(&self.pool).await.map_err(Failure::All)?;
+            let mut outcomes = Vec::with_capacity(batch.len());
+            for waiting in batch {
+                outcomes.push(waiting.change.apply(&mut transaction).await.map_err(Failure::of_change)?);
+            }
+            transaction.commit().await.map_err(Failure::All)?;
+            Ok(outcomes)
+        };
+        timeout(LONGEST, work).await.unwrap_or(Err(Failure::All(sqlx::Error::PoolTimedOut)))
+    }
+}
+
+impl Change {
+    /// Makes the change within a transaction. The inner error is a refusal, which leaves nothing behind.
+    async fn apply(&self, connection: &mut AnyConnection) -> Result<Result<(), LedgerError>, sqlx::Error> {
+        match self {
+            Self::Reserve(reserve) => reserve.apply(connection).await,
+            Self::Finish(finish) => finish.apply(connection).await,
+        }
+    }
+}
+
+/// Answers all of them that the database failed.
+fn fail(batch: impl Iterator<Item = Waiting>, error: sqlx::Error) {
+    let error = Arc::new(error);
+    for waiting in batch {
+        let _ = waiting.answer.send(Err(Arc::clone(&error).into()));
+    }
+}
+
+/// Why a transaction was not made.
+enum Failure {
+    /// For something that may be due to the one change that was being made.
+    Change(sqlx::Error),
+    /// For something that every change would meet.
+    All(sqlx::Error),
+}
+
+impl Failure {
+    /// What the database says of a statement is about the statement, unless it says that others are in the way.
+    fn of_change(error: sqlx::Error) -> Self {
+        let about_it = matches!(error, sqlx::Error::Database(_)) && !LedgerError::is_busy(&error);
+        if about_it { Self::Change(error) } else { Self::All(error) }
+    }
+}
