@@ -12,6 +12,12 @@ use crate::ServeError;
 pub struct Config {
     /// Where to listen; whoever opens the listener reads it.
     pub listen: SocketAddr,
+    /// Where to listen for whoever operates the gateway: `/livez`, `/readyz` and `/metrics`, without a key. Absent for
+    /// nowhere; whoever opens the listener reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
+    /// May `admin_listen` be an address that other machines reach? Whoever reaches it needs no key.
+    pub admin_anywhere: bool,
     /// Whether times are real. With a simulated clock every request may say in the header `x-anbiq-time` when it was
     /// made, in milliseconds since 1970; with the system's clock that header means nothing.
     pub clock: ClockKind,
@@ -49,6 +55,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+            admin_listen: None,
+            admin_anywhere: false,
             clock: ClockKind::System,
             trusted_proxies: Vec::new(),
             reservation_ttl_ms: 600_000,
@@ -71,7 +79,10 @@ impl Default for TwinConfig {
 
 impl Config {
     /// Are the settings of any use together?
-    pub(crate) fn check(&self) -> Result<(), ServeError> {
+    ///
+    /// # Errors
+    /// [`ServeError::Config`] says which are not.
+    pub fn check(&self) -> Result<(), ServeError> {
         let wrong = |why: &str| Err(ServeError::Config(why.to_owned()));
         if !(2..=16).contains(&self.twin.k) {
             return wrong("`twin.k` is the number of completions of a twinned exchange, between 2 and 16");
@@ -82,6 +93,12 @@ impl Config {
         // An exchange with all its texts must fit one entry of the journal.
         if self.max_body_bytes > 8 << 20 {
             return wrong("`max_body_bytes` is at most 8388608");
+        }
+        if let Some(address) = self.admin_listen.filter(|address| !address.ip().is_loopback() && !self.admin_anywhere) {
+            return wrong(&format!(
+                "`admin_listen` is `{address}`, which other machines may reach, and it asks for no key\n\
+                 hint: listen on 127.0.0.1, or set `admin_anywhere = true` where the network keeps strangers out"
+            ));
         }
         if self.max_in_flight == 0 || self.request_timeout_ms == 0 || self.heartbeat_ms == 0 {
             return wrong("`max_in_flight`, `request_timeout_ms` and `heartbeat_ms` are at least 1");

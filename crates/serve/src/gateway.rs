@@ -9,7 +9,9 @@ use anbiq_ledger::Ledger;
 use anbiq_model::Model;
 use anbiq_statistics::sketch::Sketcher;
 use tokio::sync::{Semaphore, watch};
+use tokio::time::Instant;
 
+use crate::metrics::Metrics;
 use crate::rate::Accounts;
 use crate::{Config, Secrets, ServeError, Spool, routes};
 
@@ -51,6 +53,7 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spool: Option<Spool>,
     pub(crate) opened: Timestamp,
+    pub(crate) metrics: Metrics,
     /// One permit for each request under way.
     pub(crate) in_flight: Arc<Semaphore>,
     /// Requests under way listen to it: true ends them.
@@ -97,6 +100,7 @@ impl Gateway {
             clock: parts.clock,
             spool: parts.spool,
             opened,
+            metrics: Metrics::new(),
             draining: AtomicBool::new(false),
             journal_works: AtomicBool::new(true),
             ids,
@@ -111,6 +115,11 @@ impl Gateway {
     /// Its routes.
     pub fn router(&self) -> axum::Router {
         routes::router(Arc::clone(&self.0))
+    }
+
+    /// The routes for whoever operates it; they ask for no key.
+    pub fn admin_router(&self) -> axum::Router {
+        routes::admin_router(Arc::clone(&self.0))
     }
 
     /// Counts the exchanges that each account already has in the journal behind `reader`, so that a plan's `twin_first`
@@ -160,7 +169,9 @@ impl Inner {
 
     /// Appends to the journal and remembers whether that works.
     pub(crate) async fn record(&self, entry: &Entry) -> Result<Position, JournalError> {
+        let started = Instant::now();
         let appended = self.journal.append(entry).await;
+        self.metrics.appended(started.elapsed());
         self.journal_works.store(appended.is_ok(), Ordering::Relaxed);
         appended
     }
@@ -176,6 +187,11 @@ impl Inner {
         let works = self.journal.checkpoint().await.is_ok();
         self.journal_works.store(works, Ordering::Relaxed);
         works
+    }
+
+    /// Requests for text under way.
+    pub(crate) fn under_way(&self) -> usize {
+        (self.config.max_in_flight as usize).saturating_sub(self.in_flight.available_permits())
     }
 
     /// From here on new requests are refused.

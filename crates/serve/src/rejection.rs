@@ -23,6 +23,10 @@ pub(crate) struct Rejection {
     pub(crate) journalled: bool,
 }
 
+/// Says with a response that it refuses, and by which code: for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused(pub(crate) &'static str);
+
 impl Rejection {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
@@ -171,6 +175,7 @@ impl From<ModelError> for Rejection {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.body()).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(wait) = self.retry_after_ms {

@@ -24,8 +24,9 @@ use crate::answer::{self, Heading};
 use crate::client;
 use crate::exchange::{Conductor, PIECES};
 use crate::gateway::Shared;
+use crate::metrics;
 use crate::rate::Rate;
-use crate::rejection::Rejection;
+use crate::rejection::{Refused, Rejection};
 use crate::request::Asked;
 
 /// The moment of a request, where the clock is simulated; in milliseconds since 1970.
@@ -48,7 +49,21 @@ pub(crate) fn router(gateway: Shared) -> Router {
         .method_not_allowed_fallback(async || Rejection::wrong_method())
         .fallback(async || Rejection::not_found("unknown_url", None, "there is nothing at this address"))
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), add_headers));
-    Router::new().nest("/v1", v1).route("/livez", get(async || "ok")).route("/readyz", get(ready)).with_state(gateway)
+    Router::new().nest("/v1", v1).merge(probes()).with_state(gateway)
+}
+
+/// The routes for whoever operates the gateway.
+pub(crate) fn admin_router(gateway: Shared) -> Router {
+    probes().route("/metrics", get(metrics)).with_state(gateway)
+}
+
+fn probes() -> Router<Shared> {
+    Router::new().route("/livez", get(async || "ok")).route("/readyz", get(ready))
+}
+
+async fn metrics(State(gateway): State<Shared>) -> Response {
+    let text = gateway.metrics.to_text(gateway.under_way());
+    ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
 }
 
 async fn chat(State(gateway): State<Shared>, request: Request) -> Response {
@@ -188,7 +203,10 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     }
     let permit = Arc::clone(&gateway.in_flight).try_acquire_owned();
     let permit = permit.map_err(|_| Rejection::unavailable("overloaded", "too many requests are under way"))?;
-    let asked = Asked::parse(route, &read(gateway, body).await?)?;
+    let reading = Instant::now();
+    let body = read(gateway, body).await?;
+    let waited = reading.elapsed();
+    let asked = Asked::parse(route, &body)?;
     let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await?;
     let heading = Heading {
         route,
@@ -210,22 +228,34 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
         policy: caller.session.plan.text_policy,
         at: caller.at,
         started: caller.started,
-        permit,
+        waited,
+        permit: Some(permit),
         admitted,
     };
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::spawn(conductor.run(sender));
+    Ok(respond(gateway, heading, asked.stream, receiver).await)
+}
+
+/// The response of an exchange; from here on nothing is refused, it can only fail.
+async fn respond(gateway: &Shared, heading: Heading, stream: bool, pieces: answer::Received) -> Response {
     let id = heading.id.to_string();
-    let mut response = if asked.stream {
-        stream_response(gateway, heading, receiver).await?
+    let response = if stream {
+        stream_response(gateway, heading, pieces).await
     } else {
-        let body = answer::whole(&heading, receiver).await?;
-        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+        let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        answer::whole(&heading, pieces).await.map(|body| (json, body).into_response())
     };
+    let mut response = response.unwrap_or_else(|rejection| {
+        let mut response = rejection.into_response();
+        // It is counted as an exchange that failed.
+        response.extensions_mut().remove::<Refused>();
+        response
+    });
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    Ok(response)
+    response
 }
 
 /// The head of a stream waits for its first piece, so that what fails at once fails with a proper status.
@@ -282,6 +312,9 @@ async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next
     } else {
         next.run(request).await
     };
+    if let Some(Refused(code)) = response.extensions_mut().remove() {
+        gateway.metrics.refused(code);
+    }
     let headers = response.headers_mut();
     headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
     headers.insert("openai-processing-ms", HeaderValue::from(started.elapsed().as_millis() as u64));
