@@ -35,12 +35,33 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Most requests under way; one more is refused and may be sent again.
     pub max_in_flight: u32,
+    /// Most requests of one account under way; absent for as many as the gateway holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight_per_account: Option<u32>,
+    /// How long a request that names itself by `Idempotency-Key` is remembered.
+    pub idempotency: IdempotencyConfig,
     /// How twins are drawn.
     pub twin: TwinConfig,
     /// Fixes the ids of exchanges, for traffic that is to be played again; taken from the operating system where it
     /// is absent. The coins are fixed by their key alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+}
+
+/// How long and how many requests are remembered that name themselves by the header `Idempotency-Key`.
+///
+/// Such a request is led to its end, and charged, even where its client leaves: it may come back for the whole answer.
+/// All are remembered in memory: after a restart a repeated key is a new request, which is answered and charged anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdempotencyConfig {
+    /// For how long, in milliseconds of the gateway's clock.
+    pub ttl_ms: u64,
+    /// Most of them; the oldest are forgotten first.
+    pub keys: usize,
+    /// Most bytes of their answers together. The oldest answers are forgotten first; their keys are still known, and
+    /// are refused instead of being charged twice.
+    pub bytes: usize,
 }
 
 /// How twins are drawn. For which exchanges is said by the account's plan.
@@ -65,9 +86,17 @@ impl Default for Config {
             heartbeat_ms: 15_000,
             max_body_bytes: 4 << 20,
             max_in_flight: 1024,
+            max_in_flight_per_account: None,
+            idempotency: IdempotencyConfig::default(),
             twin: TwinConfig::default(),
             seed: None,
         }
+    }
+}
+
+impl Default for IdempotencyConfig {
+    fn default() -> Self {
+        Self { ttl_ms: 24 * 3_600_000, keys: 10_000, bytes: 64 << 20 }
     }
 }
 
@@ -99,6 +128,12 @@ impl Config {
                 "`admin_listen` is `{address}`, which other machines may reach, and it asks for no key\n\
                  hint: listen on 127.0.0.1, or set `admin_anywhere = true` where the network keeps strangers out"
             ));
+        }
+        if self.idempotency.keys == 0 || self.idempotency.ttl_ms == 0 {
+            return wrong("`idempotency.keys` and `idempotency.ttl_ms` are at least 1");
+        }
+        if self.max_in_flight_per_account == Some(0) {
+            return wrong("`max_in_flight_per_account` is at least 1, or absent for no limit");
         }
         if self.max_in_flight == 0 || self.request_timeout_ms == 0 || self.heartbeat_ms == 0 {
             return wrong("`max_in_flight`, `request_timeout_ms` and `heartbeat_ms` are at least 1");

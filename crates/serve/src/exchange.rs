@@ -8,11 +8,11 @@ use anbiq_domain::{
 };
 use anbiq_ledger::{LedgerError, ReservationId};
 use anbiq_model::{Event, Fault, Generation, ModelError, Request, TokenLogprob};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::{Admitted, Served};
-use crate::gateway::Shared;
+use crate::gateway::{Place, Shared};
 use crate::metrics::Ended;
 use crate::rejection::Rejection;
 
@@ -56,7 +56,7 @@ pub(crate) struct Conductor {
     /// How long the gateway has waited for the client so far.
     pub(crate) waited: Duration,
     /// Given back when the exchange is settled, whoever has left by then.
-    pub(crate) permit: Option<OwnedSemaphorePermit>,
+    pub(crate) place: Option<Place>,
 }
 
 /// How drawing ended.
@@ -287,14 +287,14 @@ impl Conductor {
     /// Charges the account. Before the last byte goes out, so that who has its answer also has the rest of its
     /// reservation back; but an answer that is recorded does not wait long for a slow ledger.
     async fn settle(&mut self, cost: Money, tokens: u64) {
-        let (gateway, permit) = (self.gateway.clone(), self.permit.take());
+        let (gateway, place) = (self.gateway.clone(), self.place.take());
         let (reservation, id) = (self.admitted.reservation.clone(), self.admitted.id);
         let settling = tokio::spawn(async move {
             if let Err(error) = close(&gateway, &reservation, Some((cost, tokens))).await {
                 // The journal has the cost; the reservation will expire.
                 tracing::error!(exchange = %id, %cost, code = error.code(), %error, "an exchange could not be charged");
             }
-            drop(permit);
+            drop(place);
         });
         let _ = tokio::time::timeout(SETTLE_PATIENCE, settling).await;
     }

@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     twins: Family<ModelLabels, Counter>,
     twin_tokens: Family<ModelLabels, Counter>,
     refusals: Family<CodeLabels, Counter>,
+    repeated: Counter,
     expired: Counter,
 }
 
@@ -112,6 +113,7 @@ impl Metrics {
             twins: Family::default(),
             twin_tokens: Family::default(),
             refusals: Family::default(),
+            repeated: Counter::default(),
             expired: Counter::default(),
         };
         metrics.register();
@@ -162,6 +164,11 @@ impl Metrics {
     /// A request was refused before any model saw it.
     pub(crate) fn refused(&self, code: &'static str) {
         self.refusals.get_or_create(&CodeLabels { code }).inc();
+    }
+
+    /// An answer that was kept was given again.
+    pub(crate) fn repeated(&self) {
+        self.repeated.inc();
     }
 
     /// Abandoned reservations expired.
@@ -216,6 +223,11 @@ impl Metrics {
             "anbiq_refusals",
             "Requests that were refused before any model saw them, by code",
             self.refusals.clone(),
+        );
+        registry.register(
+            "anbiq_answers_repeated",
+            "Requests that were given a kept answer, for their idempotency key",
+            self.repeated.clone(),
         );
         registry.register(
             "anbiq_reservations_expired",

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{Entry, Refusal, Route, Timestamp};
+use anbiq_domain::{Digest, Entry, Refusal, Route, Timestamp};
 use anbiq_ledger::Session;
 use anbiq_openai::{ModelCard, ModelList};
 use axum::Router;
@@ -27,6 +27,7 @@ use crate::gateway::Shared;
 use crate::metrics;
 use crate::rate::Rate;
 use crate::rejection::{Refused, Rejection};
+use crate::repeats::{self, Claim, Tape};
 use crate::request::Asked;
 
 /// The moment of a request, where the clock is simulated; in milliseconds since 1970.
@@ -149,7 +150,7 @@ async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
         }
     };
     if let Some(rate) = rate {
-        add_rate(response.headers_mut(), rate);
+        rate.write(response.headers_mut());
     }
     response
 }
@@ -159,6 +160,8 @@ struct Caller {
     session: Session,
     client: anbiq_domain::Client,
     declared: bool,
+    /// The request's name, where its client gave it one.
+    key: Option<String>,
     at: Timestamp,
     started: Instant,
     rate: Option<Rate>,
@@ -172,11 +175,12 @@ async fn identify(gateway: &Shared, headers: &HeaderMap, peer: IpAddr, started: 
         None => None,
         Some(per_minute) => {
             let taken = gateway.accounts().take(&session.account, per_minute, at);
-            Some(taken.map_err(|wait_ms| Rejection::rate_limited(per_minute, wait_ms))?)
+            Some(taken.map_err(Rejection::rate_limited)?)
         }
     };
+    let key = headers.get(repeats::KEY).map(repeats::key).transpose()?;
     let client = client::describe(&gateway.hasher, address, headers);
-    Ok(Caller { session, client, declared, at, started, rate })
+    Ok(Caller { session, client, declared, key, at, started, rate })
 }
 
 async fn authenticate(gateway: &Shared, headers: &HeaderMap) -> Result<(Session, Timestamp), Rejection> {
@@ -201,12 +205,22 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     if gateway.draining() {
         return Err(Rejection::unavailable("shutting_down", "the gateway is stopping"));
     }
-    let permit = Arc::clone(&gateway.in_flight).try_acquire_owned();
-    let permit = permit.map_err(|_| Rejection::unavailable("overloaded", "too many requests are under way"))?;
+    let place = gateway.place(&caller.session.account)?;
     let reading = Instant::now();
     let body = read(gateway, body).await?;
     let waited = reading.elapsed();
     let asked = Asked::parse(route, &body)?;
+    let claimed = match &caller.key {
+        None => None,
+        Some(key) => {
+            let address = [u8::from(route == Route::Chat), u8::from(caller.declared)];
+            let request = Digest::of_parts(&[&address, &body]);
+            match repeats::claim(gateway, &caller.session.account, key, request, caller.at)? {
+                Claim::First(claimed) => Some(claimed),
+                Claim::Repeated(tape) => return Ok(repeat(gateway, tape).await),
+            }
+        }
+    };
     let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await?;
     let heading = Heading {
         route,
@@ -229,12 +243,27 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
         at: caller.at,
         started: caller.started,
         waited,
-        permit: Some(permit),
+        place: Some(place),
         admitted,
     };
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::spawn(conductor.run(sender));
+    let receiver = match claimed {
+        None => receiver,
+        Some(claimed) => repeats::record(claimed, heading.clone(), asked.stream, receiver),
+    };
     Ok(respond(gateway, heading, asked.stream, receiver).await)
+}
+
+/// An answer that was given before.
+async fn repeat(gateway: &Shared, tape: Arc<Tape>) -> Response {
+    gateway.metrics.repeated();
+    let (heading, stream) = (tape.heading.clone(), tape.stream);
+    let mut response = respond(gateway, heading, stream, repeats::play(tape)).await;
+    for name in ["x-anbiq-replayed", "idempotent-replayed"] {
+        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+    }
+    response
 }
 
 /// The response of an exchange; from here on nothing is refused, it can only fail.
@@ -292,14 +321,6 @@ async fn read(gateway: &Shared, body: Body) -> Result<Vec<u8>, Rejection> {
         Ok(bytes)
     };
     tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| Err(Rejection::too_slow()))
-}
-
-fn add_rate(headers: &mut HeaderMap, rate: Rate) {
-    headers.insert("x-ratelimit-limit-requests", rate.per_minute.into());
-    headers.insert("x-ratelimit-remaining-requests", rate.remaining.into());
-    if let Ok(reset) = HeaderValue::try_from(format!("{}ms", rate.reset_ms)) {
-        headers.insert("x-ratelimit-reset-requests", reset);
-    }
 }
 
 /// The headers that every answer under `/v1` has.

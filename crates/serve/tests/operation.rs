@@ -72,6 +72,7 @@ async fn exchanges_twins_and_refusals_are_counted() {
     gen_ai_server_request_duration_seconds_count{gen_ai_operation_name="text_completion",gen_ai_request_model="open",outcome="completed",error_type=""} 1
     gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="open"} 2
     gen_ai_server_time_to_first_token_seconds_count{gen_ai_operation_name="text_completion",gen_ai_request_model="open"} 1
+    anbiq_answers_repeated_total 0
     anbiq_journal_append_seconds_count 7
     anbiq_overhead_seconds_count{gen_ai_operation_name="chat",gen_ai_request_model="open"} 2
     anbiq_overhead_seconds_count{gen_ai_operation_name="text_completion",gen_ai_request_model="open"} 1
