@@ -12,6 +12,12 @@ use crate::ServeError;
 pub struct Config {
     /// Where to listen; whoever opens the listener reads it.
     pub listen: SocketAddr,
+    /// Where to listen for whoever operates the gateway: `/livez`, `/readyz` and `/metrics`, without a key. Absent for
+    /// nowhere; whoever opens the listener reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin_listen: Option<SocketAddr>,
+    /// May `admin_listen` be an address that other machines reach? Whoever reaches it needs no key.
+    pub admin_anywhere: bool,
     /// Whether times are real. With a simulated clock every request may say in the header `x-anbiq-time` when it was
     /// made, in milliseconds since 1970; with the system's clock that header means nothing.
     pub clock: ClockKind,
@@ -29,12 +35,33 @@ pub struct Config {
     pub max_body_bytes: usize,
     /// Most requests under way; one more is refused and may be sent again.
     pub max_in_flight: u32,
+    /// Most requests of one account under way; absent for as many as the gateway holds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_in_flight_per_account: Option<u32>,
+    /// How long a request that names itself by `Idempotency-Key` is remembered.
+    pub idempotency: IdempotencyConfig,
     /// How twins are drawn.
     pub twin: TwinConfig,
     /// Fixes the ids of exchanges, for traffic that is to be played again; taken from the operating system where it
     /// is absent. The coins are fixed by their key alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
+}
+
+/// How long and how many requests are remembered that name themselves by the header `Idempotency-Key`.
+///
+/// Such a request is led to its end, and charged, even where its client leaves: it may come back for the whole answer.
+/// All are remembered in memory: after a restart a repeated key is a new request, which is answered and charged anew.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct IdempotencyConfig {
+    /// For how long, in milliseconds of the gateway's clock.
+    pub ttl_ms: u64,
+    /// Most of them; the oldest are forgotten first.
+    pub keys: usize,
+    /// Most bytes of their answers together. The oldest answers are forgotten first; their keys are still known, and
+    /// are refused instead of being charged twice.
+    pub bytes: usize,
 }
 
 /// How twins are drawn. For which exchanges is said by the account's plan.
@@ -49,6 +76,8 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             listen: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8080),
+            admin_listen: None,
+            admin_anywhere: false,
             clock: ClockKind::System,
             trusted_proxies: Vec::new(),
             reservation_ttl_ms: 600_000,
@@ -57,9 +86,17 @@ impl Default for Config {
             heartbeat_ms: 15_000,
             max_body_bytes: 4 << 20,
             max_in_flight: 1024,
+            max_in_flight_per_account: None,
+            idempotency: IdempotencyConfig::default(),
             twin: TwinConfig::default(),
             seed: None,
         }
+    }
+}
+
+impl Default for IdempotencyConfig {
+    fn default() -> Self {
+        Self { ttl_ms: 24 * 3_600_000, keys: 10_000, bytes: 64 << 20 }
     }
 }
 
@@ -71,7 +108,10 @@ impl Default for TwinConfig {
 
 impl Config {
     /// Are the settings of any use together?
-    pub(crate) fn check(&self) -> Result<(), ServeError> {
+    ///
+    /// # Errors
+    /// [`ServeError::Config`] says which are not.
+    pub fn check(&self) -> Result<(), ServeError> {
         let wrong = |why: &str| Err(ServeError::Config(why.to_owned()));
         if !(2..=16).contains(&self.twin.k) {
             return wrong("`twin.k` is the number of completions of a twinned exchange, between 2 and 16");
@@ -82,6 +122,18 @@ impl Config {
         // An exchange with all its texts must fit one entry of the journal.
         if self.max_body_bytes > 8 << 20 {
             return wrong("`max_body_bytes` is at most 8388608");
+        }
+        if let Some(address) = self.admin_listen.filter(|address| !address.ip().is_loopback() && !self.admin_anywhere) {
+            return wrong(&format!(
+                "`admin_listen` is `{address}`, which other machines may reach, and it asks for no key\n\
+                 hint: listen on 127.0.0.1, or set `admin_anywhere = true` where the network keeps strangers out"
+            ));
+        }
+        if self.idempotency.keys == 0 || self.idempotency.ttl_ms == 0 {
+            return wrong("`idempotency.keys` and `idempotency.ttl_ms` are at least 1");
+        }
+        if self.max_in_flight_per_account == Some(0) {
+            return wrong("`max_in_flight_per_account` is at least 1, or absent for no limit");
         }
         if self.max_in_flight == 0 || self.request_timeout_ms == 0 || self.heartbeat_ms == 0 {
             return wrong("`max_in_flight`, `request_timeout_ms` and `heartbeat_ms` are at least 1");

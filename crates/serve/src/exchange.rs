@@ -8,11 +8,12 @@ use anbiq_domain::{
 };
 use anbiq_ledger::{LedgerError, ReservationId};
 use anbiq_model::{Event, Fault, Generation, ModelError, Request, TokenLogprob};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::{Admitted, Served};
-use crate::gateway::Shared;
+use crate::gateway::{Place, Shared};
+use crate::metrics::Ended;
 use crate::rejection::Rejection;
 
 /// A piece of what is served. `choice` counts the answers that the customer sees, not the draws.
@@ -52,8 +53,10 @@ pub(crate) struct Conductor {
     pub(crate) policy: TextPolicy,
     pub(crate) at: Timestamp,
     pub(crate) started: Instant,
-    /// Given back when the exchange is over, whoever has left by then.
-    pub(crate) permit: OwnedSemaphorePermit,
+    /// How long the gateway has waited for the client so far.
+    pub(crate) waited: Duration,
+    /// Given back when the exchange is settled, whoever has left by then.
+    pub(crate) place: Option<Place>,
 }
 
 /// How drawing ended.
@@ -72,12 +75,16 @@ struct Drawn {
     prompt_tokens: Option<u64>,
     /// Tokens that went out to the client in a stream.
     sent: u64,
+    /// Has any piece of what is served come?
+    begun: bool,
+    /// How long the model and the client were waited for.
+    waited: Duration,
 }
 
 impl Conductor {
     /// Leads the exchange to its end. It runs on as a task of its own when the client leaves.
     pub(crate) async fn run(self, pieces: Pieces) {
-        let mut drawn = Drawn::new(self.request.n);
+        let mut drawn = Drawn { waited: self.waited, ..Drawn::new(self.request.n) };
         let end = self.draw(&mut drawn, &pieces).await;
         match end {
             End::Completed => self.complete(&drawn, &pieces).await,
@@ -89,12 +96,14 @@ impl Conductor {
     async fn draw(&self, drawn: &mut Drawn, pieces: &Pieces) -> End {
         let deadline = self.started + Duration::from_millis(self.gateway.config.request_timeout_ms);
         let mut abort = self.gateway.abort.subscribe();
+        let asked = Instant::now();
         let generation = tokio::select! {
             generation = self.admitted.model.generate(self.request.clone()) => generation,
             () = pieces.closed() => return End::Cancelled,
             () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
             () = aborted(&mut abort) => return End::Failed(shutting_down()),
         };
+        drawn.waited += asked.elapsed();
         match generation {
             // Dropping the generation, on whichever way out, cancels the model's work.
             Ok(mut generation) => self.follow(&mut generation, drawn, pieces, deadline, &mut abort).await,
@@ -113,12 +122,14 @@ impl Conductor {
         loop {
             // A client that leaves when it has all its text does not spare itself the twin.
             let may_leave = !drawn.all_ended(self.admitted.served);
+            let asked = Instant::now();
             let event = tokio::select! {
                 event = generation.recv() => event,
                 () = pieces.closed(), if may_leave => return End::Cancelled,
                 () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
                 () = aborted(abort) => return End::Failed(shutting_down()),
             };
+            drawn.waited += asked.elapsed();
             let event = match event {
                 Some(Ok(event)) => event,
                 Some(Err(error)) => return End::Failed(error.into()),
@@ -133,9 +144,16 @@ impl Conductor {
             match event {
                 Event::Text { index, text, logprobs } => {
                     let Some(choice) = self.admitted.served.choice(index) else { continue };
+                    if !std::mem::replace(&mut drawn.begun, true) {
+                        let after = self.started.elapsed();
+                        self.gateway.metrics.first_token(self.facts.route, self.admitted.model.name(), after);
+                    }
                     let tokens = tokens_of(&logprobs);
+                    let offered = Instant::now();
                     let sending = pieces.send(Ok(Piece::Text { choice, text, logprobs }));
-                    match tokio::time::timeout_at(deadline, sending).await {
+                    let sent = tokio::time::timeout_at(deadline, sending).await;
+                    drawn.waited += offered.elapsed();
+                    match sent {
                         Ok(Ok(())) => drawn.sent += tokens,
                         // It has left, or reads so slowly that it might as well have.
                         Ok(Err(_)) | Err(_) => return End::Cancelled,
@@ -148,12 +166,13 @@ impl Conductor {
     }
 
     /// The answer is drawn: record it, charge it, and let its end go.
-    async fn complete(self, drawn: &Drawn, pieces: &Pieces) {
+    async fn complete(mut self, drawn: &Drawn, pieces: &Pieces) {
         let usage = drawn.usage(self.admitted.served);
         let cost = self.cost(usage);
         let entry = self.entry(drawn, usage, cost, Outcome::Completed);
         if let Err(error) = self.gateway.record(&entry).await {
             self.release().await;
+            self.measure(drawn, usage, &Outcome::Failed { code: error.code().to_owned() });
             // Nobody may be left to be told.
             let _ = pieces.send(Err(error.into())).await;
             return;
@@ -161,6 +180,7 @@ impl Conductor {
         let served = self.admitted.served;
         let patience = Duration::from_millis(self.gateway.config.request_timeout_ms);
         self.settle(cost, usage.completion_tokens).await;
+        self.measure(drawn, usage, &Outcome::Completed);
         let ending = async {
             for index in served.indices() {
                 let finish = drawn.finishes.get(index as usize).copied().flatten().unwrap_or(Finish::Stop);
@@ -175,7 +195,7 @@ impl Conductor {
     }
 
     /// The client has left: record what was drawn, charge what was served. What cannot be recorded is not charged.
-    async fn cancel(self, drawn: &Drawn) {
+    async fn cancel(mut self, drawn: &Drawn) {
         // Without a stream nothing is served before all is.
         let sent = if self.facts.stream { drawn.sent } else { 0 };
         let served = drawn.usage(self.admitted.served);
@@ -187,7 +207,10 @@ impl Conductor {
         let cost = if sent == 0 { Money::ZERO } else { self.cost(usage) };
         let entry = self.entry(drawn, usage, cost, Outcome::Cancelled);
         match self.gateway.record(&entry).await {
-            Ok(_) => self.settle(cost, usage.completion_tokens).await,
+            Ok(_) => {
+                self.settle(cost, usage.completion_tokens).await;
+                self.measure(drawn, usage, &Outcome::Cancelled);
+            }
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "a cancelled exchange could not be journalled");
                 self.release().await;
@@ -199,11 +222,12 @@ impl Conductor {
     async fn fail(self, drawn: &Drawn, rejection: Rejection, pieces: &Pieces) {
         let usage = drawn.usage(self.admitted.served);
         let outcome = Outcome::Failed { code: rejection.code.to_owned() };
-        let entry = self.entry(drawn, usage, Money::ZERO, outcome);
+        let entry = self.entry(drawn, usage, Money::ZERO, outcome.clone());
         if let Err(error) = self.gateway.record(&entry).await {
             tracing::error!(code = error.code(), %error, "a failed exchange could not be journalled");
         }
         self.release().await;
+        self.measure(drawn, usage, &outcome);
         let _ = pieces.send(Err(rejection)).await;
     }
 
@@ -262,16 +286,32 @@ impl Conductor {
 
     /// Charges the account. Before the last byte goes out, so that who has its answer also has the rest of its
     /// reservation back; but an answer that is recorded does not wait long for a slow ledger.
-    async fn settle(self, cost: Money, tokens: u64) {
-        let Self { gateway, admitted: Admitted { reservation, id, .. }, permit, .. } = self;
+    async fn settle(&mut self, cost: Money, tokens: u64) {
+        let (gateway, place) = (self.gateway.clone(), self.place.take());
+        let (reservation, id) = (self.admitted.reservation.clone(), self.admitted.id);
         let settling = tokio::spawn(async move {
             if let Err(error) = close(&gateway, &reservation, Some((cost, tokens))).await {
                 // The journal has the cost; the reservation will expire.
                 tracing::error!(exchange = %id, %cost, code = error.code(), %error, "an exchange could not be charged");
             }
-            drop(permit);
+            drop(place);
         });
         let _ = tokio::time::timeout(SETTLE_PATIENCE, settling).await;
+    }
+
+    fn measure(&self, drawn: &Drawn, usage: Usage, outcome: &Outcome) {
+        self.gateway.metrics.ended(&Ended {
+            route: self.facts.route,
+            model: self.admitted.model.name(),
+            outcome,
+            usage,
+            twins: match self.admitted.served {
+                Served::All(_) => 0,
+                Served::One { draws, .. } => u32::from(draws) - 1,
+            },
+            took: self.started.elapsed(),
+            waited: drawn.waited,
+        });
     }
 
     async fn release(&self) {
@@ -290,6 +330,8 @@ impl Drawn {
             finishes: vec![None; n],
             prompt_tokens: None,
             sent: 0,
+            begun: false,
+            waited: Duration::ZERO,
         }
     }
 

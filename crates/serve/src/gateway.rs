@@ -3,14 +3,20 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anbiq_domain::{Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp};
+use anbiq_domain::{
+    AccountId, Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp,
+};
 use anbiq_journal::{Journal, JournalError, Position, Reader};
 use anbiq_ledger::Ledger;
 use anbiq_model::Model;
 use anbiq_statistics::sketch::Sketcher;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::time::Instant;
 
+use crate::metrics::Metrics;
 use crate::rate::Accounts;
+use crate::rejection::Rejection;
+use crate::repeats::Repeats;
 use crate::{Config, Secrets, ServeError, Spool, routes};
 
 /// What a gateway is made of.
@@ -51,6 +57,9 @@ pub(crate) struct Inner {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spool: Option<Spool>,
     pub(crate) opened: Timestamp,
+    pub(crate) metrics: Metrics,
+    /// The requests that named themselves.
+    pub(crate) repeats: Repeats,
     /// One permit for each request under way.
     pub(crate) in_flight: Arc<Semaphore>,
     /// Requests under way listen to it: true ends them.
@@ -83,6 +92,7 @@ impl Gateway {
         let opened = parts.clock.now();
         let ids = Seeded::new(parts.config.seed.map_or_else(random_seed, Ok)?);
         let inner = Inner {
+            repeats: Repeats::new(parts.config.idempotency),
             in_flight: Arc::new(Semaphore::new(parts.config.max_in_flight as usize)),
             abort: watch::Sender::new(false),
             twin_hasher: KeyedHasher::new(parts.secrets.coin.reveal()),
@@ -97,6 +107,7 @@ impl Gateway {
             clock: parts.clock,
             spool: parts.spool,
             opened,
+            metrics: Metrics::new(),
             draining: AtomicBool::new(false),
             journal_works: AtomicBool::new(true),
             ids,
@@ -111,6 +122,11 @@ impl Gateway {
     /// Its routes.
     pub fn router(&self) -> axum::Router {
         routes::router(Arc::clone(&self.0))
+    }
+
+    /// The routes for whoever operates it; they ask for no key.
+    pub fn admin_router(&self) -> axum::Router {
+        routes::admin_router(Arc::clone(&self.0))
     }
 
     /// Counts the exchanges that each account already has in the journal behind `reader`, so that a plan's `twin_first`
@@ -129,6 +145,22 @@ impl Gateway {
             }
         }
         Ok(total)
+    }
+}
+
+/// The place of a request under way; dropping it gives it back.
+#[derive(Debug)]
+pub(crate) struct Place {
+    _all: OwnedSemaphorePermit,
+    /// Whose, where the places of an account are counted.
+    own: Option<(Shared, AccountId)>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if let Some((gateway, account)) = &self.own {
+            gateway.accounts().leave(account);
+        }
     }
 }
 
@@ -160,7 +192,9 @@ impl Inner {
 
     /// Appends to the journal and remembers whether that works.
     pub(crate) async fn record(&self, entry: &Entry) -> Result<Position, JournalError> {
+        let started = Instant::now();
         let appended = self.journal.append(entry).await;
+        self.metrics.appended(started.elapsed());
         self.journal_works.store(appended.is_ok(), Ordering::Relaxed);
         appended
     }
@@ -176,6 +210,23 @@ impl Inner {
         let works = self.journal.checkpoint().await.is_ok();
         self.journal_works.store(works, Ordering::Relaxed);
         works
+    }
+
+    /// A place for one more request of `account`, where there is one.
+    pub(crate) fn place(self: &Arc<Self>, account: &AccountId) -> Result<Place, Rejection> {
+        let all = Arc::clone(&self.in_flight).try_acquire_owned();
+        let all = all.map_err(|_| Rejection::unavailable("overloaded", "too many requests are under way"))?;
+        let own = match self.config.max_in_flight_per_account {
+            None => None,
+            Some(most) if self.accounts().enter(account, most) => Some((Arc::clone(self), account.clone())),
+            Some(most) => return Err(Rejection::too_many_under_way(most)),
+        };
+        Ok(Place { _all: all, own })
+    }
+
+    /// Requests for text under way.
+    pub(crate) fn under_way(&self) -> usize {
+        (self.config.max_in_flight as usize).saturating_sub(self.in_flight.available_permits())
     }
 
     /// From here on new requests are refused.

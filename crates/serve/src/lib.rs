@@ -8,6 +8,10 @@
 //! 4. `exchange` draws, commits to the journal, settles, and only then lets the end of the answer go,
 //! 5. `answer` writes what is served in OpenAI's form.
 //!
+//! A request that names itself by `Idempotency-Key` is answered once, however often it is sent: `repeats`.
+//!
+//! Whoever operates it reads its state and its metrics at an address of their own: [`operate`].
+//!
 //! [`admin`] changes the ledger and the journal together; `spool` is for changes made while a gateway runs.
 
 pub mod admin;
@@ -18,15 +22,17 @@ mod config;
 mod error;
 mod exchange;
 mod gateway;
+mod metrics;
 mod rate;
 mod rejection;
+mod repeats;
 mod request;
 mod routes;
 mod run;
 mod spool;
 
-pub use config::{Config, Secrets, TwinConfig};
+pub use config::{Config, IdempotencyConfig, Secrets, TwinConfig};
 pub use error::{ServeError, Unwritten};
 pub use gateway::{Gateway, GatewayParts};
-pub use run::run;
+pub use run::{operate, run};
 pub use spool::{Spool, SpoolError};

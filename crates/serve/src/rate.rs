@@ -1,8 +1,9 @@
-//! What is remembered of each account in memory: its rate, and how many exchanges it has had.
+//! What is remembered of each account in memory: its rate, its requests under way, and how many exchanges it has had.
 
 use std::collections::HashMap;
 
 use anbiq_domain::{AccountId, Timestamp};
+use http::{HeaderMap, HeaderValue};
 
 /// What is remembered of all accounts; as many as there are accounts with a valid key.
 #[derive(Debug, Default)]
@@ -12,6 +13,7 @@ pub(crate) struct Accounts(HashMap<AccountId, State>);
 struct State {
     exchanges: u64,
     bucket: Option<Bucket>,
+    under_way: u32,
 }
 
 /// A token bucket: it holds a minute's requests and fills evenly.
@@ -30,6 +32,25 @@ pub(crate) struct Rate {
     pub(crate) reset_ms: u64,
 }
 
+/// A rate that is used up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct UsedUp {
+    pub(crate) rate: Rate,
+    /// Until one more request is left.
+    pub(crate) wait_ms: u64,
+}
+
+impl Rate {
+    /// Writes it into the headers of an answer.
+    pub(crate) fn write(self, headers: &mut HeaderMap) {
+        headers.insert("x-ratelimit-limit-requests", self.per_minute.into());
+        headers.insert("x-ratelimit-remaining-requests", self.remaining.into());
+        if let Ok(reset) = HeaderValue::try_from(format!("{}ms", self.reset_ms)) {
+            headers.insert("x-ratelimit-reset-requests", reset);
+        }
+    }
+}
+
 impl Accounts {
     /// Counts one more exchange and says how many there were before.
     pub(crate) fn count(&mut self, account: &AccountId) -> u64 {
@@ -39,8 +60,23 @@ impl Accounts {
         before
     }
 
+    /// Counts one more request of the account that is under way, unless there are `most` already.
+    pub(crate) fn enter(&mut self, account: &AccountId, most: u32) -> bool {
+        let state = self.0.entry(account.clone()).or_default();
+        let enters = state.under_way < most;
+        state.under_way += u32::from(enters);
+        enters
+    }
+
+    /// A request that entered is over.
+    pub(crate) fn leave(&mut self, account: &AccountId) {
+        if let Some(state) = self.0.get_mut(account) {
+            state.under_way = state.under_way.saturating_sub(1);
+        }
+    }
+
     /// Takes one request off the account's rate; where there is none left, says how many milliseconds to wait.
-    pub(crate) fn take(&mut self, account: &AccountId, per_minute: u32, now: Timestamp) -> Result<Rate, u64> {
+    pub(crate) fn take(&mut self, account: &AccountId, per_minute: u32, now: Timestamp) -> Result<Rate, UsedUp> {
         let full = f64::from(per_minute);
         let per_ms = full / 60_000.0;
         let state = self.0.entry(account.clone()).or_default();
@@ -49,13 +85,15 @@ impl Accounts {
         let passed = now.since(bucket.at).max(0);
         bucket.left = (bucket.left + passed as f64 * per_ms).min(full);
         bucket.at = bucket.at.max(now);
-        if bucket.left < 1.0 {
-            let wait = if per_minute == 0 { 60_000.0 } else { (1.0 - bucket.left) / per_ms };
-            return Err(wait.ceil() as u64);
+        let left = bucket.left;
+        let until =
+            |goal: f64, left: f64| if per_minute == 0 { 60_000 } else { ((goal - left) / per_ms).ceil() as u64 };
+        let rate = |left: f64| Rate { per_minute, remaining: left as u32, reset_ms: until(full, left) };
+        if left < 1.0 {
+            return Err(UsedUp { rate: rate(left), wait_ms: until(1.0, left) });
         }
         bucket.left -= 1.0;
-        let reset_ms = ((full - bucket.left) / per_ms).ceil() as u64;
-        Ok(Rate { per_minute, remaining: bucket.left as u32, reset_ms })
+        Ok(rate(bucket.left))
     }
 }
 
@@ -71,13 +109,14 @@ mod tests {
     fn a_rate_is_a_minutes_requests_that_fill_evenly() {
         let mut accounts = Accounts::default();
         let (one, other) = (AccountId::new("a").unwrap(), AccountId::new("b").unwrap());
+        let wait = |taken: Result<Rate, UsedUp>| taken.map_err(|used_up| used_up.wait_ms);
         assert_eq!(accounts.take(&one, 2, at(0)), Ok(Rate { per_minute: 2, remaining: 1, reset_ms: 30_000 }));
         assert_eq!(accounts.take(&one, 2, at(0)), Ok(Rate { per_minute: 2, remaining: 0, reset_ms: 60_000 }));
-        assert_eq!(accounts.take(&one, 2, at(10_000)), Err(20_000));
+        assert_eq!(wait(accounts.take(&one, 2, at(10_000))), Err(20_000));
         assert!(accounts.take(&other, 2, at(10_000)).is_ok());
-        assert_eq!(accounts.take(&one, 2, at(5_000)), Err(20_000), "time runs forward");
+        assert_eq!(wait(accounts.take(&one, 2, at(5_000))), Err(20_000), "time runs forward");
         assert!(accounts.take(&one, 2, at(30_000)).is_ok());
-        assert_eq!(accounts.take(&one, 0, at(30_000)), Err(60_000));
+        assert_eq!(wait(accounts.take(&one, 0, at(30_000))), Err(60_000));
     }
 
     #[test]

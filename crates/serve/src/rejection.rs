@@ -8,6 +8,8 @@ use axum::response::{IntoResponse, Response};
 use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 
+use crate::rate::{Rate, UsedUp};
+
 /// A request that is not answered, or an answer that could not be ended.
 #[derive(Debug, Clone)]
 pub(crate) struct Rejection {
@@ -19,14 +21,30 @@ pub(crate) struct Rejection {
     pub(crate) retry_after_ms: Option<u64>,
     /// Says against the habit of clients, which try again by the status alone, whether that is of use.
     pub(crate) retry: Option<bool>,
+    /// Where the account stands with its rate, where that is what refuses.
+    pub(crate) rate: Option<Box<Rate>>,
     /// Did terms, grant, plan or budget refuse it? The journal keeps those, since they show what an account tried.
     pub(crate) journalled: bool,
 }
 
+/// Says with a response that it refuses, and by which code: for the metrics.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Refused(pub(crate) &'static str);
+
 impl Rejection {
     fn new(status: StatusCode, kind: &'static str, code: &'static str, message: impl Into<String>) -> Self {
         let message = message.into();
-        Self { status, kind, code, param: None, message, retry_after_ms: None, retry: None, journalled: false }
+        Self {
+            status,
+            kind,
+            code,
+            param: None,
+            message,
+            retry_after_ms: None,
+            retry: None,
+            rate: None,
+            journalled: false,
+        }
     }
 
     /// The request makes no sense; `param` is the field at fault.
@@ -73,10 +91,45 @@ impl Rejection {
         Self { journalled: true, ..rejection }
     }
 
-    pub(crate) fn rate_limited(per_minute: u32, wait_ms: u64) -> Self {
+    pub(crate) fn rate_limited(used_up: UsedUp) -> Self {
+        let UsedUp { rate, wait_ms } = used_up;
+        let per_minute = rate.per_minute;
         let message = format!("rate limit reached: {per_minute} requests a minute; try again in {wait_ms} ms");
         let rejection = Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", "rate_limit_exceeded", message);
-        Self { retry_after_ms: Some(wait_ms), ..rejection }
+        Self { retry_after_ms: Some(wait_ms), rate: Some(Box::new(rate)), ..rejection }
+    }
+
+    pub(crate) fn too_many_under_way(most: u32) -> Self {
+        let message = format!("{most} requests of this account are under way, and no more may be at a time");
+        let rejection = Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", "concurrency_limit_exceeded", message);
+        Self { retry_after_ms: Some(1000), ..rejection }
+    }
+
+    /// The request is under way already.
+    pub(crate) fn repeat_in_flight() -> Self {
+        let message = "the first request under this `Idempotency-Key` is under way; its answer can be had when it ends";
+        Self {
+            retry_after_ms: Some(1000),
+            retry: Some(true),
+            ..Self::named(StatusCode::CONFLICT, "idempotency_in_flight", message)
+        }
+    }
+
+    /// The request was answered and charged, and the answer is gone.
+    pub(crate) fn answer_forgotten() -> Self {
+        let message = "the request under this `Idempotency-Key` was answered and charged, and its answer is no longer \
+                       kept; ask again under another key";
+        Self { retry: Some(false), ..Self::named(StatusCode::CONFLICT, "idempotency_answer_forgotten", message) }
+    }
+
+    /// Another request goes by the same key.
+    pub(crate) fn key_reused() -> Self {
+        let message = "another request was sent under this `Idempotency-Key`: one key is for one request";
+        Self::named(StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused", message)
+    }
+
+    fn named(status: StatusCode, code: &'static str, message: &str) -> Self {
+        Self { status, ..Self::invalid(code, Some("Idempotency-Key"), message) }
     }
 
     /// Nothing is wrong with the request; a later one will be answered.
@@ -171,11 +224,15 @@ impl From<ModelError> for Rejection {
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
         let mut response = (self.status, self.body()).into_response();
+        response.extensions_mut().insert(Refused(self.code));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(wait) = self.retry_after_ms {
             headers.insert(RETRY_AFTER, wait.div_ceil(1000).into());
             headers.insert("retry-after-ms", wait.into());
+        }
+        if let Some(rate) = self.rate {
+            rate.write(headers);
         }
         if let Some(retry) = self.retry {
             headers.insert("x-should-retry", HeaderValue::from_static(if retry { "true" } else { "false" }));

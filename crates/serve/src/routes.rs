@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{Entry, Refusal, Route, Timestamp};
+use anbiq_domain::{Digest, Entry, Refusal, Route, Timestamp};
 use anbiq_ledger::Session;
 use anbiq_openai::{ModelCard, ModelList};
 use axum::Router;
@@ -24,8 +24,10 @@ use crate::answer::{self, Heading};
 use crate::client;
 use crate::exchange::{Conductor, PIECES};
 use crate::gateway::Shared;
+use crate::metrics;
 use crate::rate::Rate;
-use crate::rejection::Rejection;
+use crate::rejection::{Refused, Rejection};
+use crate::repeats::{self, Claim, Tape};
 use crate::request::Asked;
 
 /// The moment of a request, where the clock is simulated; in milliseconds since 1970.
@@ -48,7 +50,21 @@ pub(crate) fn router(gateway: Shared) -> Router {
         .method_not_allowed_fallback(async || Rejection::wrong_method())
         .fallback(async || Rejection::not_found("unknown_url", None, "there is nothing at this address"))
         .layer(middleware::from_fn_with_state(Arc::clone(&gateway), add_headers));
-    Router::new().nest("/v1", v1).route("/livez", get(async || "ok")).route("/readyz", get(ready)).with_state(gateway)
+    Router::new().nest("/v1", v1).merge(probes()).with_state(gateway)
+}
+
+/// The routes for whoever operates the gateway.
+pub(crate) fn admin_router(gateway: Shared) -> Router {
+    probes().route("/metrics", get(metrics)).with_state(gateway)
+}
+
+fn probes() -> Router<Shared> {
+    Router::new().route("/livez", get(async || "ok")).route("/readyz", get(ready))
+}
+
+async fn metrics(State(gateway): State<Shared>) -> Response {
+    let text = gateway.metrics.to_text(gateway.under_way());
+    ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
 }
 
 async fn chat(State(gateway): State<Shared>, request: Request) -> Response {
@@ -134,7 +150,7 @@ async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
         }
     };
     if let Some(rate) = rate {
-        add_rate(response.headers_mut(), rate);
+        rate.write(response.headers_mut());
     }
     response
 }
@@ -144,6 +160,8 @@ struct Caller {
     session: Session,
     client: anbiq_domain::Client,
     declared: bool,
+    /// The request's name, where its client gave it one.
+    key: Option<String>,
     at: Timestamp,
     started: Instant,
     rate: Option<Rate>,
@@ -157,11 +175,12 @@ async fn identify(gateway: &Shared, headers: &HeaderMap, peer: IpAddr, started: 
         None => None,
         Some(per_minute) => {
             let taken = gateway.accounts().take(&session.account, per_minute, at);
-            Some(taken.map_err(|wait_ms| Rejection::rate_limited(per_minute, wait_ms))?)
+            Some(taken.map_err(Rejection::rate_limited)?)
         }
     };
+    let key = headers.get(repeats::KEY).map(repeats::key).transpose()?;
     let client = client::describe(&gateway.hasher, address, headers);
-    Ok(Caller { session, client, declared, at, started, rate })
+    Ok(Caller { session, client, declared, key, at, started, rate })
 }
 
 async fn authenticate(gateway: &Shared, headers: &HeaderMap) -> Result<(Session, Timestamp), Rejection> {
@@ -186,9 +205,22 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     if gateway.draining() {
         return Err(Rejection::unavailable("shutting_down", "the gateway is stopping"));
     }
-    let permit = Arc::clone(&gateway.in_flight).try_acquire_owned();
-    let permit = permit.map_err(|_| Rejection::unavailable("overloaded", "too many requests are under way"))?;
-    let asked = Asked::parse(route, &read(gateway, body).await?)?;
+    let place = gateway.place(&caller.session.account)?;
+    let reading = Instant::now();
+    let body = read(gateway, body).await?;
+    let waited = reading.elapsed();
+    let asked = Asked::parse(route, &body)?;
+    let claimed = match &caller.key {
+        None => None,
+        Some(key) => {
+            let address = [u8::from(route == Route::Chat), u8::from(caller.declared)];
+            let request = Digest::of_parts(&[&address, &body]);
+            match repeats::claim(gateway, &caller.session.account, key, request, caller.at)? {
+                Claim::First(claimed) => Some(claimed),
+                Claim::Repeated(tape) => return Ok(repeat(gateway, tape).await),
+            }
+        }
+    };
     let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await?;
     let heading = Heading {
         route,
@@ -210,22 +242,49 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
         policy: caller.session.plan.text_policy,
         at: caller.at,
         started: caller.started,
-        permit,
+        waited,
+        place: Some(place),
         admitted,
     };
     let (sender, receiver) = mpsc::channel(PIECES);
     tokio::spawn(conductor.run(sender));
-    let id = heading.id.to_string();
-    let mut response = if asked.stream {
-        stream_response(gateway, heading, receiver).await?
-    } else {
-        let body = answer::whole(&heading, receiver).await?;
-        ([(CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    let receiver = match claimed {
+        None => receiver,
+        Some(claimed) => repeats::record(claimed, heading.clone(), asked.stream, receiver),
     };
+    Ok(respond(gateway, heading, asked.stream, receiver).await)
+}
+
+/// An answer that was given before.
+async fn repeat(gateway: &Shared, tape: Arc<Tape>) -> Response {
+    gateway.metrics.repeated();
+    let (heading, stream) = (tape.heading.clone(), tape.stream);
+    let mut response = respond(gateway, heading, stream, repeats::play(tape)).await;
+    for name in ["x-anbiq-replayed", "idempotent-replayed"] {
+        response.headers_mut().insert(name, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+/// The response of an exchange; from here on nothing is refused, it can only fail.
+async fn respond(gateway: &Shared, heading: Heading, stream: bool, pieces: answer::Received) -> Response {
+    let id = heading.id.to_string();
+    let response = if stream {
+        stream_response(gateway, heading, pieces).await
+    } else {
+        let json = [(CONTENT_TYPE, HeaderValue::from_static("application/json"))];
+        answer::whole(&heading, pieces).await.map(|body| (json, body).into_response())
+    };
+    let mut response = response.unwrap_or_else(|rejection| {
+        let mut response = rejection.into_response();
+        // It is counted as an exchange that failed.
+        response.extensions_mut().remove::<Refused>();
+        response
+    });
     if let Ok(id) = HeaderValue::try_from(id) {
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    Ok(response)
+    response
 }
 
 /// The head of a stream waits for its first piece, so that what fails at once fails with a proper status.
@@ -264,14 +323,6 @@ async fn read(gateway: &Shared, body: Body) -> Result<Vec<u8>, Rejection> {
     tokio::time::timeout(patience, reading).await.unwrap_or_else(|_| Err(Rejection::too_slow()))
 }
 
-fn add_rate(headers: &mut HeaderMap, rate: Rate) {
-    headers.insert("x-ratelimit-limit-requests", rate.per_minute.into());
-    headers.insert("x-ratelimit-remaining-requests", rate.remaining.into());
-    if let Ok(reset) = HeaderValue::try_from(format!("{}ms", rate.reset_ms)) {
-        headers.insert("x-ratelimit-reset-requests", reset);
-    }
-}
-
 /// The headers that every answer under `/v1` has.
 async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next) -> Response {
     let started = Instant::now();
@@ -282,6 +333,9 @@ async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next
     } else {
         next.run(request).await
     };
+    if let Some(Refused(code)) = response.extensions_mut().remove() {
+        gateway.metrics.refused(code);
+    }
     let headers = response.headers_mut();
     headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
     headers.insert("openai-processing-ms", HeaderValue::from(started.elapsed().as_millis() as u64));

@@ -66,13 +66,25 @@ pub async fn run(
     Ok(served?)
 }
 
+/// Serves `/livez`, `/readyz` and `/metrics` of `gateway` on `listener`, until the future is dropped: who is told that
+/// a gateway stops wants to see how it does.
+///
+/// # Errors
+/// The listener fails.
+pub async fn operate(listener: TcpListener, gateway: Gateway) -> Result<(), ServeError> {
+    Ok(axum::serve(listener, gateway.admin_router()).await?)
+}
+
 async fn expire_reservations(gateway: Shared) {
     let mut ticks = tokio::time::interval(EXPIRY_EVERY);
     loop {
         ticks.tick().await;
         match gateway.ledger.expire(gateway.clock.now()).await {
             Ok(0) => {}
-            Ok(count) => tracing::warn!(count, "abandoned reservations expired"),
+            Ok(count) => {
+                gateway.metrics.expired(count);
+                tracing::warn!(count, "abandoned reservations expired");
+            }
             Err(error) => tracing::error!(code = error.code(), %error, "reservations could not be expired"),
         }
     }

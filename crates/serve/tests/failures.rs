@@ -220,7 +220,11 @@ async fn a_rate_is_limited() {
     assert_eq!(first.header("x-ratelimit-remaining-requests"), "1");
     assert_eq!(first.header("x-ratelimit-reset-requests"), "30000ms");
     house.chat(&hello()).await;
-    assert_snapshot!(show(&house.chat(&hello()).await), @r#"429 {"code":"rate_limit_exceeded","message":"rate limit reached: 2 requests a minute; try again in 30000 ms","param":null,"type":"requests"} retry-after: 30"#);
+    let third = house.chat(&hello()).await;
+    let rate =
+        ["limit", "remaining", "reset"].map(|name| third.header(&format!("x-ratelimit-{name}-requests")).to_owned());
+    assert_eq!(rate, ["2", "0", "60000ms"], "who is turned away is told too");
+    assert_snapshot!(show(&third), @r#"429 {"code":"rate_limit_exceeded","message":"rate limit reached: 2 requests a minute; try again in 30000 ms","param":null,"type":"requests"} retry-after: 30"#);
 }
 
 #[tokio::test]
@@ -242,6 +246,44 @@ async fn too_many_requests_at_once_are_turned_away() {
     let body = hello();
     let (first, second) = tokio::join!(house.chat(&body), second);
     assert_eq!((first.status, second.json()["error"]["code"].as_str()), (http::StatusCode::OK, Some("overloaded")));
+}
+
+#[tokio::test]
+async fn one_account_cannot_take_all_places() {
+    let setup = Setup {
+        config: Config { max_in_flight_per_account: Some(1), ..Config::default() },
+        mock: Mock::new(|request| [vec![Step::Gate], common::answers(request)].concat()),
+        ..Setup::default()
+    };
+    let plan = setup.plan.id.clone();
+    let house = House::furnished(setup).await;
+    let other = anbiq_domain::AccountId::new("other").unwrap();
+    let account = anbiq_ledger::NewAccount { id: other.clone(), plan, payment: None, opened: NOW };
+    house.admin.open_account(&account).await.unwrap();
+    let (_, key) = house.ledger.issue_key(&other, None, NOW).await.unwrap();
+    let key = format!("Bearer {}", key.expose());
+    let (asked, gate) = (&house.mock.asked, &house.mock.gate);
+    let others = async {
+        while asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let turned_away = house.chat(&hello()).await;
+        let opener = async {
+            while asked.load(Ordering::SeqCst) == 1 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            gate.add_permits(2);
+        };
+        let request = house.post("/v1/chat/completions", &hello(), &[("authorization", &key)]);
+        (turned_away, tokio::join!(house.send(request), opener).0)
+    };
+    let body = hello();
+    let (first, (second, other)) = tokio::join!(house.chat(&body), others);
+    assert_eq!((first.status.as_u16(), other.status.as_u16()), (200, 200));
+    assert_snapshot!(show(&second), @r#"429 {"code":"concurrency_limit_exceeded","message":"1 requests of this account are under way, and no more may be at a time","param":null,"type":"requests"} retry-after: 1"#);
+    house.settled().await;
+    house.mock.gate.add_permits(1);
+    assert_eq!(house.chat(&hello()).await.status, 200, "a place is given back");
 }
 
 #[tokio::test]
@@ -500,6 +542,7 @@ async fn a_senseless_configuration_is_refused() {
         (Config { twin: anbiq_serve::TwinConfig { k: 1 }, ..Config::default() }, "twin.k"),
         (Config { reservation_ttl_ms: 1, ..Config::default() }, "reservation_ttl_ms"),
         (Config { max_in_flight: 0, ..Config::default() }, "max_in_flight"),
+        (Config { max_in_flight_per_account: Some(0), ..Config::default() }, "max_in_flight_per_account"),
         (Config { max_body_bytes: 1 << 30, ..Config::default() }, "max_body_bytes"),
     ] {
         let house = House::new().await;

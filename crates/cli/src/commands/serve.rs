@@ -1,5 +1,6 @@
 //! `anbiq serve`: the gateway of an installation.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anbiq_domain::{Clock, SystemClock};
@@ -9,6 +10,7 @@ use anbiq_serve::{Gateway, GatewayParts, Secrets, Spool};
 use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::task::JoinSet;
 
 use super::Outcome;
 use crate::args;
@@ -17,17 +19,37 @@ use crate::talk::Talk;
 
 pub(crate) async fn run(args: &args::Site, talk: Talk) -> anyhow::Result<Outcome> {
     let site = Site::load(&args.config)?;
-    let listen = site.config.serve.listen;
-    let listener = TcpListener::bind(listen).await.with_context(|| format!("cannot listen on {listen}"))?;
-    serve(&site, listener, Arc::new(SystemClock), interrupted()?, talk).await?;
+    let config = &site.config.serve;
+    config.check()?;
+    let doors = Doors {
+        customers: listen(config.listen).await?,
+        operator: match config.admin_listen {
+            Some(address) => Some(listen(address).await?),
+            None => None,
+        },
+    };
+    serve(&site, doors, Arc::new(SystemClock), interrupted()?, talk).await?;
     talk.say("stopped: every answer is journalled, the journal is sealed");
     Ok(Outcome::Fine)
+}
+
+/// Where a gateway is reached.
+#[derive(Debug)]
+pub(crate) struct Doors {
+    /// By whoever has a key.
+    pub(crate) customers: TcpListener,
+    /// By whoever operates it, where that has a door of its own.
+    pub(crate) operator: Option<TcpListener>,
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("cannot listen on {address}"))
 }
 
 /// Serves until `stop` is ready, then lets requests under way end and seals the journal.
 pub(crate) async fn serve(
     site: &Site,
-    listener: TcpListener,
+    doors: Doors,
     clock: Arc<dyn Clock>,
     stop: impl Future<Output = ()> + Send + 'static,
     talk: Talk,
@@ -55,8 +77,16 @@ pub(crate) async fn serve(
     })
     .await?;
     gateway.recall(&Reader::open(&site.config.journal.path)?)?;
-    talk.say(&format!("serving on http://{}/v1; interrupt to stop", listener.local_addr()?));
-    let served = anbiq_serve::run(listener, gateway, stop).await;
+    let Doors { customers, operator } = doors;
+    talk.say(&format!("serving on http://{}/v1; interrupt to stop", customers.local_addr()?));
+    // Dropped at the end, it closes the operator's door.
+    let mut operated = JoinSet::new();
+    if let Some(listener) = operator {
+        talk.say(&format!("metrics and probes on http://{}", listener.local_addr()?));
+        operated.spawn(anbiq_serve::operate(listener, gateway.clone()));
+    }
+    let served = anbiq_serve::run(customers, gateway, stop).await;
+    drop(operated);
     ledger.close().await;
     let sealed = tokio::task::spawn_blocking(|| journal.close()).await?;
     served?;

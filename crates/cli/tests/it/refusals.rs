@@ -17,7 +17,19 @@ fn an_unknown_configuration_key_is_an_error_with_file_and_line() {
        |
     13 | lissen = "127.0.0.1:1"
        | ^^^^^^
-    unknown field `lissen`, expected one of `listen`, `clock`, `trusted_proxies`, `reservation_ttl_ms`, `request_timeout_ms`, `drain_ms`, `heartbeat_ms`, `max_body_bytes`, `max_in_flight`, `twin`, `seed`
+    unknown field `lissen`, expected one of `listen`, `admin_listen`, `admin_anywhere`, `clock`, `trusted_proxies`, `reservation_ttl_ms`, `request_timeout_ms`, `drain_ms`, `heartbeat_ms`, `max_body_bytes`, `max_in_flight`, `max_in_flight_per_account`, `idempotency`, `twin`, `seed`
+    "#);
+}
+
+#[test]
+fn an_operators_address_that_strangers_reach_is_refused() {
+    let place = Place::gateway();
+    let text = place.read("anbiq.toml").replace("[serve]", "[serve]\nadmin_listen = \"0.0.0.0:0\"");
+    place.write("anbiq.toml", &text);
+    assert_snapshot!(place.run("serve").told(), @r#"
+    exit 2
+    error: the configuration cannot be used: `admin_listen` is `0.0.0.0:0`, which other machines may reach, and it asks for no key
+    hint: listen on 127.0.0.1, or set `admin_anywhere = true` where the network keeps strangers out
     "#);
 }
 

@@ -229,6 +229,7 @@ pub(crate) struct House {
     pub(crate) key: String,
     pub(crate) key_id: KeyId,
     pub(crate) base: String,
+    pub(crate) admin_base: String,
     client: Client<HttpConnector, Full<Bytes>>,
     shutdown: Option<oneshot::Sender<()>>,
     running: JoinHandle<Result<(), ServeError>>,
@@ -306,9 +307,12 @@ impl House {
             // A test that ends without telling has no gateway any more either.
             let _ = told.await;
         }));
+        let admin_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let admin_base = format!("http://{}", admin_listener.local_addr().unwrap());
+        tokio::spawn(anbiq_serve::operate(admin_listener, gateway.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let shutdown = Some(shutdown);
-        Self { folder, ledger, journal, admin, gateway, mock, key, key_id, base, client, shutdown, running }
+        Self { folder, ledger, journal, admin, gateway, mock, key, key_id, base, admin_base, client, shutdown, running }
     }
 
     /// Sends a request and reads the head of its answer.
@@ -348,6 +352,18 @@ impl House {
         let request = http::Request::get(format!("{}{path}", self.base));
         let request = request.header("authorization", format!("Bearer {}", self.key));
         self.send(request.body(Full::default()).unwrap()).await
+    }
+
+    /// Asks the listener of whoever operates the gateway, without a key.
+    pub(crate) async fn admin(&self, path: &str) -> Reply {
+        let request = http::Request::get(format!("{}{path}", self.admin_base)).body(Full::default());
+        self.send(request.unwrap()).await
+    }
+
+    /// The lines of `/metrics` that begin with `name`.
+    pub(crate) async fn metrics(&self, name: &str) -> Vec<String> {
+        let text = self.admin("/metrics").await.body;
+        text.lines().filter(|line| line.starts_with(name)).map(str::to_owned).collect()
     }
 
     pub(crate) async fn budget(&self) -> BudgetState {

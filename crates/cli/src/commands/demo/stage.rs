@@ -112,7 +112,8 @@ impl Stage {
         };
         let site = Site { config: self.site.config.clone() };
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
-        let gateway = tokio::spawn(async move { serve::serve(&site, listener, clock, until, Talk::new(true)).await });
+        let doors = serve::Doors { customers: listener, operator: None };
+        let gateway = tokio::spawn(async move { serve::serve(&site, doors, clock, until, Talk::new(true)).await });
 
         let mut step = talk.step("playing the traffic over HTTP", world.calls.len() as u64);
         let config = PlayConfig::new(base_url, "still", self.keys.clone());
