@@ -1,19 +1,24 @@
 //! Chores of the repository that are too long for the tests.
 //!
 //! `cargo xtask seeds [--quick] SEED...` plays the demonstration once for each seed and says what came of it.
+//!
+//! `cargo xtask bench serve [--rates 1000,2000,4000] [--seconds 10] [--json FILE] ...` measures what the gateway adds to a
+//! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
+//! measures how many entries a second a journal takes.
 
 use std::error::Error;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED...";
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.split_first() {
         Some((verb, rest)) if verb == "seeds" => seeds(rest),
+        Some((verb, rest)) if verb == "bench" => bench(rest),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -34,17 +39,14 @@ fn seeds(words: &[String]) -> Result<bool, Box<dyn Error>> {
     if seeds.is_empty() {
         return Err(USAGE.into());
     }
-    let built = Command::new("cargo").args(["build", "--release", "--locked", "--package", "anbiq-cli"]).status()?;
-    if !built.success() {
-        return Err("the program does not build".into());
-    }
+    let program = build()?;
     let mut all = true;
     let mut out = std::io::stdout();
     for seed in seeds {
         let folder = Path::new("target").join(format!("demo-{seed}"));
         // What an earlier call left is of no use; that there is nothing is fine.
         let _ = std::fs::remove_dir_all(&folder);
-        let mut command = Command::new("target/release/anbiq");
+        let mut command = Command::new(&program);
         command.args(["demo", "--seed", &seed.to_string(), "--out"]).arg(&folder).stdout(Stdio::null());
         if quick {
             command.arg("--quick");
@@ -56,4 +58,46 @@ fn seeds(words: &[String]) -> Result<bool, Box<dyn Error>> {
         all &= came_out;
     }
     Ok(all)
+}
+
+/// Runs a benchmark to its end; true if it came to one.
+fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    let (what, rest) = words.split_first().ok_or(USAGE)?;
+    match what.as_str() {
+        "serve" => {
+            let mut command = roomy();
+            command.args(example("anbiq-lab", "bench_serve"));
+            if !rest.iter().any(|word| word == "--program") {
+                command.arg("--program").arg(build()?);
+            }
+            Ok(command.args(rest).status()?.success())
+        }
+        "journal" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-journal", "append_rate")).args(rest).status()?.success())
+        }
+        _ => Err(USAGE.into()),
+    }
+}
+
+/// `cargo` where as many files may be open as the system allows: every stream of the benchmark is a few sockets.
+fn roomy() -> Command {
+    let mut command = Command::new("sh");
+    // Only some may go beyond the hard limit; all may go up to it.
+    command.args(["-c", r#"ulimit -n 65536 2>/dev/null || ulimit -n "$(ulimit -Hn)"; exec cargo "$@""#, "cargo"]);
+    command
+}
+
+fn example<'a>(package: &'a str, name: &'a str) -> [&'a str; 8] {
+    ["run", "--release", "--locked", "--package", package, "--example", name, "--"]
+}
+
+/// Builds the program and says where it is.
+fn build() -> Result<PathBuf, Box<dyn Error>> {
+    let built = Command::new("cargo").args(["build", "--release", "--locked", "--package", "anbiq-cli"]).status()?;
+    if !built.success() {
+        return Err("the program does not build".into());
+    }
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| PathBuf::from("target"), PathBuf::from);
+    Ok(target.join("release/anbiq"))
 }

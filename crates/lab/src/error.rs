@@ -28,6 +28,9 @@ pub enum LabError {
     /// A server cannot be called at all.
     #[error(transparent)]
     Client(#[from] anbiq_upstream::client::ClientError),
+    /// A load cannot be put on a server: its address or its key cannot stand in a request.
+    #[error("`{0}` cannot stand in a request")]
+    Address(String),
     /// An account of a world has no key to call with.
     #[error("there is no key for the account `{account}`")]
     NoKey {
@@ -48,6 +51,7 @@ impl LabError {
             Self::Engine(_) => "engine_refused",
             Self::Id(_) => "id_invalid",
             Self::Client(_) => "server_unreachable",
+            Self::Address(_) => "address_invalid",
             Self::NoKey { .. } => "no_key",
             Self::Model(error) => error.code,
         }

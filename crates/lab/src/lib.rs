@@ -5,6 +5,7 @@
 pub mod corpus;
 mod error;
 pub mod exam;
+pub mod load;
 pub mod mock;
 pub mod play;
 pub mod teacher;

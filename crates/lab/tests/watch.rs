@@ -1,6 +1,6 @@
 //! What `watch` must find in a composed world: the operator, nobody else.
 
-#![expect(clippy::unwrap_used, reason = "a test may panic")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
