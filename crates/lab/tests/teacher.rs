@@ -1,5 +1,7 @@
 //! The embedded teacher, and a much smaller one made anew.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use anbiq_lab::corpus::Corpus;
 use anbiq_lab::exam;
 use anbiq_lab::teacher::{TeacherConfig, train_teacher, write_teacher};

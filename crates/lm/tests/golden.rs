@@ -1,5 +1,7 @@
 //! What transformers computes, this engine computes; what this engine saves, it loads again.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;

@@ -1,5 +1,7 @@
 //! The way back, checked against differences of the way forward.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use anbiq_domain::Seeded;
 use anbiq_lm::train::{Config as Training, Example, Trainer};
 use anbiq_lm::{Config, Network, RopeScaling, score};

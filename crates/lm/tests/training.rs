@@ -1,5 +1,7 @@
 //! Training makes a network better, the same way every time, and refuses what makes no sense.
 
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
 use anbiq_domain::Seeded;
 use anbiq_lm::train::{Config as Training, Example, Trainer, epochs};
 use anbiq_lm::{Config, LmError, Network, RopeScaling, score};
