@@ -42,8 +42,12 @@ pub(crate) struct JournalConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LedgerConfig {
-    /// The SQLite file.
-    pub(crate) path: PathBuf,
+    /// A SQLite file.
+    pub(crate) path: Option<PathBuf>,
+    /// Or a database, such as `postgres://anbiq@db.example/ledger`; without a password.
+    pub(crate) url: Option<String>,
+    /// Or the environment variable that holds the URL of a database.
+    pub(crate) url_env: Option<String>,
 }
 
 /// One teacher: a folder or a server.
@@ -125,6 +129,7 @@ impl Config {
     /// Reads `text`; an error says where and why.
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        config.ledger.check()?;
         for model in &config.models {
             match (&model.folder, &model.url) {
                 (Some(_), None) | (None, Some(_)) => {}
@@ -144,11 +149,33 @@ impl Config {
 
     fn anchor(&mut self, folder: &Path) {
         let models = self.models.iter_mut().flat_map(|model| [model.folder.as_mut(), model.terms.as_mut()]);
-        let fixed = [&mut self.journal.path, &mut self.ledger.path, &mut self.secrets];
-        for path in models.flatten().chain(fixed) {
+        let fixed = [&mut self.journal.path, &mut self.secrets];
+        for path in models.flatten().chain(self.ledger.path.as_mut()).chain(fixed) {
             *path = folder.join(&*path);
         }
     }
+}
+
+impl LedgerConfig {
+    fn check(&self) -> Result<(), String> {
+        match (&self.path, &self.url, &self.url_env) {
+            (Some(_), None, None) | (None, None, Some(_)) => Ok(()),
+            // The URL is not shown: it is in the file, and what is wrong with it is that it tells too much.
+            (None, Some(url), None) if holds_password(url) => Err("ledger: `url` holds a password\n\
+                 hint: put the URL into an environment variable and give the name of that, `url_env = \"NAME\"`"
+                .to_owned()),
+            (None, Some(_), None) => Ok(()),
+            _ => Err("ledger: give either `path`, `url` or `url_env`".to_owned()),
+        }
+    }
+}
+
+/// In doubt it does: a colon before the last `@`, or a parameter that speaks of one.
+fn holds_password(url: &str) -> bool {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    let user = rest.rsplit_once('@').map_or("", |(user, _)| user);
+    let parameters = rest.split_once('?').map_or("", |(_, parameters)| parameters);
+    user.contains(':') || parameters.to_lowercase().contains("password")
 }
 
 #[cfg(test)]
@@ -171,9 +198,14 @@ folder = "teacher"
 prices = { input = "0.50", output = "2.00" }
 "#;
 
+    const LEDGER: &str = "path = \"ledger.db\"";
+
     #[test]
     fn a_good_configuration_is_read() {
         assert!(Config::parse(GOOD).is_ok());
+        for ledger in ["url = \"postgres://anbiq@db/ledger\"", "url_env = \"ANBIQ_LEDGER\""] {
+            assert!(Config::parse(&GOOD.replace(LEDGER, ledger)).is_ok());
+        }
     }
 
     #[test]
@@ -183,9 +215,14 @@ prices = { input = "0.50", output = "2.00" }
             ("folder = \"teacher\"", "", "either `folder` or `url`"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
             ("id = \"example\"", "id = \"a b\"", "cannot be an id"),
+            (LEDGER, "", "either `path`, `url` or `url_env`"),
+            (LEDGER, "path = \"a\"\nurl_env = \"B\"", "either `path`, `url` or `url_env`"),
+            (LEDGER, "url = \"postgres://anbiq:hunter2@db/ledger\"", "hint: put the URL into an environment"),
+            (LEDGER, "url = \"postgres://db/ledger?user=a&password=hunter2\"", "holds a password"),
         ] {
             let error = Config::parse(&GOOD.replace(change, with)).unwrap_err();
             assert!(error.contains(says), "{error}");
+            assert!(!error.contains("hunter2"), "{error}");
         }
         let unknown = Config::parse(&GOOD.replace("[serve]", "[serve]\nlisen = 1")).unwrap_err();
         assert!(unknown.contains("line 10"), "{unknown}");

@@ -35,8 +35,20 @@ impl Site {
     }
 
     pub(crate) async fn ledger(&self) -> anyhow::Result<Ledger> {
-        let path = &self.config.ledger.path;
-        Ledger::open_file(path).await.with_context(|| format!("cannot open the ledger `{}`", path.display()))
+        let config = &self.config.ledger;
+        if let Some(path) = &config.path {
+            return Ledger::open_file(path)
+                .await
+                .with_context(|| format!("cannot open the ledger `{}`", path.display()));
+        }
+        // What is not Unicode would be shown by its error, so that is dropped.
+        let from = |variable: &String| {
+            let url = std::env::var(variable).ok().map(Secret::new);
+            url.with_context(|| format!("the environment variable `{variable}` holds no URL of a ledger"))
+        };
+        let secret = config.url_env.as_ref().map(from).transpose()?;
+        let url = secret.as_ref().map(|url| url.expose().as_str()).or(config.url.as_deref()).unwrap_or_default();
+        Ledger::open(url).await.context("cannot open the ledger")
     }
 
     /// Opens the journal for writing, or makes it.
