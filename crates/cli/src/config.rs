@@ -64,10 +64,31 @@ pub(crate) struct ModelConfig {
     pub(crate) upstream_model: Option<String>,
     /// The environment variable that holds the server's key.
     pub(crate) key_env: Option<String>,
+    /// Several servers of the same model, besides or instead of `url`.
+    #[serde(default, rename = "upstream")]
+    pub(crate) upstreams: Vec<UpstreamConfig>,
     /// What it costs, per million tokens.
     pub(crate) prices: PriceList,
     /// Its terms, as a JSON file.
     pub(crate) terms: Option<PathBuf>,
+}
+
+/// One server among several of a model.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UpstreamConfig {
+    /// Its base URL.
+    pub(crate) url: String,
+    /// The name that it knows the model by, if it is another than the others know.
+    pub(crate) upstream_model: Option<String>,
+    /// The environment variable that holds its key.
+    pub(crate) key_env: Option<String>,
+    /// Its share of the requests among servers of equal priority.
+    #[serde(default = "default_weight")]
+    pub(crate) weight: u32,
+    /// Servers of the lowest number are asked, the others only where none of those answers.
+    #[serde(default)]
+    pub(crate) priority: u32,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -104,11 +125,28 @@ const fn default_segment() -> u64 {
 const fn default_checkpoint() -> u64 {
     10_000
 }
+const fn default_weight() -> u32 {
+    1
+}
 const fn default_n() -> u32 {
     4
 }
 const fn default_tokens() -> u32 {
     4096
+}
+
+impl ModelConfig {
+    /// All servers of the model, the one of `url` first.
+    pub(crate) fn servers(&self) -> Vec<UpstreamConfig> {
+        let first = self.url.clone().map(|url| UpstreamConfig {
+            url,
+            upstream_model: None,
+            key_env: self.key_env.clone(),
+            weight: default_weight(),
+            priority: 0,
+        });
+        first.into_iter().chain(self.upstreams.iter().cloned()).collect()
+    }
 }
 
 impl Config {
@@ -131,9 +169,11 @@ impl Config {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
         config.ledger.check()?;
         for model in &config.models {
-            match (&model.folder, &model.url) {
-                (Some(_), None) | (None, Some(_)) => {}
-                _ => return Err(format!("model `{}`: give either `folder` or `url`", model.name)),
+            if model.folder.is_some() == (model.url.is_some() || !model.upstreams.is_empty()) {
+                return Err(format!("model `{}`: give either `folder` or `url` or `[[model.upstream]]`", model.name));
+            }
+            if model.upstreams.iter().any(|upstream| upstream.weight == 0) {
+                return Err(format!("model `{}`: the `weight` of a server is at least 1", model.name));
             }
         }
         for plan in &config.plans {
@@ -206,6 +246,22 @@ prices = { input = "0.50", output = "2.00" }
         for ledger in ["url = \"postgres://anbiq@db/ledger\"", "url_env = \"ANBIQ_LEDGER\""] {
             assert!(Config::parse(&GOOD.replace(LEDGER, ledger)).is_ok());
         }
+    }
+
+    #[test]
+    fn a_model_may_have_several_servers() {
+        let servers = "url = \"http://one/v1\"\nkey_env = \"ONE\"";
+        let more = "\n[[model.upstream]]\nurl = \"http://two/v1\"\nweight = 3\npriority = 1\n";
+        let text = GOOD.replace("folder = \"teacher\"", servers) + more;
+        let servers = Config::parse(&text).unwrap().models[0].servers();
+        let seen = servers.iter().map(|one| (one.url.as_str(), one.key_env.as_deref(), one.weight, one.priority));
+        assert_eq!(seen.collect::<Vec<_>>(), [("http://one/v1", Some("ONE"), 1, 0), ("http://two/v1", None, 3, 1)]);
+        let alone = Config::parse(&(GOOD.replace("folder = \"teacher\"", "") + more)).unwrap();
+        assert_eq!(alone.models[0].servers().len(), 1);
+        let both = Config::parse(&(GOOD.to_owned() + more)).unwrap_err();
+        assert!(both.contains("either `folder` or `url`"), "{both}");
+        let weightless = Config::parse(&text.replace("weight = 3", "weight = 0")).unwrap_err();
+        assert!(weightless.contains("at least 1"), "{weightless}");
     }
 
     #[test]

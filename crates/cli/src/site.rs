@@ -13,10 +13,10 @@ use anbiq_lm::{Local, LocalOptions};
 use anbiq_model::Model;
 use anbiq_secret::Secret;
 use anbiq_serve::admin::Administrator;
-use anbiq_upstream::{Upstream, UpstreamConfig};
+use anbiq_upstream::{Member, Pool, PoolConfig, Upstream};
 use anyhow::{Context, bail};
 
-use crate::config::{Config, ModelConfig};
+use crate::config::{Config, ModelConfig, UpstreamConfig};
 
 /// An installation whose configuration was read.
 #[derive(Debug)]
@@ -111,9 +111,14 @@ impl Site {
         if let Some(folder) = &config.folder {
             return open_local(folder, &config.name);
         }
-        let url = config.url.as_deref().unwrap_or_default();
-        let name = config.upstream_model.as_deref().unwrap_or(&config.name);
-        open_upstream(url, &config.name, name, config.key_env.as_deref())
+        let mut members = Vec::new();
+        for UpstreamConfig { url, upstream_model, key_env, weight, priority } in config.servers() {
+            let name = upstream_model.or_else(|| config.upstream_model.clone());
+            let name = name.as_deref().unwrap_or(&config.name);
+            let model = open_upstream(&url, &config.name, name, key_env.as_deref())?;
+            members.push(Member { model, weight, priority });
+        }
+        Ok(Arc::new(Pool::new(&config.name, members, PoolConfig::default())?))
     }
 
     /// The plans as the ledger keeps them.
@@ -186,7 +191,7 @@ pub(crate) fn open_upstream(
                 .with_context(|| format!("the environment variable `{variable}` holds no key"))
         })
         .transpose()?;
-    let mut config = UpstreamConfig::new(name, url, key);
+    let mut config = anbiq_upstream::UpstreamConfig::new(name, url, key);
     model.clone_into(&mut config.model);
     Ok(Arc::new(Upstream::new(config)?))
 }
