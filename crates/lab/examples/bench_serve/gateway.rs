@@ -5,7 +5,7 @@ use std::error::Error;
 use std::fs::{self, File};
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,6 @@ use anbiq_lab::load::Histogram;
 use anbiq_lab::load::server::{PACED, SILENT, WHOLE};
 use anbiq_secret::Secret;
 
-use crate::Stopped;
 use crate::arguments::Arguments;
 use crate::usage::{self, Usage};
 
@@ -35,7 +34,7 @@ pub(crate) struct Gateway {
     pub(crate) base_url: String,
     pub(crate) accounts: Vec<Account>,
     // The process goes before its folder: fields are dropped in this order.
-    process: Stopped,
+    process: Process,
     site: Site,
 }
 
@@ -57,18 +56,10 @@ impl Gateway {
     pub(crate) fn start(arguments: &Arguments, mock_url: &str) -> Result<Self, Box<dyn Error>> {
         let site = Site::make(arguments, mock_url)?;
         let accounts = PLANS.iter().map(|(plan, _)| site.account(plan)).collect::<Result<_, _>>()?;
-        let mut child = Command::new(&site.program)
-            .args(["serve", "--config"])
-            .arg(site.configuration())
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()?;
-        let talk = child.stderr.take().ok_or("the gateway says nothing")?;
-        let process = Stopped(child);
+        let (process, talk) = Process::start(&site)?;
         let (sender, receiver) = mpsc::sync_channel(1);
         // What it says must be read, or it would wait for a reader; nobody needs it when all is well.
-        std::thread::spawn(move || listen(BufReader::new(talk), &sender));
+        std::thread::spawn(move || listen(talk, &sender));
         let base_url = receiver.recv_timeout(PATIENCE).map_err(|_| "the gateway did not start in time")??;
         Ok(Self { base_url, accounts, process, site })
     }
@@ -78,7 +69,7 @@ impl Gateway {
         Ok(Usage {
             journal_bytes: usage::size(&self.site.dir.join("journal"), "")?,
             ledger_bytes: usage::size(&self.site.ledger_dir, "ledger.db")?,
-            ..Usage::of(self.process.0.id())?
+            ..Usage::of(self.process.pid)?
         })
     }
 
@@ -97,18 +88,65 @@ impl Gateway {
 
     /// Stops the gateway as a system would, and says whether its journal is whole.
     pub(crate) fn stop(mut self) -> Result<String, Box<dyn Error>> {
-        Command::new("kill").args(["-TERM", &self.process.0.id().to_string()]).status()?;
-        let started = Instant::now();
-        while self.process.0.try_wait()?.is_none() {
-            if started.elapsed() > PATIENCE {
-                return Err("the gateway did not stop in time".into());
-            }
-            std::thread::sleep(Duration::from_millis(50));
+        if !self.process.end()? {
+            return Err("the gateway did not stop as it should".into());
         }
         let said = self.site.run(&["journal", "verify"], &self.site.dir.join("journal"))?;
         let entries = said.lines().find(|line| line.trim_start().starts_with("entries")).unwrap_or_default();
         let words: Vec<&str> = entries.split_whitespace().collect();
         Ok(format!("{}; {}", words.join(" "), said.lines().last().unwrap_or_default()))
+    }
+}
+
+/// The gateway's process. It is asked to stop when this is dropped, and also when this program is killed.
+struct Process {
+    pid: u32,
+    shell: Child,
+    /// The shell waits for its end.
+    lifeline: Option<ChildStdin>,
+}
+
+/// Starts a program, says its number, and asks it to stop when standard input ends. What the program says ends with it,
+/// so that one that does not start is noticed.
+const SHELL: &str = r#""$@" >/dev/null & exec 2>/dev/null; echo $!; read _; kill -TERM $!; wait $!"#;
+
+impl Process {
+    /// Starts the gateway of `site`, and gives what it says.
+    fn start(site: &Site) -> Result<(Self, impl BufRead + use<>), Box<dyn Error>> {
+        let mut shell = Command::new("sh")
+            .args(["-c", SHELL, "sh"])
+            .arg(&site.program)
+            .args(["serve", "--config"])
+            .arg(site.configuration())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()?;
+        let lifeline = shell.stdin.take();
+        let talk = shell.stderr.take().ok_or("the gateway says nothing")?;
+        let mut line = String::new();
+        BufReader::new(shell.stdout.take().ok_or("the shell says nothing")?).read_line(&mut line)?;
+        Ok((Self { pid: line.trim().parse()?, shell, lifeline }, BufReader::new(talk)))
+    }
+
+    /// Asks the gateway to stop; true if it did, in time and well.
+    fn end(&mut self) -> std::io::Result<bool> {
+        drop(self.lifeline.take());
+        let asked = Instant::now();
+        loop {
+            match self.shell.try_wait()? {
+                Some(status) => return Ok(status.success()),
+                None if asked.elapsed() > PATIENCE => return Ok(false),
+                None => std::thread::sleep(Duration::from_millis(50)),
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // That it does not stop has been said, or something else that went wrong before.
+        let _ = self.end();
     }
 }
 
