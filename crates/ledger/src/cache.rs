@@ -2,7 +2,7 @@
 //!
 //! Every administrative change, in whatever program, counts the ledger's generation up in its own transaction. What was
 //! read is used again only after the generation was read again and is still the same; so a key that was revoked is
-//! refused at once, and a request costs one small read in place of five.
+//! refused at once. Reads of the generation that many requests ask for at the same time are shared.
 
 use std::collections::HashMap;
 use std::hash::Hash;
