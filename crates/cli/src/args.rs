@@ -26,6 +26,9 @@ pub(crate) enum Command {
     Init(Init),
     /// Put terms, prices, budgets and a journal in front of a teacher.
     Serve(Site),
+    /// Issue the keys of the admin API.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Open accounts and set their budgets.
     #[command(subcommand)]
     Account(Account),
@@ -93,6 +96,51 @@ pub(crate) struct Init {
     /// Name of the journal, and the origin of its signed checkpoints.
     #[arg(long, default_value = "anbiq")]
     pub(crate) journal: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Issue, list and revoke admin keys.
+    #[command(subcommand)]
+    Key(AdminKeys),
+    /// Print the OpenAPI document of the admin API.
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminKeys {
+    /// Issue an admin key; it is shown once.
+    Issue {
+        /// What its holder may do: `viewer`, `operator`, `steward` or `owner`.
+        #[arg(long)]
+        role: String,
+        /// The only account that its holder sees.
+        #[arg(long)]
+        account: Option<String>,
+        /// Whose it is, in words.
+        #[arg(long)]
+        note: Option<String>,
+        /// Days until it expires.
+        #[arg(long)]
+        days: Option<u32>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Show all admin keys, without their secrets.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Revoke an admin key.
+    Revoke {
+        /// Its public part.
+        key: String,
+        #[command(flatten)]
+        site: Site,
+    },
 }
 
 #[derive(Debug, Subcommand)]

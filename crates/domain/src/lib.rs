@@ -4,6 +4,7 @@
 //! the time or can fail for an outside reason; whoever needs the outside world passes it in as a [`Clock`]
 //! or a [`Seeded`] generator. The verbs never know each other: they meet in these types.
 
+mod administration;
 mod coin;
 mod digest;
 mod entry;
@@ -16,6 +17,7 @@ mod sketch;
 mod terms;
 mod time;
 
+pub use administration::{Administration, Hand};
 pub use coin::{CoinKey, EpochCommitment, commit_text};
 pub use digest::{Digest, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};

@@ -84,7 +84,7 @@ impl Ledger {
         expires: Option<Timestamp>,
         now: Timestamp,
     ) -> Result<(KeyId, Secret<String>), LedgerError> {
-        let (public, secret, whole) = key::draw()?;
+        let (public, secret, whole) = key::draw(key::ACCOUNT)?;
         let mut change = self.administer().await?;
         let issued = sqlx::query(
             "INSERT INTO api_keys (id, account, hash, issued, expires) \
@@ -127,10 +127,9 @@ impl Ledger {
     ///
     /// `invalid_api_key`, `key_revoked`, `key_expired`, `account_closed`, or the database fails.
     pub async fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Session, LedgerError> {
-        let nobody = Parts { public: "000000000000", secret: "000000000000000000000000000000000000000000000000" };
-        let parsed = Parts::parse(presented);
+        let parsed = Parts::parse(key::ACCOUNT, presented);
         let well_formed = parsed.is_some();
-        let parts = parsed.unwrap_or(nobody);
+        let parts = parsed.unwrap_or(Parts::NOBODY);
         let hash = key::hash(&self.pepper, parts.secret);
         let entry = (parts.public.to_owned(), hash);
         let holder = self.remembered(|kept| &mut kept.keys, entry, self.key_holder(parts.public, hash)).await?;

@@ -5,7 +5,10 @@ use anbiq_secret::Secret;
 
 use crate::LedgerError;
 
-const PREFIX: &str = "sk-anbiq-";
+/// How the key of an account begins.
+pub(crate) const ACCOUNT: &str = "sk-anbiq-";
+/// How the key of an administrator begins.
+pub(crate) const ADMIN: &str = "ak-anbiq-";
 const PUBLIC: usize = 12;
 const SECRET: usize = 48;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -17,20 +20,24 @@ pub(crate) struct Parts<'key> {
 }
 
 impl<'key> Parts<'key> {
-    /// Reads `sk-anbiq-<12 public>-<48 secret>`, both in base 62.
-    pub(crate) fn parse(presented: &'key str) -> Option<Self> {
-        let (public, secret) = presented.strip_prefix(PREFIX)?.split_once('-')?;
+    /// Stands in for a key that is malformed, so that it takes the same work.
+    pub(crate) const NOBODY: Parts<'static> =
+        Parts { public: "000000000000", secret: "000000000000000000000000000000000000000000000000" };
+
+    /// Reads `<prefix><12 public>-<48 secret>`, both in base 62.
+    pub(crate) fn parse(prefix: &str, presented: &'key str) -> Option<Self> {
+        let (public, secret) = presented.strip_prefix(prefix)?.split_once('-')?;
         let base62 = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let fits = public.len() == PUBLIC && secret.len() == SECRET && base62(public) && base62(secret);
         fits.then_some(Self { public, secret })
     }
 }
 
-/// Draws a key from the operating system: its public half, its secret half, and the whole.
-pub(crate) fn draw() -> Result<(KeyId, Secret<String>, Secret<String>), LedgerError> {
+/// Draws a key that begins with `prefix` from the operating system: its public half, its secret half, and the whole.
+pub(crate) fn draw(prefix: &str) -> Result<(KeyId, Secret<String>, Secret<String>), LedgerError> {
     let public = base62(PUBLIC)?;
     let secret = base62(SECRET)?;
-    let whole = [PREFIX, public.expose(), "-", secret.expose()].concat();
+    let whole = [prefix, public.expose(), "-", secret.expose()].concat();
     let id = KeyId::new(public.expose().clone()).map_err(|_| LedgerError::Random)?;
     Ok((id, secret, Secret::new(whole)))
 }
@@ -60,8 +67,8 @@ mod tests {
 
     #[test]
     fn a_key_has_a_grammar() {
-        let (id, secret, whole) = draw().unwrap();
-        let parts = Parts::parse(whole.expose()).unwrap();
+        let (id, secret, whole) = draw(ACCOUNT).unwrap();
+        let parts = Parts::parse(ACCOUNT, whole.expose()).unwrap();
         assert_eq!((parts.public, parts.secret), (id.as_str(), secret.expose().as_str()));
         let public = "a".repeat(12);
         let long = "b".repeat(48);
@@ -71,11 +78,12 @@ mod tests {
             format!("sk-anbiq-{public}-{long}b"),
             format!("sk-anbiq-{public}{long}"),
             format!("sk-other-{public}-{long}"),
+            format!("{ADMIN}{public}-{long}"),
             format!("sk-anbiq-{public}-{}é", "b".repeat(46)),
             format!(" sk-anbiq-{public}-{long}"),
             format!("sk-anbiq-{public}' --{}", "b".repeat(44)),
         ] {
-            assert!(Parts::parse(&wrong).is_none(), "{wrong}");
+            assert!(Parts::parse(ACCOUNT, &wrong).is_none(), "{wrong}");
         }
     }
 }

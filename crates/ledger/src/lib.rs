@@ -6,11 +6,13 @@
 //! Time is always an argument: the ledger has no clock.
 
 mod accounts;
+mod admin_keys;
 mod backend;
 mod budget;
 mod cache;
 mod error;
 mod key;
+mod list;
 mod schema;
 mod terms;
 #[cfg(test)]
@@ -30,8 +32,10 @@ use backend::Backend;
 use cache::Cache;
 use writer::Writer;
 
+pub use admin_keys::{AdminKey, AdminRole, AdminSession, NewAdminKey};
 pub use budget::{BudgetState, ReservationId};
 pub use error::{LedgerError, Who};
+pub use list::{Acceptance, ApiKey, GrantRecord, IssuedTerms, ModelPrices};
 
 /// The ledger. Clones share it.
 #[derive(Clone)]

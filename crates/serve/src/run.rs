@@ -66,13 +66,14 @@ pub async fn run(
     Ok(served?)
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` of `gateway` on `listener`, until the future is dropped: who is told that
+/// Serves `/livez`, `/readyz` and `/metrics` of `gateway` on `listener`, and `beside` them what else is for whoever
+/// operates it, until the future is dropped: who is told that
 /// a gateway stops wants to see how it does.
 ///
 /// # Errors
 /// The listener fails.
-pub async fn operate(listener: TcpListener, gateway: Gateway) -> Result<(), ServeError> {
-    Ok(axum::serve(listener, gateway.admin_router()).await?)
+pub async fn operate(listener: TcpListener, gateway: Gateway, beside: axum::Router) -> Result<(), ServeError> {
+    Ok(axum::serve(listener, gateway.admin_router().merge(beside)).await?)
 }
 
 async fn expire_reservations(gateway: Shared) {

@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use anbiq_desk::{Administrator, Record};
 use anbiq_domain::{AccountId, Conditions, Grant, GrantId, KeyId, Money, Terms as TermsText, Timestamp};
-use anbiq_journal::JournalError;
+use anbiq_journal::{JournalError, Spool};
 use anbiq_ledger::{Ledger, NewAccount};
-use anbiq_serve::Spool;
-use anbiq_serve::admin::{Administrator, Record};
 use anyhow::{Context, bail};
 
 use super::Outcome;
@@ -45,17 +44,19 @@ pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome
             let limit = budget.map(|budget| budget.parse::<Money>()).transpose()?;
             office.administrator.open_account(&account).await?;
             if let Some(limit) = limit {
-                office.ledger.set_budget(&account.id, limit).await?;
+                office.administrator.set_budget(&account.id, limit, office.now()).await?;
             }
             talk.say(&format!("opened account `{}` on plan `{}`", account.id, account.plan));
             office.close().await?;
         }
         Account::Budget { account, limit, site } => {
-            let ledger = Site::load(&site.config)?.ledger().await?;
             let account: AccountId = account.parse()?;
             if let Some(limit) = limit {
-                ledger.set_budget(&account, limit.parse()?).await?;
+                let office = Office::open(&site.config).await?;
+                office.administrator.set_budget(&account, limit.parse()?, office.now()).await?;
+                office.close().await?;
             }
+            let ledger = Site::load(&site.config)?.ledger().await?;
             match ledger.budget(&account).await? {
                 Some(budget) => talk::json(&budget)?,
                 None => talk.say(&format!("account `{account}` has no budget: it may spend without limit")),
@@ -68,18 +69,19 @@ pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome
 pub(crate) async fn key(args: Key, talk: Talk) -> anyhow::Result<Outcome> {
     match args {
         Key::Issue { account, days, site } => {
-            let site = Site::load(&site.config)?;
-            let ledger = site.ledger().await?;
-            let expires = days.map(|days| in_days(site.now(), days));
-            let (id, key) = ledger.issue_key(&account.parse()?, expires, site.now()).await?;
+            let office = Office::open(&site.config).await?;
+            let expires = days.map(|days| in_days(office.now(), days));
+            let (id, key) = office.administrator.issue_key(&account.parse()?, expires, office.now()).await?;
             talk.say(&format!("key `{id}`; it is shown this once:"));
             talk::data(key.expose())?;
+            office.close().await?;
         }
         Key::Revoke { key, site } => {
-            let site = Site::load(&site.config)?;
+            let office = Office::open(&site.config).await?;
             let key: KeyId = key.parse()?;
-            site.ledger().await?.revoke_key(&key, site.now()).await?;
+            office.administrator.revoke_key(&key, office.now()).await?;
             talk.say(&format!("revoked key `{key}`"));
+            office.close().await?;
         }
     }
     Ok(Outcome::Fine)
@@ -138,16 +140,16 @@ pub(crate) async fn grant(args: GrantArgs, talk: Talk) -> anyhow::Result<Outcome
 }
 
 /// Where changes are made: the ledger, and the journal or, while a gateway writes that, its spool.
-struct Office {
+pub(super) struct Office {
     site: Site,
     ledger: Ledger,
     record: Record,
-    administrator: Administrator,
+    pub(super) administrator: Administrator,
 }
 
 impl Office {
     /// Opens the installation; plans, prices and terms of its configuration are known from here on.
-    async fn open(config: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn open(config: &Path) -> anyhow::Result<Self> {
         let site = Site::load(config)?;
         let ledger = site.ledger().await?;
         let record = match site.journal() {
@@ -160,11 +162,11 @@ impl Office {
         Ok(Self { site, ledger, record, administrator })
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.site.now()
     }
 
-    async fn close(self) -> anyhow::Result<()> {
+    pub(super) async fn close(self) -> anyhow::Result<()> {
         self.ledger.close().await;
         drop(self.administrator);
         if let Record::Journal(journal) = self.record {
@@ -198,7 +200,7 @@ fn describe(terms: &TermsText) -> String {
     )
 }
 
-fn in_days(now: Timestamp, days: u32) -> Timestamp {
+pub(super) fn in_days(now: Timestamp, days: u32) -> Timestamp {
     now.plus_milliseconds(i64::from(days) * DAY)
 }
 

@@ -1,6 +1,7 @@
 //! One module a command; each returns what the exit code says.
 
 mod admin;
+mod admin_key;
 mod case;
 mod demo;
 mod distill;
@@ -36,6 +37,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Demo(args) => demo::run(args, talk).await,
         Command::Init(args) => admin::init(&args, talk),
         Command::Serve(args) => serve::run(&args, talk).await,
+        Command::Admin(args) => admin_key::run(args, talk).await,
         Command::Account(args) => admin::account(args, talk).await,
         Command::Key(args) => admin::key(args, talk).await,
         Command::Terms(args) => admin::terms(args, talk).await,

@@ -1,0 +1,157 @@
+//! Fields of a request, each with the bounds that `schema` documents.
+
+use anbiq_domain::{Conditions, Money, Timestamp};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+
+/// Longest line, in characters.
+pub(crate) const LINE: usize = 200;
+
+/// Longest text of terms, in characters.
+pub(crate) const TEXT: usize = 200_000;
+
+/// The last moment of the year 9999.
+pub(crate) const LAST_MOMENT: u64 = 253_402_300_799_999;
+
+/// Largest count: every JSON reader holds it exactly.
+pub(crate) const LARGEST_COUNT: u64 = 1 << 53;
+
+/// Dollars below a milliard, never negative.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Dollars(pub(crate) Money);
+
+impl<'de> Deserialize<'de> for Dollars {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let dollars = text.split('.').next().unwrap_or_default();
+        if dollars.starts_with('-') || dollars.len() > 9 {
+            return Err(D::Error::custom(format!("`{text}` is not an amount from 0 to 999999999 dollars")));
+        }
+        text.parse().map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// One line of 1 to [`LINE`] characters.
+#[derive(Debug, Clone)]
+pub(crate) struct Line(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Line {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let printed = text.chars().all(|character| !character.is_ascii_control());
+        if printed && (1..=LINE).contains(&text.chars().count()) {
+            return Ok(Self(text));
+        }
+        Err(D::Error::custom(format!("not a line of 1 to {LINE} characters without control characters")))
+    }
+}
+
+/// A text of 1 to [`TEXT`] characters.
+#[derive(Debug, Clone)]
+pub(crate) struct Text(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // PostgreSQL holds no text with a zero in it.
+        if !text.contains('\0') && (1..=TEXT).contains(&text.chars().count()) {
+            return Ok(Self(text));
+        }
+        Err(D::Error::custom(format!("not a text of 1 to {TEXT} characters without U+0000")))
+    }
+}
+
+/// The name of a model: it begins with a letter or a digit.
+#[derive(Debug, Clone)]
+pub(crate) struct ModelName(pub(crate) String);
+
+impl std::str::FromStr for ModelName {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b"._:/@+-".contains(&byte);
+        let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        if begins && text.len() <= LINE && text.bytes().all(allowed) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("`{text}` cannot be the name of a model"))
+    }
+}
+
+impl<'de> Deserialize<'de> for ModelName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
+}
+
+/// A moment between 1970 and 9999.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Moment(pub(crate) Timestamp);
+
+impl<'de> Deserialize<'de> for Moment {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let milliseconds = u64::deserialize(deserializer)?;
+        match i64::try_from(milliseconds) {
+            Ok(signed) if milliseconds <= LAST_MOMENT => Ok(Self(Timestamp::from_milliseconds(signed))),
+            _ => Err(D::Error::custom(format!("a moment is at most {LAST_MOMENT} milliseconds after 1970"))),
+        }
+    }
+}
+
+/// A whole number that every JSON reader holds exactly.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Count(pub(crate) u64);
+
+impl<'de> Deserialize<'de> for Count {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let count = u64::deserialize(deserializer)?;
+        if count <= LARGEST_COUNT {
+            return Ok(Self(count));
+        }
+        Err(D::Error::custom(format!("at most {LARGEST_COUNT}")))
+    }
+}
+
+/// A whole number from 1 on.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Positive(pub(crate) u32);
+
+impl std::str::FromStr for Positive {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+        text.parse().ok().filter(|_| digits).map(Self).ok_or("not a whole number from 1 on")
+    }
+}
+
+impl<'de> Deserialize<'de> for Positive {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match u32::deserialize(deserializer)? {
+            0 => Err(D::Error::custom("at least 1")),
+            count => Ok(Self(count)),
+        }
+    }
+}
+
+/// Conditions on a student; an absent one does not limit.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ConditionsBody {
+    max_student_parameters: Option<Count>,
+    max_output_tokens: Option<Count>,
+    #[serde(default)]
+    competing_use: bool,
+    attribution: Option<Line>,
+}
+
+impl From<ConditionsBody> for Conditions {
+    fn from(body: ConditionsBody) -> Self {
+        Self {
+            max_student_parameters: body.max_student_parameters.map(|count| count.0),
+            max_output_tokens: body.max_output_tokens.map(|count| count.0),
+            competing_use: body.competing_use,
+            attribution: body.attribution.map(|line| line.0),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+use anbiq_domain::{AccountId, PlanId, TermsId, TermsRef};
+use anbiq_ledger::{Acceptance, NewAccount};
+use serde::Deserialize;
+
+use crate::Desk;
+use crate::dispatch::{Call, Page, Reply, no_account};
+use crate::fields::{Dollars, Line, Positive};
+use crate::problem::{Code, Problem};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewAccountBody {
+    id: AccountId,
+    plan: PlanId,
+    payment: Option<Line>,
+    budget: Option<Dollars>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewBudget {
+    limit: Dollars,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TermsRefBody {
+    id: TermsId,
+    version: Positive,
+}
+
+pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let page: Page<AccountId> = call.page()?;
+    let found = match &call.caller.account {
+        None => desk.0.ledger.accounts(page.after.as_ref(), page.ask).await?,
+        Some(own) if page.after.as_ref().is_none_or(|after| after < own) => {
+            desk.0.ledger.account(own).await?.into_iter().collect()
+        }
+        Some(_) => Vec::new(),
+    };
+    page.reply(found, |account| account.id.to_string())
+}
+
+pub(crate) async fn open(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let NewAccountBody { id, plan, payment, budget } = call.body()?;
+    let account = NewAccount { id, plan, payment: payment.map(|line| line.0), opened: call.at };
+    let administrator = call.administrator(&desk);
+    let opened = administrator.open_account(&account).await;
+    opened.map_err(|error| Problem::from(error).of_body("/plan"))?;
+    if let Some(Dollars(limit)) = budget {
+        administrator.set_budget(&account.id, limit, call.at).await?;
+    }
+    Ok(shown(&desk, &account.id).await?.at(&format!("/accounts/{}", account.id)))
+}
+
+pub(crate) async fn get(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    shown(&desk, &call.account()?).await
+}
+
+pub(crate) async fn close(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let account = call.account()?;
+    call.administrator(&desk).close_account(&account, call.at).await?;
+    shown(&desk, &account).await
+}
+
+pub(crate) async fn budget(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let account = call.account()?;
+    let budget = desk.0.ledger.budget(&account).await?.ok_or_else(|| no_account(&account))?;
+    Reply::of(&budget)
+}
+
+pub(crate) async fn set_budget(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let (account, NewBudget { limit: Dollars(limit) }) = (call.account()?, call.body()?);
+    call.administrator(&desk).set_budget(&account, limit, call.at).await?;
+    budget(desk, call).await
+}
+
+pub(crate) async fn acceptances(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let (account, page) = (call.account()?, call.page::<TermsId>()?);
+    there(&desk, &account).await?;
+    let after = page.after.as_ref().map(TermsId::as_str);
+    let found = desk.0.ledger.acceptances(&account, after, page.ask).await?;
+    page.reply(found, |acceptance| acceptance.terms.id.to_string())
+}
+
+pub(crate) async fn accept(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let (account, TermsRefBody { id, version: Positive(version) }) = (call.account()?, call.body()?);
+    there(&desk, &account).await?;
+    let terms = TermsRef { id, version };
+    let accepted = call.administrator(&desk).accept_terms(&account, &terms, call.at).await;
+    accepted.map_err(|error| Problem::from(error).of_body("/id"))?;
+    Reply::of(&Acceptance { account, terms, accepted: call.at })
+}
+
+/// Is there such an account?
+pub(crate) async fn there(desk: &Desk, account: &AccountId) -> Result<(), Problem> {
+    desk.0.ledger.account(account).await?.map(drop).ok_or_else(|| no_account(account))
+}
+
+/// As [`there`], of an account that something is to be made for.
+pub(crate) async fn open_there(desk: &Desk, account: &AccountId) -> Result<(), Problem> {
+    let found = desk.0.ledger.account(account).await?.ok_or_else(|| no_account(account))?;
+    match found.closed {
+        None => Ok(()),
+        Some(_) => Err(Problem::new(Code::AccountClosed, format!("account `{account}` is closed"))),
+    }
+}
+
+async fn shown(desk: &Desk, account: &AccountId) -> Result<Reply, Problem> {
+    Reply::of(&desk.0.ledger.account(account).await?.ok_or_else(|| no_account(account))?)
+}

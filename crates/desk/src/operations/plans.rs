@@ -1,0 +1,52 @@
+use anbiq_domain::{PlanId, TextPolicy};
+use anbiq_ledger::Plan;
+use serde::Deserialize;
+
+use crate::Desk;
+use crate::dispatch::{Call, Page, Reply};
+use crate::fields::Positive;
+use crate::problem::{Code, Problem};
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewPlan {
+    text_policy: TextPolicy,
+    twin_share: f64,
+    twin_first: u32,
+    max_logprobs: Option<u8>,
+    max_n: Positive,
+    max_tokens: Positive,
+    requests_per_minute: Option<Positive>,
+}
+
+pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let page: Page<PlanId> = call.page()?;
+    let found = desk.0.ledger.plans(page.after.as_ref(), page.ask).await?;
+    page.reply(found, |plan| plan.id.to_string())
+}
+
+pub(crate) async fn get(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let plan: PlanId = call.path("plan", Code::UnknownPlan)?;
+    let absent = || Problem::new(Code::UnknownPlan, format!("there is no plan `{plan}`"));
+    Reply::of(&desk.0.ledger.plan(&plan).await?.ok_or_else(absent)?)
+}
+
+pub(crate) async fn put(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let (id, body): (PlanId, NewPlan) = (call.path("plan", Code::UnknownPlan)?, call.body()?);
+    if !(0.0..=1.0).contains(&body.twin_share) {
+        let what = "a share is between 0 and 1";
+        return Err(Problem::new(Code::InvalidBody, what).at("/twin_share", what));
+    }
+    let plan = Plan {
+        id,
+        text_policy: body.text_policy,
+        twin_share: body.twin_share,
+        twin_first: body.twin_first,
+        max_logprobs: body.max_logprobs,
+        max_n: body.max_n.0,
+        max_tokens: body.max_tokens.0,
+        requests_per_minute: body.requests_per_minute.map(|rate| rate.0),
+    };
+    call.administrator(&desk).put_plan(&plan, call.at).await?;
+    Reply::of(&plan)
+}
