@@ -15,7 +15,7 @@ use axum::routing::{MethodFilter, on};
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH, LOCATION};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::timeout;
@@ -66,11 +66,16 @@ const fn filter(verb: Verb) -> MethodFilter {
 /// What was asked for, by whom, and when.
 #[derive(Debug)]
 pub(crate) struct Call {
+    operation: &'static Operation,
     pub(crate) caller: AdminSession,
     pub(crate) at: Timestamp,
     path: Vec<(String, String)>,
     query: BTreeMap<String, String>,
     body: Bytes,
+    /// What must be there for the call to be carried out.
+    wanted: Option<Tags>,
+    /// What must not.
+    unwanted: Option<Tags>,
 }
 
 /// A page of a list: what comes after the cursor, and how much of it.
@@ -115,10 +120,13 @@ async fn handle(desk: &Desk, operation: &'static Operation, request: Request) ->
     }
     let query = query(operation, &head)?;
     let body = read(operation, &head.headers, body).await?;
-    let call = Call { caller, at, path, query, body };
+    let wanted = Tags::read(&head.headers, IF_MATCH)?;
+    let unwanted = Tags::read(&head.headers, IF_NONE_MATCH)?;
+    let call = Call { operation, caller, at, path, query, body, wanted, unwanted };
     if operation.verb == Verb::Get {
+        let known = call.unwanted.clone();
         let reply = (operation.handler)(desk.clone(), call).await?;
-        return Ok(unless_known(&head.headers, operation, reply));
+        return Ok(unless_known(operation, known.as_ref(), reply));
     }
     change(desk, operation, &head.headers, call).await
 }
@@ -132,7 +140,6 @@ async fn change(
 ) -> Result<Response, Problem> {
     let _alone = desk.0.changing.lock().await;
     let ledger = &desk.0.ledger;
-    condition(desk, operation, headers, &call).await?;
     let claimed = match name(operation, headers, &call.caller)? {
         Some(name) if ledger.claim(&name, call.at).await? => Some(name),
         Some(_) => {
@@ -244,50 +251,46 @@ fn name(operation: &Operation, headers: &HeaderMap, caller: &AdminSession) -> Re
     Ok(Some(Digest::of_parts(&[caller.key.as_str().as_bytes(), key.as_bytes()]).to_string()))
 }
 
-/// Is the thing that a `PUT` replaces as its `If-Match` or `If-None-Match` says?
-async fn condition(
-    desk: &Desk,
-    operation: &'static Operation,
-    headers: &HeaderMap,
-    call: &Call,
-) -> Result<(), Problem> {
-    let (wanted, unwanted) = (headers.get(IF_MATCH), headers.get(IF_NONE_MATCH));
-    if operation.verb != Verb::Put || (wanted.is_none() && unwanted.is_none()) {
-        return Ok(());
-    }
-    let same = |other: &&Operation| other.verb == Verb::Get && other.path == operation.path;
-    let Some(shows) = OPERATIONS.iter().find(same) else { return Ok(()) };
-    let look = Call {
-        body: Bytes::new(),
-        path: call.path.clone(),
-        query: BTreeMap::new(),
-        caller: call.caller.clone(),
-        ..*call
-    };
-    let present = match (shows.handler)(desk.clone(), look).await {
-        Ok(reply) => Some(tag(&reply.body)),
-        Err(problem) if problem.is_absence() => None,
-        Err(problem) => return Err(problem),
-    };
-    let holds = wanted.is_none_or(|wanted| matches(wanted, present.as_deref()))
-        && unwanted.is_none_or(|unwanted| !matches(unwanted, present.as_deref()));
-    if holds {
-        return Ok(());
-    }
-    let words =
-        "it is not as the condition of this request says\nhint: read it again, and take the `ETag` of that answer";
-    Err(Problem::new(Code::Changed, words))
+/// The entity tags that a conditional header names (RFC 9110, 13.1).
+#[derive(Debug, Clone)]
+enum Tags {
+    /// Whatever there is.
+    Any,
+    These(Vec<String>),
 }
 
-/// Is the thing with the tag `present` one of those that the header names?
-fn matches(header: &HeaderValue, present: Option<&str>) -> bool {
-    let (Ok(named), Some(present)) = (header.to_str(), present) else { return false };
-    named.split(',').map(|tag| tag.trim().trim_start_matches("W/")).any(|tag| tag == "*" || tag == present)
+impl Tags {
+    fn read(headers: &HeaderMap, name: HeaderName) -> Result<Option<Self>, Problem> {
+        let Some(value) = headers.get(&name) else { return Ok(None) };
+        let read = value.to_str().ok().and_then(|text| match text {
+            "*" => Some(Self::Any),
+            some => some.split(',').map(|tag| quoted(tag.trim())).collect::<Option<Vec<_>>>().map(Self::These),
+        });
+        let what = "must be `*` or entity tags, each in quotation marks";
+        let wrong = || Problem::new(Code::InvalidHeader, format!("`{name}` {what}")).at(name.as_str(), what);
+        read.map(Some).ok_or_else(wrong)
+    }
+
+    /// Is the thing with the tag `present` one of them?
+    fn name(&self, present: Option<&str>) -> bool {
+        match (self, present) {
+            (_, None) => false,
+            (Self::Any, Some(_)) => true,
+            (Self::These(tags), Some(present)) => tags.iter().any(|tag| tag == present),
+        }
+    }
 }
 
-fn unless_known(headers: &HeaderMap, operation: &Operation, reply: Reply) -> Response {
+/// `tag` without what says that it is weak; ours are all strong, and a cache on the way may have weakened one.
+fn quoted(tag: &str) -> Option<String> {
+    let tag = tag.strip_prefix("W/").unwrap_or(tag);
+    let inner = tag.strip_prefix('"')?.strip_suffix('"')?;
+    inner.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'"').then(|| tag.to_owned())
+}
+
+fn unless_known(operation: &Operation, known: Option<&Tags>, reply: Reply) -> Response {
     let tag = tag(&reply.body);
-    let known = headers.get(IF_NONE_MATCH).is_some_and(|header| matches(header, Some(&tag)));
+    let known = known.is_some_and(|known| known.name(Some(&tag)));
     let mut response = if known { StatusCode::NOT_MODIFIED.into_response() } else { written(operation, reply) };
     if let Ok(tag) = HeaderValue::from_str(&tag) {
         response.headers_mut().insert(ETAG, tag);
@@ -320,6 +323,30 @@ impl Call {
     /// Who makes changes for this call.
     pub(crate) fn administrator(&self, desk: &Desk) -> Administrator {
         desk.0.administrator.by(Hand::AdminKey(self.caller.key.clone()))
+    }
+
+    /// Is the thing that a `PUT` replaces as the request's condition says? To be asked when all else is in order.
+    pub(crate) async fn may_replace(&self, desk: &Desk) -> Result<(), Problem> {
+        if self.wanted.is_none() && self.unwanted.is_none() {
+            return Ok(());
+        }
+        let same = |other: &&Operation| other.verb == Verb::Get && other.path == self.operation.path;
+        let Some(operation) = OPERATIONS.iter().find(same) else { return Ok(()) };
+        let (caller, path) = (self.caller.clone(), self.path.clone());
+        let (query, body, wanted, unwanted) = (BTreeMap::new(), Bytes::new(), None, None);
+        let look = Self { operation, caller, at: self.at, path, query, body, wanted, unwanted };
+        let present = match (operation.handler)(desk.clone(), look).await {
+            Ok(reply) => Some(tag(&reply.body)),
+            Err(problem) if problem.is_absence() => None,
+            Err(problem) => return Err(problem),
+        };
+        let there = |tags: &Tags| tags.name(present.as_deref());
+        if self.wanted.as_ref().is_none_or(there) && !self.unwanted.as_ref().is_some_and(there) {
+            return Ok(());
+        }
+        let words = "it is not as the condition of this request says\n\
+                     hint: read it again, and take the `ETag` of that answer";
+        Err(Problem::new(Code::Changed, words))
     }
 
     /// The part `name` of the path; one that cannot be is not there.

@@ -1,5 +1,8 @@
 //! Fields of a request, each with the bounds that `schema` documents.
 
+use std::fmt::Display;
+use std::str::FromStr;
+
 use anbiq_domain::{Conditions, Money, Timestamp};
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -65,7 +68,7 @@ impl<'de> Deserialize<'de> for Text {
 #[derive(Debug, Clone)]
 pub(crate) struct ModelName(pub(crate) String);
 
-impl std::str::FromStr for ModelName {
+impl FromStr for ModelName {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -90,11 +93,8 @@ pub(crate) struct Moment(pub(crate) Timestamp);
 
 impl<'de> Deserialize<'de> for Moment {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let milliseconds = u64::deserialize(deserializer)?;
-        match i64::try_from(milliseconds) {
-            Ok(signed) if milliseconds <= LAST_MOMENT => Ok(Self(Timestamp::from_milliseconds(signed))),
-            _ => Err(D::Error::custom(format!("a moment is at most {LAST_MOMENT} milliseconds after 1970"))),
-        }
+        let milliseconds: i64 = whole(deserializer, 0, LAST_MOMENT)?;
+        Ok(Self(Timestamp::from_milliseconds(milliseconds)))
     }
 }
 
@@ -104,19 +104,35 @@ pub(crate) struct Count(pub(crate) u64);
 
 impl<'de> Deserialize<'de> for Count {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let count = u64::deserialize(deserializer)?;
-        if count <= LARGEST_COUNT {
-            return Ok(Self(count));
-        }
-        Err(D::Error::custom(format!("at most {LARGEST_COUNT}")))
+        whole(deserializer, 0, LARGEST_COUNT).map(Self)
     }
 }
 
-/// A whole number from 1 on.
+/// A whole number of 32 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Small(pub(crate) u32);
+
+impl<'de> Deserialize<'de> for Small {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        whole(deserializer, 0, u32::MAX.into()).map(Self)
+    }
+}
+
+/// A whole number of 8 bits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Byte(pub(crate) u8);
+
+impl<'de> Deserialize<'de> for Byte {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        whole(deserializer, 0, u8::MAX.into()).map(Self)
+    }
+}
+
+/// A whole number of 32 bits, from 1 on.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Positive(pub(crate) u32);
 
-impl std::str::FromStr for Positive {
+impl FromStr for Positive {
     type Err = &'static str;
 
     fn from_str(text: &str) -> Result<Self, &'static str> {
@@ -127,11 +143,21 @@ impl std::str::FromStr for Positive {
 
 impl<'de> Deserialize<'de> for Positive {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match u32::deserialize(deserializer)? {
-            0 => Err(D::Error::custom("at least 1")),
-            count => Ok(Self(count)),
-        }
+        whole(deserializer, 1, u32::MAX.into()).map(Self)
     }
+}
+
+/// A whole number from `least` to `most`. To JSON Schema `3.0` is one: some languages write every number so.
+fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D, least: u64, most: u64) -> Result<T, D::Error> {
+    let wrong = |shown: &dyn Display| D::Error::custom(format!("{shown} is not a whole number from {least} to {most}"));
+    let number = serde_json::Number::deserialize(deserializer)?;
+    let whole = number.as_u64().or_else(|| {
+        let float =
+            number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..=LARGEST_COUNT as f64).contains(float));
+        float.map(|float| float as u64)
+    });
+    let whole = whole.filter(|whole| (least..=most).contains(whole)).ok_or_else(|| wrong(&number))?;
+    T::try_from(whole).map_err(|_| wrong(&number))
 }
 
 /// Conditions on a student; an absent one does not limit.

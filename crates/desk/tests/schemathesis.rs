@@ -23,7 +23,10 @@ async fn the_api_does_as_its_document_says() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
     let examples = std::env::var("ANBIQ_SCHEMATHESIS_EXAMPLES").unwrap_or_else(|_| "20".to_owned());
     let mut command = Command::new(program);
+    // It leaves a cache where it runs.
+    let elsewhere = tempfile::tempdir().unwrap();
     command
+        .current_dir(elsewhere.path())
         .arg("--config-file")
         .arg(folder.join("schemathesis.toml"))
         .arg("run")

@@ -71,6 +71,7 @@ pub(crate) async fn budget(desk: Desk, call: Call) -> Result<Reply, Problem> {
 
 pub(crate) async fn set_budget(desk: Desk, call: Call) -> Result<Reply, Problem> {
     let (account, NewBudget { limit: Dollars(limit) }) = (call.account()?, call.body()?);
+    call.may_replace(&desk).await?;
     call.administrator(&desk).set_budget(&account, limit, call.at).await?;
     budget(desk, call).await
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::Desk;
 use crate::dispatch::{Call, Page, Reply};
-use crate::fields::Positive;
+use crate::fields::{Byte, Positive, Small};
 use crate::problem::{Code, Problem};
 
 #[derive(Deserialize)]
@@ -12,8 +12,8 @@ use crate::problem::{Code, Problem};
 struct NewPlan {
     text_policy: TextPolicy,
     twin_share: f64,
-    twin_first: u32,
-    max_logprobs: Option<u8>,
+    twin_first: Small,
+    max_logprobs: Option<Byte>,
     max_n: Positive,
     max_tokens: Positive,
     requests_per_minute: Option<Positive>,
@@ -41,12 +41,13 @@ pub(crate) async fn put(desk: Desk, call: Call) -> Result<Reply, Problem> {
         id,
         text_policy: body.text_policy,
         twin_share: body.twin_share,
-        twin_first: body.twin_first,
-        max_logprobs: body.max_logprobs,
+        twin_first: body.twin_first.0,
+        max_logprobs: body.max_logprobs.map(|most| most.0),
         max_n: body.max_n.0,
         max_tokens: body.max_tokens.0,
         requests_per_minute: body.requests_per_minute.map(|rate| rate.0),
     };
+    call.may_replace(&desk).await?;
     call.administrator(&desk).put_plan(&plan, call.at).await?;
     Reply::of(&plan)
 }

@@ -33,6 +33,7 @@ pub(crate) async fn set(desk: Desk, call: Call) -> Result<Reply, Problem> {
         output: body.output.0,
         distillation_output: body.distillation_output.map(|price| price.0),
     };
+    call.may_replace(&desk).await?;
     call.administrator(&desk).set_prices(&model, prices, call.at).await?;
     get(desk, call).await
 }
