@@ -4,11 +4,11 @@
 //! and what to do; the gateway already acts on the ledger then.
 
 use anbiq_domain::{
-    AccountId, Administration, Entry, Grant, GrantId, Hand, KeyId, KeyedHasher, Money, PriceList, Terms, TermsRef,
-    Timestamp,
+    AccountId, Administration, Entry, Grant, GrantId, Hand, KeyId, KeyedHasher, Money, OperatorId, PlanId, PriceList,
+    Terms, TermsRef, Timestamp, UserId, Window,
 };
 use anbiq_journal::{Journal, Spool};
-use anbiq_ledger::{Ledger, NewAccount, NewAdminKey, Plan};
+use anbiq_ledger::{Budget, Holder, Ledger, Measure, NewAccount, NewAdminKey, NewKey, Plan, Unit, User};
 use anbiq_secret::Secret;
 
 use crate::{DeskError, Unwritten};
@@ -78,22 +78,91 @@ impl Administrator {
 
     /// Sets all the money that an account may spend.
     pub async fn set_budget(&self, account: &AccountId, limit: Money, at: Timestamp) -> Result<(), DeskError> {
-        self.ledger.set_budget(account, limit).await?;
-        let done = Done { action: "budget.set", subject: account.as_str(), at, hint: "set the same budget again" };
-        self.record(done, None, Some(format!("{limit} dollars"))).await
+        let holder = Holder::Account(account.clone());
+        self.put_budget(&Budget { holder, window: Window::Total, limit: Measure::Money(limit) }, at).await
+    }
+
+    /// Puts an account on another plan.
+    pub async fn set_plan(&self, account: &AccountId, plan: &PlanId, at: Timestamp) -> Result<(), DeskError> {
+        self.ledger.set_plan(account, plan).await?;
+        let done = Done { action: "account.plan", subject: account.as_str(), at, hint: "set the same plan again" };
+        self.record(done, None, Some(format!("plan {plan}"))).await
+    }
+
+    /// Declares of which operator an account is.
+    pub async fn set_operator(
+        &self,
+        account: &AccountId,
+        operator: Option<&OperatorId>,
+        at: Timestamp,
+    ) -> Result<(), DeskError> {
+        self.ledger.set_operator(account, operator, at).await?;
+        let hint = "set the same operator again";
+        let done = Done { action: "account.operator", subject: account.as_str(), at, hint };
+        let whose = operator.map_or("no operator".to_owned(), |operator| format!("operator {operator}"));
+        self.record(done, None, Some(whose)).await
+    }
+
+    /// Sets a budget, or changes its limit.
+    pub async fn put_budget(&self, budget: &Budget, at: Timestamp) -> Result<(), DeskError> {
+        self.ledger.put_budget(budget).await?;
+        let holder = budget.holder.to_string();
+        let done = Done { action: "budget.set", subject: &holder, at, hint: "set the same budget again" };
+        self.record(done, None, Some(format!("{} for window {}", budget.limit, budget.window))).await
+    }
+
+    /// Takes a budget away, with what is remembered of it.
+    pub async fn remove_budget(
+        &self,
+        holder: &Holder,
+        unit: Unit,
+        window: Window,
+        at: Timestamp,
+    ) -> Result<(), DeskError> {
+        self.ledger.remove_budget(holder, unit, window).await?;
+        let whose = holder.to_string();
+        let hint = "set the budget and remove it again";
+        let done = Done { action: "budget.remove", subject: &whose, at, hint };
+        self.record(done, None, Some(format!("{} for window {window}", unit.as_str()))).await
+    }
+
+    /// Adds a user to an account.
+    pub async fn add_user(&self, user: &User) -> Result<(), DeskError> {
+        self.ledger.add_user(user).await?;
+        let hint = "remove the user and add them again";
+        let done = Done { action: "user.add", subject: user.id.as_str(), at: user.added, hint };
+        self.record(done, None, Some(format!("account {}", user.account))).await
+    }
+
+    /// Removes a user from an account and revokes the keys of that user; says how many there were.
+    pub async fn remove_user(&self, account: &AccountId, user: &UserId, at: Timestamp) -> Result<u64, DeskError> {
+        let revoked = self.ledger.remove_user(account, user, at).await?;
+        let hint = "the user is removed, and their keys do not hold";
+        let done = Done { action: "user.remove", subject: user.as_str(), at, hint };
+        self.record(done, None, Some(format!("account {account}, {revoked} keys"))).await?;
+        Ok(revoked)
     }
 
     /// Issues a key of an account, which is given out here and never again.
-    pub async fn issue_key(
+    pub async fn issue_key(&self, new: &NewKey) -> Result<(KeyId, Secret<String>), DeskError> {
+        let (id, key) = self.ledger.issue(new).await?;
+        let hint = "the key holds but was not given out: revoke it and issue another";
+        let done = Done { action: "key.issue", subject: id.as_str(), at: new.issued, hint };
+        self.record(done, None, Some(format!("account {}", new.account))).await?;
+        Ok((id, key))
+    }
+
+    /// Issues a key that takes the place of `old`, which holds for `grace_ms` milliseconds more.
+    pub async fn rotate_key(
         &self,
-        account: &AccountId,
-        expires: Option<Timestamp>,
+        old: &KeyId,
+        grace_ms: i64,
         at: Timestamp,
     ) -> Result<(KeyId, Secret<String>), DeskError> {
-        let (id, key) = self.ledger.issue_key(account, expires, at).await?;
-        let hint = "the key holds but was not given out: revoke it and issue another";
-        let done = Done { action: "key.issue", subject: id.as_str(), at, hint };
-        self.record(done, None, Some(format!("account {account}"))).await?;
+        let (id, key) = self.ledger.rotate_key(old, grace_ms, at).await?;
+        let hint = "the new key holds but was not given out: revoke it and rotate again";
+        let done = Done { action: "key.rotate", subject: id.as_str(), at, hint };
+        self.record(done, None, Some(format!("in the place of {old}"))).await?;
         Ok((id, key))
     }
 

@@ -60,6 +60,7 @@ const fn filter(verb: Verb) -> MethodFilter {
         Verb::Get => MethodFilter::GET,
         Verb::Put => MethodFilter::PUT,
         Verb::Post => MethodFilter::POST,
+        Verb::Delete => MethodFilter::DELETE,
     }
 }
 
@@ -78,13 +79,9 @@ pub(crate) struct Call {
     unwanted: Option<Tags>,
 }
 
-/// A page of a list: what comes after the cursor, and how much of it.
+/// A page of a list: what comes after the cursor, and one more than is shown, which says whether there is a next page.
 #[derive(Debug)]
-pub(crate) struct Page<T> {
-    pub(crate) after: Option<T>,
-    /// How many to ask for: one more than is shown, which says whether there is a next page.
-    pub(crate) ask: u32,
-}
+pub(crate) struct Page(pub(crate) anbiq_ledger::Page);
 
 /// What is answered.
 #[derive(Debug)]
@@ -330,8 +327,7 @@ impl Call {
         if self.wanted.is_none() && self.unwanted.is_none() {
             return Ok(());
         }
-        let same = |other: &&Operation| other.verb == Verb::Get && other.path == self.operation.path;
-        let Some(operation) = OPERATIONS.iter().find(same) else { return Ok(()) };
+        let Some(operation) = self.operation.shown_by() else { return Ok(()) };
         let (caller, path) = (self.caller.clone(), self.path.clone());
         let (query, body, wanted, unwanted) = (BTreeMap::new(), Bytes::new(), None, None);
         let look = Self { operation, caller, at: self.at, path, query, body, wanted, unwanted };
@@ -374,15 +370,16 @@ impl Call {
         })
     }
 
-    /// Which page of a list is asked for.
-    pub(crate) fn page<T: FromStr<Err: Display>>(&self) -> Result<Page<T>, Problem> {
+    /// Which page of a list is asked for, where `T` is the form of its cursor.
+    pub(crate) fn page<T: FromStr<Err: Display>>(&self) -> Result<Page, Problem> {
         let limit = self.parameter::<Positive>("limit")?.map_or(USUAL_PAGE, |limit| limit.0);
         if !(1..=LARGEST_PAGE).contains(&limit) {
             let what = format!("must be between 1 and {LARGEST_PAGE}");
             let words = format!("the parameter `limit` {what}");
             return Err(Problem::new(Code::InvalidParameter, words).at("limit", what));
         }
-        Ok(Page { after: self.parameter("after")?, ask: limit + 1 })
+        self.parameter::<T>("after")?;
+        Ok(Page(anbiq_ledger::Page { after: self.query.get("after").cloned(), limit: limit + 1 }))
     }
 
     /// The body.
@@ -438,15 +435,16 @@ impl Reply {
     }
 }
 
-impl<T> Page<T> {
+impl Page {
     /// The entries of this page; `cursor` says where the next one begins.
     pub(crate) fn reply<I: serde::Serialize>(
         &self,
         mut found: Vec<I>,
         cursor: impl FnOnce(&I) -> String,
     ) -> Result<Reply, Problem> {
-        let more = found.len() >= self.ask as usize;
-        found.truncate(self.ask as usize - 1);
+        let ask = self.0.limit as usize;
+        let more = found.len() >= ask;
+        found.truncate(ask - 1);
         let next = found.last().filter(|_| more).map(cursor);
         Reply::of(&serde_json::json!({ "items": found, "next": next }))
     }

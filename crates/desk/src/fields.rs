@@ -3,7 +3,8 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use anbiq_domain::{Conditions, Money, Timestamp};
+use anbiq_domain::{Conditions, Money, Timestamp, Window};
+use anbiq_ledger::Holder;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
@@ -158,6 +159,82 @@ fn whole<'de, D: Deserializer<'de>, T: TryFrom<u64>>(deserializer: D, least: u64
     });
     let whole = whole.filter(|whole| (least..=most).contains(whole)).ok_or_else(|| wrong(&number))?;
     T::try_from(whole).map_err(|_| wrong(&number))
+}
+
+/// How long a key that was rotated holds on, in milliseconds: at most 90 days.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Grace(pub(crate) i64);
+
+/// The longest [`Grace`].
+pub(crate) const LONGEST_GRACE: u64 = 90 * 24 * 3_600_000;
+
+impl<'de> Deserialize<'de> for Grace {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        whole(deserializer, 0, LONGEST_GRACE).map(Self)
+    }
+}
+
+/// A share in percent.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Percent(pub(crate) u8);
+
+impl<'de> Deserialize<'de> for Percent {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        whole(deserializer, 0, 100).map(Self)
+    }
+}
+
+/// The holder of a budget, such as `account:acme`.
+#[derive(Debug, Clone)]
+pub(crate) struct Whose(pub(crate) Holder);
+
+impl FromStr for Whose {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("`{text}` is no holder of a budget: write `account:`, `key:` or `operator:` and a name");
+        let (kind, name) = text.split_once(':').ok_or_else(wrong)?;
+        let holder = match kind {
+            "account" => name.parse().ok().map(Holder::Account),
+            "key" => name.parse().ok().map(Holder::Key),
+            "operator" => name.parse().ok().map(Holder::Operator),
+            _ => None,
+        };
+        holder.map(Self).ok_or_else(wrong)
+    }
+}
+
+/// The window of a budget, in the one way in which it is written.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Period(pub(crate) Window);
+
+impl FromStr for Period {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let window = text.parse::<Window>().ok().filter(|window| text.len() <= 5 && window.to_string() == text);
+        window.map(Self).ok_or_else(|| format!("`{text}` is no window of a budget"))
+    }
+}
+
+/// The place of a budget in a list, such as `account:acme money month`.
+#[derive(Debug)]
+pub(crate) struct BudgetCursor;
+
+impl FromStr for BudgetCursor {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, &'static str> {
+        let parts: Vec<&str> = text.split(' ').collect();
+        match parts.as_slice() {
+            [holder, "money" | "tokens", window]
+                if holder.parse::<Whose>().is_ok() && window.parse::<Period>().is_ok() =>
+            {
+                Ok(Self)
+            }
+            _ => Err("not a cursor: take the `next` of the page before"),
+        }
+    }
 }
 
 /// Conditions on a student; an absent one does not limit.

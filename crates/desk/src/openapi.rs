@@ -15,6 +15,7 @@ pub fn openapi() -> Value {
             Verb::Get => "get",
             Verb::Put => "put",
             Verb::Post => "post",
+            Verb::Delete => "delete",
         };
         path[verb] = describe(operation);
     }
@@ -109,11 +110,12 @@ fn parameters(operation: &Operation) -> Value {
             let words = "a name of this request: under one name a request is carried out once in a day";
             all.push(optional("header", "Idempotency-Key", schema, words));
         }
-        Verb::Put => {
+        Verb::Put if operation.shown_by().is_some() => {
             all.push(optional("header", "If-Match", tags.clone(), "only if it still has this `ETag`"));
             all.push(optional("header", "If-None-Match", tags, "`*`: only if it is not there yet"));
         }
-        _ => all.push(optional("header", "If-None-Match", tags, "an `ETag` that is known already")),
+        Verb::Get => all.push(optional("header", "If-None-Match", tags, "an `ETag` that is known already")),
+        Verb::Put | Verb::Delete => {}
     }
     Value::Array(all)
 }
@@ -138,7 +140,7 @@ fn responses(operation: &Operation) -> Value {
     if operation.verb != Verb::Get {
         problems.push(409);
     }
-    if operation.verb == Verb::Put {
+    if operation.verb == Verb::Put && operation.shown_by().is_some() {
         problems.push(412);
     }
     if operation.verb != Verb::Get {

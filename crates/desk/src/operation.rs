@@ -6,7 +6,7 @@ use anbiq_ledger::AdminRole;
 
 use crate::Desk;
 use crate::dispatch::{Call, Reply};
-use crate::operations::{accounts, admin_keys, grants, house, keys, plans, prices, terms};
+use crate::operations::{accounts, admin_keys, budgets, grants, house, keys, plans, prices, terms, users};
 use crate::problem::Problem;
 
 /// One operation of the API.
@@ -40,6 +40,7 @@ pub(crate) enum Verb {
     Get,
     Put,
     Post,
+    Delete,
 }
 
 /// What a role must allow.
@@ -117,7 +118,16 @@ const fn act(id: &'static str, path: &'static str, gives: &'static str, handler:
     Operation { gives: (200, gives), ..operation(id, Verb::Post, path, handler) }
 }
 
+const fn delete(id: &'static str, path: &'static str, gives: &'static str, handler: Handler) -> Operation {
+    Operation { gives: (200, gives), ..operation(id, Verb::Delete, path, handler) }
+}
+
 impl Operation {
+    /// What shows the thing that this replaces, where something does.
+    pub(crate) fn shown_by(&self) -> Option<&'static Self> {
+        OPERATIONS.iter().find(|other| other.verb == Verb::Get && other.path == self.path)
+    }
+
     const fn of(self, tag: &'static str, summary: &'static str) -> Self {
         Self { tag, summary, ..self }
     }
@@ -165,6 +175,9 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         .needs(Need::Operate, Reach::House),
     get("getAccount", "/accounts/{account}", "Account", handled!(accounts::get))
         .of("accounts", "Show an account"),
+    put("changeAccount", "/accounts/{account}", ["AccountChange", "Account"], handled!(accounts::change))
+        .of("accounts", "Put an account on a plan, and say of which operator it is")
+        .needs(Need::Operate, Reach::House),
     act("closeAccount", "/accounts/{account}/close", "Account", handled!(accounts::close))
         .of("accounts", "Close an account: its keys no longer hold")
         .needs(Need::Operate, Reach::House),
@@ -173,7 +186,17 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     put("setBudget", "/accounts/{account}/budget", ["NewBudget", "Budget"], handled!(accounts::set_budget))
         .of("accounts", "Set all the money that an account may spend")
         .needs(Need::Operate, Reach::House),
-    list("listAcceptances", "/accounts/{account}/acceptances", "Acceptances", handled!(accounts::acceptances))
+    list("listBudgetsOfAccount", "/accounts/{account}/budgets", "Budgets", handled!(budgets::of_account))
+        .of("accounts", "List the budgets of an account for each window of time, and what became of them"),
+    list("listUsers", "/accounts/{account}/users", "Users", handled!(users::list))
+        .of("accounts", "List the people who use an account"),
+    make("addUser", "/accounts/{account}/users", ["NewUser", "User"], handled!(users::add))
+        .of("accounts", "Name somebody who uses an account")
+        .needs(Need::Operate, Reach::Account),
+    act("removeUser", "/accounts/{account}/users/{user}/remove", "RemovedUser", handled!(users::remove))
+        .of("accounts", "Remove a user, and revoke the keys of that user")
+        .needs(Need::Operate, Reach::Account),
+    get("listAcceptances", "/accounts/{account}/acceptances", "Acceptances", handled!(accounts::acceptances))
         .of("accounts", "List the terms that an account has accepted"),
     make("acceptTerms", "/accounts/{account}/acceptances", ["TermsRef", "Acceptance"], handled!(accounts::accept))
         .of("accounts", "Record that an account accepted terms")
@@ -186,9 +209,28 @@ pub(crate) static OPERATIONS: &[Operation] = &[
         .needs(Need::Operate, Reach::Account),
     get("getKey", "/accounts/{account}/keys/{key}", "Key", handled!(keys::get))
         .of("keys", "Show a key"),
+    make("rotateKey", "/accounts/{account}/keys/{key}/rotate", ["Rotation", "IssuedKey"], handled!(keys::rotate))
+        .of("keys", "Issue a key in the place of another, which holds on for a while")
+        .needs(Need::Operate, Reach::Account),
     act("revokeKey", "/accounts/{account}/keys/{key}/revoke", "Key", handled!(keys::revoke))
         .of("keys", "Revoke a key at once")
         .needs(Need::Operate, Reach::Account),
+
+    Operation { query: &[("holder", "Holder")], ..list("listBudgets", "/budgets", "Budgets", handled!(budgets::list)) }
+        .of("budgets", "List all budgets, and what became of them in their present windows")
+        .needs(Need::Read, Reach::House),
+    put("setMoneyBudget", "/budgets/{holder}/{window}/money", ["NewBudget", "BudgetOfWindow"], handled!(budgets::set_money))
+        .of("budgets", "Set the money that a key, an account or an operator may spend in each window of time")
+        .needs(Need::Operate, Reach::House),
+    delete("removeMoneyBudget", "/budgets/{holder}/{window}/money", "RemovedBudget", handled!(budgets::remove_money))
+        .of("budgets", "Take a budget of money away")
+        .needs(Need::Operate, Reach::House),
+    put("setTokenBudget", "/budgets/{holder}/{window}/tokens", ["NewTokenBudget", "BudgetOfWindow"], handled!(budgets::set_tokens))
+        .of("budgets", "Set the tokens that a key, an account or an operator may use in each window of time")
+        .needs(Need::Operate, Reach::House),
+    delete("removeTokenBudget", "/budgets/{holder}/{window}/tokens", "RemovedBudget", handled!(budgets::remove_tokens))
+        .of("budgets", "Take a budget of tokens away")
+        .needs(Need::Operate, Reach::House),
 
     list("listPlans", "/plans", "Plans", handled!(plans::list))
         .of("plans", "List plans")
@@ -206,12 +248,15 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     get("getPrices", "/prices/{model}", "PricesOfModel", handled!(prices::get))
         .of("prices", "Show the present prices of a model")
         .needs(Need::Read, Reach::Everyone),
+    get("getPriceHistory", "/prices/{model}/history", "PriceHistory", handled!(prices::history))
+        .of("prices", "List the prices that a model had, the newest first")
+        .needs(Need::Read, Reach::Everyone),
     put("setPrices", "/prices/{model}", ["Prices", "PricesOfModel"], handled!(prices::set))
         .of("prices", "Set the prices of a model from now on")
         .needs(Need::Decide, Reach::House),
 
     list("listTerms", "/terms", "TermsList", handled!(terms::list))
-        .of("terms", "List terms, every version of each")
+        .of("terms", "List terms, the last version of each")
         .needs(Need::Read, Reach::Everyone),
     make("issueTerms", "/terms", ["NewTerms", "Terms"], handled!(terms::issue))
         .of("terms", "Issue a version of terms")

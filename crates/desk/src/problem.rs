@@ -47,6 +47,9 @@ codes! {
     UnknownUrl "unknown_url" 404 "there is nothing at this address";
     UnknownAccount "unknown_account" 404 "there is no such account";
     UnknownKey "unknown_key" 404 "there is no such key";
+    UnknownUser "unknown_user" 404 "the account has no such user";
+    UnknownOperator "unknown_operator" 404 "there is no such operator";
+    UnknownBudget "unknown_budget" 404 "there is no such budget";
     UnknownPlan "unknown_plan" 404 "there is no such plan";
     UnknownTerms "unknown_terms" 404 "there are no such terms";
     UnknownGrant "unknown_grant" 404 "there is no such grant";
@@ -56,6 +59,9 @@ codes! {
     TooSlow "request_timeout" 408 "the request took too long";
     AccountExists "account_exists" 409 "the account exists already";
     AccountClosed "account_closed" 409 "the account is closed";
+    KeyRevoked "key_revoked" 409 "the key was revoked";
+    KeyExpired "key_expired" 409 "the key has expired";
+    UserExists "user_exists" 409 "the account has such a user";
     GrantExists "grant_exists" 409 "the grant exists already";
     TermsChanged "terms_changed" 409 "these terms were issued with other contents";
     NotThere "refers_to_nothing" 409 "the body speaks of something that is not there";

@@ -1,15 +1,18 @@
 //! The shapes of what is asked and answered, as JSON Schemas of 2020-12. The bounds are those of `fields`.
 
-use anbiq_ledger::AdminRole;
+use anbiq_ledger::{AdminRole, Scope};
 use serde_json::{Map, Value, json};
 
-use crate::fields::{LARGEST_COUNT, LAST_MOMENT, LINE, TEXT};
+use crate::fields::{LARGEST_COUNT, LAST_MOMENT, LINE, LONGEST_GRACE, TEXT};
 
 const ID: &str = "^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$";
 const MODEL: &str = "^[A-Za-z0-9][A-Za-z0-9._:/@+-]{0,199}$";
 const DOLLARS: &str = "^[0-9]{1,9}(\\.[0-9]{1,9})?$";
 const VERSION: &str = "^[1-9][0-9]{0,8}$";
-const CURSOR: &str = "^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}@[1-9][0-9]{0,8}$";
+const HOLDER: &str = "^(account|key|operator):[A-Za-z0-9][A-Za-z0-9._:-]{0,63}$";
+const PERIOD: &str = "^(total|month|week|day|[1-9][0-9]{0,3}h)$";
+const BUDGET_CURSOR: &str = "^(account|key|operator):[A-Za-z0-9][A-Za-z0-9._:-]{0,63} (money|tokens) \
+     (total|month|week|day|[1-9][0-9]{0,3}h)$";
 
 /// All named schemas.
 pub(crate) fn schemas() -> Value {
@@ -29,6 +32,8 @@ pub(crate) fn reference(name: &str) -> Value {
 pub(crate) fn of_path(name: &str) -> Value {
     match name {
         "model" => reference("ModelName"),
+        "holder" => reference("Holder"),
+        "window" => reference("Window"),
         "version" => json!({ "type": "string", "pattern": VERSION }),
         "code" => json!({ "type": "string", "pattern": "^[a-z_]{1,64}$" }),
         _ => reference("Id"),
@@ -39,7 +44,7 @@ pub(crate) fn of_path(name: &str) -> Value {
 pub(crate) fn of_cursor(operation: &str) -> Value {
     match operation {
         "listPrices" => reference("ModelName"),
-        "listTerms" => json!({ "type": "string", "pattern": CURSOR }),
+        "listBudgets" | "listBudgetsOfAccount" => json!({ "type": "string", "pattern": BUDGET_CURSOR }),
         _ => reference("Id"),
     }
 }
@@ -78,6 +83,13 @@ fn words() -> Vec<Named> {
         ("Digest", json!({ "type": "string", "pattern": "^[0-9a-f]{64}$", "description": "SHA-256, in hexadecimal" })),
         ("Role", choice(AdminRole::ALL.map(AdminRole::as_str).as_slice())),
         ("Permission", choice(&["allowed", "grant_required", "forbidden", "unknown"])),
+        ("Scope", choice(Scope::ALL.map(Scope::as_str).as_slice())),
+        ("Unit", choice(&["money", "tokens"])),
+        ("Holder", json!({ "type": "string", "pattern": HOLDER, "examples": ["account:acme"] })),
+        (
+            "Window",
+            json!({ "type": "string", "pattern": PERIOD, "description": "of the calendar in UTC, or so many hours" }),
+        ),
         ("TextPolicy", choice(&["off", "twinned", "plain"])),
         ("GrantState", choice(&["active", "expired", "revoked", "used_up"])),
     ]
@@ -96,7 +108,35 @@ fn asked() -> Vec<Named> {
             ),
         ),
         ("NewBudget", object(json!({ "limit": dollars }), &["limit"])),
-        ("NewKey", object(json!({ "expires": or_null(&moment) }), &[])),
+        ("AccountChange", object(json!({ "plan": id, "operator": or_null(&id) }), &["plan"])),
+        ("NewTokenBudget", object(json!({ "limit": reference("Count") }), &["limit"])),
+        ("NewUser", object(json!({ "id": id, "name": or_null(&line) }), &["id"])),
+        (
+            "NewKey",
+            object(
+                json!({
+                    "name": or_null(&line),
+                    "user": or_null(&id),
+                    "scopes": reference("Scopes"),
+                    "expires": or_null(&moment),
+                }),
+                &[],
+            ),
+        ),
+        (
+            "Scopes",
+            object(
+                json!({
+                    "routes": or_null(&array(&reference("Scope"))),
+                    "models": or_null(&array(&reference("ModelName"))),
+                }),
+                &[],
+            ),
+        ),
+        (
+            "Rotation",
+            object(json!({ "grace_ms": { "type": "integer", "minimum": 0, "maximum": LONGEST_GRACE } }), &["grace_ms"]),
+        ),
         (
             "NewAdminKey",
             object(
@@ -116,7 +156,10 @@ fn asked() -> Vec<Named> {
         (
             "Prices",
             object(
-                json!({ "input": dollars, "output": dollars, "distillation_output": or_null(&dollars) }),
+                json!({
+                    "input": dollars, "cached_input": or_null(&dollars), "output": dollars,
+                    "distillation_output": or_null(&dollars), "batch_percent": or_null(&percent()),
+                }),
                 &["input", "output"],
             ),
         ),
@@ -155,20 +198,65 @@ fn asked() -> Vec<Named> {
 fn answered() -> Vec<Named> {
     let (id, money, moment) = (reference("Id"), reference("Money"), reference("Moment"));
     let text = json!({ "type": "string" });
-    let prices = json!({ "input": money, "output": money, "distillation_output": money });
+    let prices = json!({
+        "input": money, "cached_input": money, "output": money, "distillation_output": money,
+        "batch_percent": percent(),
+    });
+    let measure = json!({ "oneOf": [
+        object(json!({ "money": money }), &["money"]),
+        object(json!({ "tokens": reference("Count") }), &["tokens"]),
+    ] });
+    let holder = json!({ "oneOf": [
+        object(json!({ "account": id }), &["account"]),
+        object(json!({ "key": id }), &["key"]),
+        object(json!({ "operator": id }), &["operator"]),
+    ] });
     let mut all = vec![
         (
             "Account",
             whole(json!({
-                "id": id, "plan": id, "payment": or_null(&text), "opened": moment, "closed": or_null(&moment),
+                "id": id, "plan": id, "operator": or_null(&id), "payment": or_null(&text), "opened": moment, "closed": or_null(&moment),
             })),
         ),
         ("Budget", whole(json!({ "limit": or_null(&money), "spent": money, "reserved": money }))),
-        ("Acceptance", whole(json!({ "account": id, "terms": reference("TermsRef"), "accepted": moment }))),
+        ("Acceptance", whole(json!({ "terms": reference("TermsRef"), "accepted": moment }))),
         (
             "Key",
+            object(
+                json!({
+                    "id": id, "account": id, "name": text, "user": id, "scopes": reference("Scopes"), "root": id,
+                    "issued": moment, "expires": moment, "revoked": moment,
+                }),
+                &["id", "account", "scopes", "root", "issued"],
+            ),
+        ),
+        (
+            "User",
+            object(json!({ "account": id, "id": id, "name": text, "added": moment }), &["account", "id", "added"]),
+        ),
+        ("RemovedUser", whole(json!({ "account": id, "user": id, "revoked_keys": reference("Count") }))),
+        ("Measure", measure),
+        ("BudgetHolder", holder),
+        (
+            "BudgetOfWindow",
             whole(json!({
-                "id": id, "account": id, "issued": moment, "expires": or_null(&moment), "revoked": or_null(&moment),
+                "holder": reference("BudgetHolder"), "window": reference("Window"), "limit": reference("Measure"),
+            })),
+        ),
+        (
+            "BudgetUse",
+            object(
+                json!({
+                    "holder": reference("BudgetHolder"), "window": reference("Window"), "limit": reference("Measure"),
+                    "spent": reference("Measure"), "reserved": reference("Measure"), "ends": moment,
+                }),
+                &["holder", "window", "limit", "spent", "reserved"],
+            ),
+        ),
+        (
+            "RemovedBudget",
+            whole(json!({
+                "holder": reference("BudgetHolder"), "window": reference("Window"), "unit": reference("Unit"),
             })),
         ),
         ("IssuedKey", whole(json!({ "key": reference("Key"), "secret": text }))),
@@ -187,12 +275,12 @@ fn answered() -> Vec<Named> {
             whole(plan)
         }),
         ("PriceList", object(prices, &["input", "output"])),
-        ("PricesOfModel", whole(json!({ "model": text, "since": moment, "prices": reference("PriceList") }))),
+        ("PricesOfModel", whole(json!({ "model": text, "prices": reference("PriceList") }))),
+        ("PricesSince", whole(json!({ "since": moment, "prices": reference("PriceList") }))),
         ("Terms", {
             let mut terms = terms(&id, &reference("Positive"));
             terms["teacher"] = text.clone();
             terms["text"] = text.clone();
-            terms["issued"] = moment.clone();
             whole(terms)
         }),
         (
@@ -249,7 +337,8 @@ fn answered() -> Vec<Named> {
     ];
     for (page, item) in [
         ("Accounts", "Account"),
-        ("Acceptances", "Acceptance"),
+        ("Users", "User"),
+        ("Budgets", "BudgetUse"),
         ("Keys", "Key"),
         ("Plans", "Plan"),
         ("PricesOfModels", "PricesOfModel"),
@@ -261,7 +350,12 @@ fn answered() -> Vec<Named> {
         let next = json!({ "type": ["string", "null"], "description": "`after` of the next page, where there is one" });
         all.push((page, whole(json!({ "items": items, "next": next }))));
     }
-    for (list, item) in [("Models", "Model"), ("ProblemKinds", "ProblemKind")] {
+    for (list, item) in [
+        ("Acceptances", "Acceptance"),
+        ("PriceHistory", "PricesSince"),
+        ("Models", "Model"),
+        ("ProblemKinds", "ProblemKind"),
+    ] {
         all.push((list, whole(json!({ "items": { "type": "array", "items": reference(item) } }))));
     }
     all
@@ -276,6 +370,10 @@ fn plan(positive: &Value, small: &Value) -> Value {
         "max_n": positive,
         "max_tokens": positive,
         "requests_per_minute": or_null(positive),
+        "requests_per_day": or_null(positive),
+        "tokens_per_minute": or_null(positive),
+        "max_in_flight": or_null(positive),
+        "max_body_bytes": or_null(positive),
     })
 }
 
@@ -288,6 +386,14 @@ fn terms(id: &Value, positive: &Value) -> Value {
         "conditions": reference("Conditions"),
         "text": reference("Text"),
     })
+}
+
+fn percent() -> Value {
+    json!({ "type": "integer", "minimum": 0, "maximum": 100 })
+}
+
+fn array(items: &Value) -> Value {
+    json!({ "type": "array", "items": items, "maxItems": 100 })
 }
 
 fn choice(names: &[&str]) -> Value {

@@ -240,7 +240,7 @@ pub(crate) fn most_usage(prompt: &Prompt, max_tokens: u32) -> Usage {
         Prompt::Chat(messages) => messages.iter().map(|message| message.content.len() as u64 + 16).sum::<u64>() + 32,
         Prompt::Text(text) => text.len() as u64 + 32,
     };
-    Usage { prompt_tokens, completion_tokens: u64::from(max_tokens), twin_tokens: 0 }
+    Usage { prompt_tokens, completion_tokens: u64::from(max_tokens), ..Usage::default() }
 }
 
 /// Full jitter (Brooker 2015): uniform up to a limit that doubles with each try, from half a second to a minute.
@@ -539,7 +539,7 @@ async fn ask_http(client: &Client, model: &str, part: &AskPart, wanted: &Wanted)
     let usage = response.usage.map(|usage| Usage {
         prompt_tokens: usage.prompt_tokens,
         completion_tokens: usage.completion_tokens,
-        twin_tokens: 0,
+        ..Usage::default()
     });
     Ok(row(wanted, part, answer, logprobs.iter().map(to_token).collect(), usage))
 }

@@ -66,6 +66,10 @@ pub struct RequestFacts {
     pub messages: u32,
 }
 
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 /// An endpoint that answers with text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -93,11 +97,21 @@ pub struct Client {
 pub struct Usage {
     /// Of the prompt.
     pub prompt_tokens: u64,
+    /// So many of those the model's server had read before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_tokens: u64,
     /// Of the answers that were served.
     pub completion_tokens: u64,
     /// Of the twins that were not served; the customer is never charged for them.
     #[serde(default)]
     pub twin_tokens: u64,
+}
+
+impl Usage {
+    /// All that the customer has to do with: of the prompt and of the answers that were served.
+    pub const fn total(self) -> u64 {
+        self.prompt_tokens.saturating_add(self.completion_tokens)
+    }
 }
 
 /// How an exchange ended.

@@ -340,7 +340,7 @@ async fn gather(mut chunks: impl Stream<Item = Result<ChatChunk, ClientError>> +
 }
 
 fn counted(usage: anbiq_openai::Usage) -> Usage {
-    Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens, twin_tokens: 0 }
+    Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens, ..Usage::default() }
 }
 
 fn tokens(logprobs: Option<ChatLogprobs>) -> Vec<TokenLogprob> {

@@ -80,7 +80,7 @@ fn journal(world: &World, seed: u64) -> Vec<Entry> {
             },
             client: client(&hasher, call.address, &account.agent),
             sketch: sketcher.sketch(&prompt),
-            usage: Usage { prompt_tokens: 20, completion_tokens, twin_tokens: 0 },
+            usage: Usage { prompt_tokens: 20, completion_tokens, ..Usage::default() },
             cost: Money::from_nanos(1_000 * completion_tokens as i64),
             outcome: Outcome::Completed,
             draws: Draws::commit(

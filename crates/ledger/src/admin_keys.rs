@@ -7,8 +7,8 @@ use anbiq_domain::{AccountId, Digest, KeyId, Timestamp};
 use anbiq_secret::Secret;
 use serde::{Deserialize, Serialize};
 
-use crate::key::{self, Parts};
-use crate::{Ledger, LedgerError, id};
+use crate::keys::{self, Parts};
+use crate::{Ledger, LedgerError, Page, id};
 
 pub(crate) const TABLES: [&str; 3] = [
     "CREATE TABLE admin_keys (id TEXT PRIMARY KEY, role TEXT NOT NULL, account TEXT REFERENCES accounts (id), \
@@ -127,7 +127,7 @@ impl Ledger {
         {
             return Err(LedgerError::UnknownAccount(account.clone()));
         }
-        let (public, secret, whole) = key::draw(key::ADMIN)?;
+        let (public, secret, whole) = keys::draw(keys::ADMIN)?;
         sqlx::query(
             "INSERT INTO admin_keys (id, role, account, note, hash, issued, expires) VALUES ($1, $2, $3, $4, $5, $6, $7)",
         )
@@ -135,7 +135,7 @@ impl Ledger {
         .bind(new.role.as_str())
         .bind(new.account.as_ref().map(AccountId::as_str))
         .bind(new.note.as_deref())
-        .bind(key::hash(&self.pepper, secret.expose()).to_string())
+        .bind(keys::hash(&self.pepper, secret.expose()).to_string())
         .bind(now.milliseconds())
         .bind(new.expires.map(Timestamp::milliseconds))
         .execute(&self.writers)
@@ -143,13 +143,13 @@ impl Ledger {
         Ok((public, whole))
     }
 
-    /// At most `limit` admin keys in the order of their ids, those after `after`.
-    pub async fn admin_keys(&self, after: Option<&KeyId>, limit: u32) -> Result<Vec<AdminKey>, LedgerError> {
+    /// All admin keys, by their public halves; the cursor is a public half.
+    pub async fn admin_keys(&self, page: &Page) -> Result<Vec<AdminKey>, LedgerError> {
         let rows: Vec<AdminKeyRow> = sqlx::query_as(
             "SELECT id, role, account, note, issued, expires, revoked FROM admin_keys WHERE id > $1 ORDER BY id LIMIT $2",
         )
-        .bind(after.map_or("", KeyId::as_str))
-        .bind(i64::from(limit))
+        .bind(page.after())
+        .bind(page.limit())
         .fetch_all(&self.readers)
         .await?;
         rows.into_iter().map(admin_key).collect()
@@ -187,10 +187,10 @@ impl Ledger {
     ///
     /// `invalid_api_key`, `key_revoked`, `key_expired`, or the database fails.
     pub async fn authenticate_admin(&self, presented: &str, now: Timestamp) -> Result<AdminSession, LedgerError> {
-        let parsed = Parts::parse(key::ADMIN, presented);
+        let parsed = Parts::parse(keys::ADMIN, presented);
         let well_formed = parsed.is_some();
         let parts = parsed.unwrap_or(Parts::NOBODY);
-        let hash = key::hash(&self.pepper, parts.secret);
+        let hash = keys::hash(&self.pepper, parts.secret);
         let row: Option<(String,)> = sqlx::query_as("SELECT hash FROM admin_keys WHERE id = $1")
             .bind(parts.public)
             .fetch_optional(&self.readers)

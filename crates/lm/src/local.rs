@@ -210,7 +210,7 @@ fn nothing(job: &Job) -> Generation {
     let (events, generation) = mpsc::channel(job.n as usize + 1);
     let finished = |index| Event::Finished { index, finish: Finish::Length, tokens: 0 };
     let prompt_tokens = job.prompt.len() as u64;
-    let usage = Event::Usage(Usage { prompt_tokens, completion_tokens: 0, twin_tokens: 0 });
+    let usage = Event::Usage(Usage { prompt_tokens, completion_tokens: 0, ..Usage::default() });
     for event in (0..job.n).map(finished).chain([usage]) {
         // The channel was made long enough for all of them.
         drop(events.try_send(Ok(event)));

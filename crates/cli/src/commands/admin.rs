@@ -1,16 +1,16 @@
-//! Accounts, keys, terms and grants of an installation.
+//! Terms and grants of an installation, and what every change of one needs.
 
 use std::fs;
 use std::path::Path;
 
 use anbiq_desk::{Administrator, Record};
-use anbiq_domain::{AccountId, Conditions, Grant, GrantId, KeyId, Money, Terms as TermsText, Timestamp};
+use anbiq_domain::{Conditions, Grant, GrantId, Terms as TermsText, Timestamp};
 use anbiq_journal::{JournalError, Spool};
-use anbiq_ledger::{Ledger, NewAccount};
+use anbiq_ledger::Ledger;
 use anyhow::{Context, bail};
 
 use super::Outcome;
-use crate::args::{Account, Grant as GrantArgs, Init, Key, Terms};
+use crate::args::{Grant as GrantArgs, Init, Terms};
 use crate::site::Site;
 use crate::talk::{self, Talk};
 
@@ -33,57 +33,6 @@ pub(crate) fn init(args: &Init, talk: Talk) -> anyhow::Result<Outcome> {
     talk.say(&format!("wrote `{}`; set your teacher, its prices and its terms there", file.display()));
     talk.say(&format!("public key of the journal: {}", signer.public()));
     talk.say(&format!("hint: anbiq serve --config {}", file.display()));
-    Ok(Outcome::Fine)
-}
-
-pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome> {
-    match args {
-        Account::Open { account, plan, payment, budget, site } => {
-            let office = Office::open(&site.config).await?;
-            let account = NewAccount { id: account.parse()?, plan: plan.parse()?, payment, opened: office.now() };
-            let limit = budget.map(|budget| budget.parse::<Money>()).transpose()?;
-            office.administrator.open_account(&account).await?;
-            if let Some(limit) = limit {
-                office.administrator.set_budget(&account.id, limit, office.now()).await?;
-            }
-            talk.say(&format!("opened account `{}` on plan `{}`", account.id, account.plan));
-            office.close().await?;
-        }
-        Account::Budget { account, limit, site } => {
-            let account: AccountId = account.parse()?;
-            if let Some(limit) = limit {
-                let office = Office::open(&site.config).await?;
-                office.administrator.set_budget(&account, limit.parse()?, office.now()).await?;
-                office.close().await?;
-            }
-            let ledger = Site::load(&site.config)?.ledger().await?;
-            match ledger.budget(&account).await? {
-                Some(budget) => talk::json(&budget)?,
-                None => talk.say(&format!("account `{account}` has no budget: it may spend without limit")),
-            }
-        }
-    }
-    Ok(Outcome::Fine)
-}
-
-pub(crate) async fn key(args: Key, talk: Talk) -> anyhow::Result<Outcome> {
-    match args {
-        Key::Issue { account, days, site } => {
-            let office = Office::open(&site.config).await?;
-            let expires = days.map(|days| in_days(office.now(), days));
-            let (id, key) = office.administrator.issue_key(&account.parse()?, expires, office.now()).await?;
-            talk.say(&format!("key `{id}`; it is shown this once:"));
-            talk::data(key.expose())?;
-            office.close().await?;
-        }
-        Key::Revoke { key, site } => {
-            let office = Office::open(&site.config).await?;
-            let key: KeyId = key.parse()?;
-            office.administrator.revoke_key(&key, office.now()).await?;
-            talk.say(&format!("revoked key `{key}`"));
-            office.close().await?;
-        }
-    }
     Ok(Outcome::Fine)
 }
 
@@ -141,8 +90,8 @@ pub(crate) async fn grant(args: GrantArgs, talk: Talk) -> anyhow::Result<Outcome
 
 /// Where changes are made: the ledger, and the journal or, while a gateway writes that, its spool.
 pub(super) struct Office {
-    site: Site,
-    ledger: Ledger,
+    pub(super) site: Site,
+    pub(super) ledger: Ledger,
     record: Record,
     pub(super) administrator: Administrator,
 }

@@ -5,12 +5,10 @@ use anbiq_ledger::{AdminKey, NewAdminKey};
 
 use super::Outcome;
 use super::admin::{Office, in_days};
+use super::customers::{all, list};
 use crate::args::{Admin, AdminKeys};
 use crate::site::Site;
 use crate::talk::{self, Talk};
-
-/// Entries that are read from the ledger at a time.
-const PAGE: u32 = 200;
 
 pub(crate) async fn run(args: Admin, talk: Talk) -> anyhow::Result<Outcome> {
     match args {
@@ -37,16 +35,8 @@ async fn key(args: AdminKeys, talk: Talk) -> anyhow::Result<()> {
         }
         AdminKeys::List { json, site } => {
             let ledger = Site::load(&site.config)?.ledger().await?;
-            let mut all = Vec::new();
-            loop {
-                let after = all.last().map(|key: &AdminKey| key.id.clone());
-                let page = ledger.admin_keys(after.as_ref(), PAGE).await?;
-                if page.is_empty() {
-                    break;
-                }
-                all.extend(page);
-            }
-            if json { talk::json(&all) } else { all.iter().try_for_each(|key| talk::data(&describe(key))) }
+            let keys = all(async |page| ledger.admin_keys(&page).await, |key: &AdminKey| key.id.to_string()).await?;
+            if json { talk::json(&keys) } else { talk::data(&list(&keys, describe)) }
         }
         AdminKeys::Revoke { key, site } => {
             let office = Office::open(&site.config).await?;

@@ -1,9 +1,9 @@
-use anbiq_domain::{AccountId, PlanId, TermsId, TermsRef};
-use anbiq_ledger::{Acceptance, NewAccount};
-use serde::Deserialize;
+use anbiq_domain::{AccountId, OperatorId, PlanId, TermsId, TermsRef, Timestamp};
+use anbiq_ledger::NewAccount;
+use serde::{Deserialize, Serialize};
 
 use crate::Desk;
-use crate::dispatch::{Call, Page, Reply, no_account};
+use crate::dispatch::{Call, Reply, no_account};
 use crate::fields::{Dollars, Line, Positive};
 use crate::problem::{Code, Problem};
 
@@ -14,6 +14,20 @@ struct NewAccountBody {
     plan: PlanId,
     payment: Option<Line>,
     budget: Option<Dollars>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AccountChange {
+    plan: PlanId,
+    operator: Option<OperatorId>,
+}
+
+/// That an account accepted terms: the version that counts.
+#[derive(Serialize)]
+struct Acceptance {
+    terms: TermsRef,
+    accepted: Timestamp,
 }
 
 #[derive(Deserialize)]
@@ -30,10 +44,10 @@ struct TermsRefBody {
 }
 
 pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
-    let page: Page<AccountId> = call.page()?;
+    let page = call.page::<AccountId>()?;
     let found = match &call.caller.account {
-        None => desk.0.ledger.accounts(page.after.as_ref(), page.ask).await?,
-        Some(own) if page.after.as_ref().is_none_or(|after| after < own) => {
+        None => desk.0.ledger.accounts(None, &page.0).await?,
+        Some(own) if page.0.after.as_deref().is_none_or(|after| after < own.as_str()) => {
             desk.0.ledger.account(own).await?.into_iter().collect()
         }
         Some(_) => Vec::new(),
@@ -57,6 +71,21 @@ pub(crate) async fn get(desk: Desk, call: Call) -> Result<Reply, Problem> {
     shown(&desk, &call.account()?).await
 }
 
+pub(crate) async fn change(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let (account, AccountChange { plan, operator }) = (call.account()?, call.body()?);
+    call.may_replace(&desk).await?;
+    let before = desk.0.ledger.account(&account).await?.ok_or_else(|| no_account(&account))?;
+    let administrator = call.administrator(&desk);
+    if before.plan != plan {
+        let set = administrator.set_plan(&account, &plan, call.at).await;
+        set.map_err(|error| Problem::from(error).of_body("/plan"))?;
+    }
+    if before.operator != operator {
+        administrator.set_operator(&account, operator.as_ref(), call.at).await?;
+    }
+    shown(&desk, &account).await
+}
+
 pub(crate) async fn close(desk: Desk, call: Call) -> Result<Reply, Problem> {
     let account = call.account()?;
     call.administrator(&desk).close_account(&account, call.at).await?;
@@ -77,11 +106,11 @@ pub(crate) async fn set_budget(desk: Desk, call: Call) -> Result<Reply, Problem>
 }
 
 pub(crate) async fn acceptances(desk: Desk, call: Call) -> Result<Reply, Problem> {
-    let (account, page) = (call.account()?, call.page::<TermsId>()?);
+    let account = call.account()?;
     there(&desk, &account).await?;
-    let after = page.after.as_ref().map(TermsId::as_str);
-    let found = desk.0.ledger.acceptances(&account, after, page.ask).await?;
-    page.reply(found, |acceptance| acceptance.terms.id.to_string())
+    let found = desk.0.ledger.acceptances(&account).await?;
+    let items: Vec<_> = found.into_iter().map(|(terms, accepted)| Acceptance { terms, accepted }).collect();
+    Reply::of(&serde_json::json!({ "items": items }))
 }
 
 pub(crate) async fn accept(desk: Desk, call: Call) -> Result<Reply, Problem> {
@@ -90,7 +119,7 @@ pub(crate) async fn accept(desk: Desk, call: Call) -> Result<Reply, Problem> {
     let terms = TermsRef { id, version };
     let accepted = call.administrator(&desk).accept_terms(&account, &terms, call.at).await;
     accepted.map_err(|error| Problem::from(error).of_body("/id"))?;
-    Reply::of(&Acceptance { account, terms, accepted: call.at })
+    Reply::of(&Acceptance { terms, accepted: call.at })
 }
 
 /// Is there such an account?

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::Desk;
-use crate::dispatch::{Call, Page, Reply};
+use crate::dispatch::{Call, Reply};
 use crate::fields::{Line, Moment};
 use crate::problem::{Code, Problem};
 
@@ -18,8 +18,8 @@ struct NewAdminKeyBody {
 }
 
 pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
-    let page: Page<KeyId> = call.page()?;
-    let found = desk.0.ledger.admin_keys(page.after.as_ref(), page.ask).await?;
+    let page = call.page::<KeyId>()?;
+    let found = desk.0.ledger.admin_keys(&page.0).await?;
     page.reply(found, |key| key.id.to_string())
 }
 

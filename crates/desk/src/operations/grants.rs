@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use super::accounts::open_there;
 use crate::Desk;
-use crate::dispatch::{Call, Page, Reply};
+use crate::dispatch::{Call, Reply};
 use crate::fields::{ConditionsBody, Line, Moment, Positive};
 use crate::problem::{Code, Problem};
 
@@ -28,12 +28,12 @@ struct TermsRefBody {
 }
 
 pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
-    let (page, of): (Page<GrantId>, Option<AccountId>) = (call.page()?, call.parameter("account")?);
+    let (page, of): (_, Option<AccountId>) = (call.page::<GrantId>()?, call.parameter("account")?);
     if of.as_ref().is_some_and(|account| !call.sees(account)) {
         return page.reply(Vec::<GrantRecord>::new(), |_| String::new());
     }
     let of = of.as_ref().or(call.caller.account.as_ref());
-    let found = desk.0.ledger.grants(of, page.after.as_ref(), page.ask, call.at).await?;
+    let found = desk.0.ledger.grants(of, call.at, &page.0).await?;
     page.reply(found, |record| record.grant.id.to_string())
 }
 

@@ -3,7 +3,7 @@ use anbiq_ledger::Plan;
 use serde::Deserialize;
 
 use crate::Desk;
-use crate::dispatch::{Call, Page, Reply};
+use crate::dispatch::{Call, Reply};
 use crate::fields::{Byte, Positive, Small};
 use crate::problem::{Code, Problem};
 
@@ -17,11 +17,15 @@ struct NewPlan {
     max_n: Positive,
     max_tokens: Positive,
     requests_per_minute: Option<Positive>,
+    requests_per_day: Option<Positive>,
+    tokens_per_minute: Option<Positive>,
+    max_in_flight: Option<Positive>,
+    max_body_bytes: Option<Positive>,
 }
 
 pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
-    let page: Page<PlanId> = call.page()?;
-    let found = desk.0.ledger.plans(page.after.as_ref(), page.ask).await?;
+    let page = call.page::<PlanId>()?;
+    let found = desk.0.ledger.plans(&page.0).await?;
     page.reply(found, |plan| plan.id.to_string())
 }
 
@@ -37,6 +41,7 @@ pub(crate) async fn put(desk: Desk, call: Call) -> Result<Reply, Problem> {
         let what = "a share is between 0 and 1";
         return Err(Problem::new(Code::InvalidBody, what).at("/twin_share", what));
     }
+    let number = |positive: Option<Positive>| positive.map(|Positive(number)| number);
     let plan = Plan {
         id,
         text_policy: body.text_policy,
@@ -45,7 +50,11 @@ pub(crate) async fn put(desk: Desk, call: Call) -> Result<Reply, Problem> {
         max_logprobs: body.max_logprobs.map(|most| most.0),
         max_n: body.max_n.0,
         max_tokens: body.max_tokens.0,
-        requests_per_minute: body.requests_per_minute.map(|rate| rate.0),
+        requests_per_minute: number(body.requests_per_minute),
+        requests_per_day: number(body.requests_per_day),
+        tokens_per_minute: number(body.tokens_per_minute),
+        max_in_flight: number(body.max_in_flight),
+        max_body_bytes: number(body.max_body_bytes).map(u64::from),
     };
     call.may_replace(&desk).await?;
     call.administrator(&desk).put_plan(&plan, call.at).await?;

@@ -1,11 +1,8 @@
-use std::str::FromStr;
-
-use anbiq_domain::{Permission, Terms, TermsId, TermsRef};
-use anbiq_ledger::IssuedTerms;
+use anbiq_domain::{Permission, Terms, TermsId};
 use serde::Deserialize;
 
 use crate::Desk;
-use crate::dispatch::{Call, Page, Reply};
+use crate::dispatch::{Call, Reply};
 use crate::fields::{ConditionsBody, ModelName, Positive, Text};
 use crate::problem::{Code, Problem};
 
@@ -21,25 +18,10 @@ struct NewTerms {
     text: Text,
 }
 
-/// The last terms of a page, as `id@version`.
-struct Cursor(TermsRef);
-
-impl FromStr for Cursor {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let parts = text
-            .rsplit_once('@')
-            .and_then(|(id, version)| Some((id.parse().ok()?, version.parse::<Positive>().ok()?.0)));
-        let (id, version) = parts.ok_or_else(|| "not a cursor: take the `next` of the page before".to_owned())?;
-        Ok(Self(TermsRef { id, version }))
-    }
-}
-
 pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
-    let page: Page<Cursor> = call.page()?;
-    let found = desk.0.ledger.all_terms(page.after.as_ref().map(|cursor| &cursor.0), page.ask).await?;
-    page.reply(found, |IssuedTerms { terms, .. }| format!("{}@{}", terms.id, terms.version))
+    let page = call.page::<TermsId>()?;
+    let found = desk.0.ledger.all_terms(&page.0).await?;
+    page.reply(found, |terms| terms.id.to_string())
 }
 
 pub(crate) async fn issue(desk: Desk, call: Call) -> Result<Reply, Problem> {
@@ -68,7 +50,7 @@ pub(crate) async fn version(desk: Desk, call: Call) -> Result<Reply, Problem> {
 }
 
 async fn shown(desk: &Desk, terms: &TermsId, version: Option<u32>) -> Result<Reply, Problem> {
-    let found = desk.0.ledger.issued_terms(terms, version).await?;
+    let found = desk.0.ledger.terms(terms, version).await?;
     let absent = || Problem::new(Code::UnknownTerms, format!("there are no such terms `{terms}`"));
     Reply::of(&found.ok_or_else(absent)?)
 }

@@ -8,10 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anbiq_desk::{Administrator, Desk, DeskParts, ModelFacts, Record, Reload, ReloadError, Reloaded, Reloading};
 use anbiq_domain::{
     AccountId, Administration, Clock, Conditions, Entry, Grant, GrantId, Hand, JournalId, KeyId, ManualClock, Money,
-    Permission, PlanId, PriceList, Terms, TermsId, TextPolicy, Timestamp,
+    Permission, PlanId, PriceList, Terms, TermsId, Timestamp,
 };
 use anbiq_journal::{Journal, Options, Reader, SigningKey};
-use anbiq_ledger::{AdminRole, Ledger, NewAccount, NewAdminKey, Plan};
+use anbiq_ledger::{AdminRole, Ledger, NewAccount, NewAdminKey, Plan, User};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -180,18 +180,9 @@ impl Reply {
 
 /// Gives each of the accounts a key, an acceptance, a budget and a grant.
 async fn furnish(ledger: &Ledger, administrator: &Administrator) -> [KeyId; 2] {
-    let plan = Plan {
-        id: PlanId::new("standard").unwrap(),
-        text_policy: TextPolicy::Off,
-        twin_share: 0.25,
-        twin_first: 3,
-        max_logprobs: None,
-        max_n: 4,
-        max_tokens: 512,
-        requests_per_minute: None,
-    };
+    let plan = Plan { twin_share: 0.25, twin_first: 3, ..Plan::new(PlanId::new("standard").unwrap()) };
     administrator.put_plan(&plan, NOW).await.unwrap();
-    let prices = PriceList { input: Money::from_dollars(1), output: Money::from_dollars(2), distillation_output: None };
+    let prices = PriceList { input: Money::from_dollars(1), output: Money::from_dollars(2), ..PriceList::default() };
     administrator.set_prices("teacher", prices, NOW).await.unwrap();
     administrator.issue_terms(&terms("rules", 1), NOW).await.unwrap();
     let mut keys = Vec::new();
@@ -211,6 +202,8 @@ async fn furnish(ledger: &Ledger, administrator: &Administrator) -> [KeyId; 2] {
         };
         administrator.give_grant(&grant).await.unwrap();
         ledger.set_budget(&id, Money::from_dollars(5)).await.unwrap();
+        let user = User { account: id.clone(), id: "ann".parse().unwrap(), name: None, added: NOW };
+        administrator.add_user(&user).await.unwrap();
         keys.push(ledger.issue_key(&id, None, NOW).await.unwrap().0);
     }
     keys.try_into().unwrap()
@@ -221,7 +214,7 @@ pub(crate) fn conforms(document: &Value, schema: &Value, value: &Value) -> Resul
     if let Some(reference) = schema["$ref"].as_str() {
         return conforms(document, document.pointer(&reference[1..]).ok_or(reference)?, value);
     }
-    if let Some(choices) = schema["anyOf"].as_array() {
+    if let Some(choices) = schema["anyOf"].as_array().or(schema["oneOf"].as_array()) {
         let fits = choices.iter().any(|choice| conforms(document, choice, value).is_ok());
         return if fits { Ok(()) } else { Err(format!("{value} is none of {schema}")) };
     }

@@ -3,7 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use anbiq_domain::{Money, Window};
 use anbiq_ledger::AdminRole::{self, Operator, Owner, Steward, Viewer};
+use anbiq_ledger::{Budget, Holder, Measure, User};
 use serde_json::{Value, json};
 
 use crate::house::{ACCOUNTS, House, NOW, Reply, conforms};
@@ -40,20 +42,32 @@ const RULES: &[(&str, &[AdminRole], Limited)] = &[
     ("listAccounts", ALL, Filtered),
     ("openAccount", OPERATE, Barred),
     ("getAccount", ALL, Own),
+    ("changeAccount", OPERATE, Barred),
     ("closeAccount", OPERATE, Barred),
     ("getBudget", ALL, Own),
     ("setBudget", OPERATE, Barred),
+    ("listBudgetsOfAccount", ALL, Own),
+    ("listUsers", ALL, Own),
+    ("addUser", OPERATE, Own),
+    ("removeUser", OPERATE, Own),
     ("listAcceptances", ALL, Own),
     ("acceptTerms", OPERATE, Own),
     ("listKeys", ALL, Own),
     ("issueKey", OPERATE, Own),
     ("getKey", ALL, Own),
+    ("rotateKey", OPERATE, Own),
     ("revokeKey", OPERATE, Own),
+    ("listBudgets", ALL, Barred),
+    ("setMoneyBudget", OPERATE, Barred),
+    ("removeMoneyBudget", OPERATE, Barred),
+    ("setTokenBudget", OPERATE, Barred),
+    ("removeTokenBudget", OPERATE, Barred),
     ("listPlans", ALL, Barred),
     ("getPlan", ALL, Barred),
     ("putPlan", DECIDE, Barred),
     ("listPrices", ALL, Same),
     ("getPrices", ALL, Same),
+    ("getPriceHistory", ALL, Same),
     ("setPrices", DECIDE, Barred),
     ("listTerms", ALL, Same),
     ("issueTerms", DECIDE, Barred),
@@ -184,9 +198,30 @@ impl<'a> World<'a> {
             "{version}" => "1".to_owned(),
             "{grant}" => format!("{account}-grant"),
             "{code}" => "unknown_url".to_owned(),
+            "{user}" => "ann".to_owned(),
+            "{holder}" => format!("account:{account}"),
+            "{window}" => "month".to_owned(),
             part => part.to_owned(),
         });
         let path = path.collect::<Vec<_>>().join("/");
+        // What is taken away must be there, each time.
+        let holder = Holder::Account(account.parse().unwrap());
+        match operation.id.as_str() {
+            "removeUser" => {
+                let user =
+                    User { account: account.parse().unwrap(), id: "ann".parse().unwrap(), name: None, added: NOW };
+                let _ = self.house.ledger.add_user(&user).await;
+            }
+            "removeMoneyBudget" => {
+                let limit = Measure::Money(Money::from_dollars(1));
+                self.house.ledger.put_budget(&Budget { holder, window: Window::Month, limit }).await.unwrap();
+            }
+            "removeTokenBudget" => {
+                let limit = Measure::Tokens(5);
+                self.house.ledger.put_budget(&Budget { holder, window: Window::Month, limit }).await.unwrap();
+            }
+            _ => {}
+        }
         let body = operation.described.get("requestBody").map(|_| self.body(&operation.id, account).to_string());
         self.house.ask(&operation.method, &path, key, &[], body).await
     }
@@ -197,7 +232,12 @@ impl<'a> World<'a> {
             "openAccount" => json!({ "id": fresh, "plan": "standard", "payment": "card 1", "budget": "1.50" }),
             "setBudget" => json!({ "limit": "7.00" }),
             "acceptTerms" => json!({ "id": "rules", "version": 1 }),
-            "issueKey" => json!({}),
+            "issueKey" => json!({ "name": "laptop", "scopes": { "routes": ["chat"], "models": ["teacher"] } }),
+            "rotateKey" => json!({ "grace_ms": 3_600_000 }),
+            "changeAccount" => json!({ "plan": "standard", "operator": "somebody" }),
+            "addUser" => json!({ "id": fresh, "name": "Ann" }),
+            "setMoneyBudget" => json!({ "limit": "3.50" }),
+            "setTokenBudget" => json!({ "limit": 100_000 }),
             "putPlan" => json!({
                 "text_policy": "off", "twin_share": 0.5, "twin_first": 0, "max_n": 2, "max_tokens": 100,
             }),
@@ -224,7 +264,12 @@ fn operations(document: &Value) -> Vec<Operation> {
             all.push(Operation { id, method: method.to_uppercase(), path: path.clone(), described: described.clone() });
         }
     }
-    all.sort_by_key(|operation| operation.id == "closeAccount");
+    let rank = |id: &str| match id {
+        "closeAccount" => 2,
+        "revokeKey" => 1,
+        _ => 0,
+    };
+    all.sort_by_key(|operation| rank(&operation.id));
     all
 }
 

@@ -134,7 +134,7 @@ pub(crate) fn finished(index: u32, tokens: u64) -> Event {
 }
 
 pub(crate) fn usage(prompt_tokens: u64, completion_tokens: u64) -> Event {
-    Event::Usage(Usage { prompt_tokens, completion_tokens, twin_tokens: 0 })
+    Event::Usage(Usage { prompt_tokens, completion_tokens, ..Usage::default() })
 }
 
 /// A model under the name of one of the house's teachers.
@@ -205,14 +205,10 @@ pub(crate) struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let plan = Plan {
-            id: PlanId::new("standard").unwrap(),
             text_policy: TextPolicy::Plain,
-            twin_share: 0.0,
-            twin_first: 0,
             max_logprobs: Some(5),
-            max_n: 4,
             max_tokens: 100,
-            requests_per_minute: None,
+            ..Plan::new(PlanId::new("standard").unwrap())
         };
         Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default() }
     }
@@ -282,7 +278,12 @@ impl House {
         let account = NewAccount { id: acme(), plan: setup.plan.id, payment: Some("card 1".into()), opened: NOW };
         admin.open_account(&account).await.unwrap();
         let dollars = Money::from_dollars;
-        let prices = PriceList { input: dollars(1), output: dollars(2), distillation_output: Some(dollars(3)) };
+        let prices = PriceList {
+            input: dollars(1),
+            output: dollars(2),
+            distillation_output: Some(dollars(3)),
+            ..PriceList::default()
+        };
         for model in MODELS {
             admin.set_prices(model, prices, NOW).await.unwrap();
         }

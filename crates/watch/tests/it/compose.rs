@@ -247,7 +247,7 @@ impl Composer {
     fn say(&mut self, face: &Face, when: i64, prompt: &Prompt, output: u64, grant: Option<&GrantId>) {
         let sketch = self.sketcher.sketch(prompt);
         let words = u64::from(sketch.words);
-        let usage = Usage { prompt_tokens: words + words / 3 + 4, completion_tokens: output, twin_tokens: 0 };
+        let usage = Usage { prompt_tokens: words + words / 3 + 4, completion_tokens: output, ..Usage::default() };
         let network = self.random.pick(&face.networks).unwrap().clone();
         let address = format!("{network} {}", self.random.below(4));
         let agent = self.random.pick(&face.agents).unwrap().clone();
