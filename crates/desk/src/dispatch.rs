@@ -117,8 +117,8 @@ async fn handle(desk: &Desk, operation: &'static Operation, request: Request) ->
     }
     let query = query(operation, &head)?;
     let body = read(operation, &head.headers, body).await?;
-    let wanted = Tags::read(&head.headers, IF_MATCH)?;
-    let unwanted = Tags::read(&head.headers, IF_NONE_MATCH)?;
+    let wanted = Tags::read(&head.headers, &IF_MATCH)?;
+    let unwanted = Tags::read(&head.headers, &IF_NONE_MATCH)?;
     let call = Call { operation, caller, at, path, query, body, wanted, unwanted };
     if operation.verb == Verb::Get {
         let known = call.unwanted.clone();
@@ -257,8 +257,8 @@ enum Tags {
 }
 
 impl Tags {
-    fn read(headers: &HeaderMap, name: HeaderName) -> Result<Option<Self>, Problem> {
-        let Some(value) = headers.get(&name) else { return Ok(None) };
+    fn read(headers: &HeaderMap, name: &HeaderName) -> Result<Option<Self>, Problem> {
+        let Some(value) = headers.get(name) else { return Ok(None) };
         let read = value.to_str().ok().and_then(|text| match text {
             "*" => Some(Self::Any),
             some => some.split(',').map(|tag| quoted(tag.trim())).collect::<Option<Vec<_>>>().map(Self::These),

@@ -103,7 +103,7 @@ fn parameters(operation: &Operation) -> Value {
         let after = schema::of_cursor(operation.id);
         all.push(optional("query", "after", after, "`next` of the page before"));
     }
-    let tags = json!({ "type": "string", "pattern": "^(\\*|(W/)?\"[!#-~]{0,64}\")$" });
+    let tags = json!({ "type": "string", "pattern": "^(\\*|\"[!#-~]{1,64}\")$", "minLength": 1 });
     match operation.verb {
         Verb::Post => {
             let schema = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
