@@ -15,6 +15,7 @@ use bytes::Bytes;
 use futures::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::exchange::Piece;
 use crate::rejection::Rejection;
@@ -37,6 +38,9 @@ pub(crate) type Received = mpsc::Receiver<Result<Piece, Rejection>>;
 
 /// JSON has no infinity; OpenAI writes this for a token without any probability.
 const NO_PROBABILITY: f32 = -9999.0;
+
+/// A write of at least this many bytes takes no further events with it.
+const FRAME: usize = 16 << 10;
 
 /// The whole answer, as JSON.
 pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec<u8>, Rejection> {
@@ -73,16 +77,21 @@ pub(crate) fn streamed(heading: Heading, first: Piece, pieces: Received, heartbe
             Some(first) => Ok(Some(Ok(first))),
             None => tokio::time::timeout(heartbeat, pieces.recv()).await,
         };
-        let (bytes, goes_on): (io::Result<Bytes>, bool) = match next {
-            Err(_) => (Ok(Bytes::from_static(sse::HEARTBEAT)), true),
-            Ok(Some(Ok(piece))) => {
-                let ends = matches!(piece, Piece::Done(_));
-                (Ok(writer.write(piece)), !ends)
-            }
-            Ok(Some(Err(rejection))) => (Ok(sse::encode(&rejection.body())), false),
-            Ok(None) => (Ok(sse::encode(&lost().body())), false),
+        let Ok(mut next) = next else {
+            return Some((io::Result::Ok(Bytes::from_static(sse::HEARTBEAT)), Some((writer, None, pieces))));
         };
-        Some((bytes, goes_on.then_some((writer, None, pieces))))
+        // Pieces that are there already go out together: each write is a way to the kernel and wakes the client.
+        let mut events = Vec::new();
+        let mut goes_on = writer.take(next, &mut events);
+        while goes_on && events.len() < FRAME {
+            next = match pieces.try_recv() {
+                Ok(piece) => Some(piece),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => None,
+            };
+            goes_on = writer.take(next, &mut events);
+        }
+        Some((Ok(events.into()), goes_on.then_some((writer, None, pieces))))
     }))
 }
 
@@ -169,25 +178,43 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, piece: Piece) -> Bytes {
-        let mut events = Vec::new();
+    /// Writes what came next; false where nothing follows.
+    fn take(&mut self, next: Option<Result<Piece, Rejection>>, events: &mut Vec<u8>) -> bool {
+        match next {
+            Some(Ok(piece)) => {
+                let ends = matches!(piece, Piece::Done(_));
+                self.write(piece, events);
+                !ends
+            }
+            Some(Err(rejection)) => {
+                events.extend_from_slice(&sse::encode(&rejection.body()));
+                false
+            }
+            None => {
+                events.extend_from_slice(&sse::encode(&lost().body()));
+                false
+            }
+        }
+    }
+
+    fn write(&mut self, piece: Piece, events: &mut Vec<u8>) {
         match (self.heading.route, piece) {
             (Route::Chat, Piece::Text { choice, text, logprobs }) => {
-                self.begin(choice, &mut events);
+                self.begin(choice, events);
                 let logprobs = self.heading.logprobs.then(|| chat_logprobs(logprobs));
-                self.chat(choice, Delta { role: None, content: Some(text) }, logprobs, None, &mut events);
+                self.chat(choice, Delta { role: None, content: Some(text) }, logprobs, None, events);
             }
             (Route::Chat, Piece::Finished { choice, finish }) => {
-                self.begin(choice, &mut events);
-                self.chat(choice, Delta::default(), None, Some(finish), &mut events);
+                self.begin(choice, events);
+                self.chat(choice, Delta::default(), None, Some(finish), events);
             }
             (Route::Completions, Piece::Text { choice, text, logprobs }) => {
                 let offset = self.offsets.get_mut(choice as usize);
                 let logprobs = offset.filter(|_| self.heading.logprobs).map(|at| completion_logprobs(logprobs, at));
-                self.text(choice, text, logprobs, None, &mut events);
+                self.text(choice, text, logprobs, None, events);
             }
             (Route::Completions, Piece::Finished { choice, finish }) => {
-                self.text(choice, String::new(), None, Some(finish), &mut events);
+                self.text(choice, String::new(), None, Some(finish), events);
             }
             (route, Piece::Done(usage)) => {
                 if self.heading.include_usage {
@@ -200,7 +227,6 @@ impl Writer {
                 events.extend_from_slice(&sse::encode(sse::DONE));
             }
         }
-        events.into()
     }
 
     fn begin(&mut self, choice: u32, events: &mut Vec<u8>) {

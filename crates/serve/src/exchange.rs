@@ -119,15 +119,24 @@ impl Conductor {
         deadline: Instant,
         abort: &mut watch::Receiver<bool>,
     ) -> End {
+        let too_late = tokio::time::sleep_until(deadline);
+        tokio::pin!(too_late);
+        let aborted = aborted(abort);
+        tokio::pin!(aborted);
         loop {
             // A client that leaves when it has all its text does not spare itself the twin.
             let may_leave = !drawn.all_ended(self.admitted.served);
             let asked = Instant::now();
+            if asked >= deadline {
+                return End::Failed(Rejection::timeout());
+            }
             let event = tokio::select! {
+                // What is there already needs no look at who else waits.
+                biased;
                 event = generation.recv() => event,
                 () = pieces.closed(), if may_leave => return End::Cancelled,
-                () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
-                () = aborted(abort) => return End::Failed(shutting_down()),
+                () = &mut too_late => return End::Failed(Rejection::timeout()),
+                () = &mut aborted => return End::Failed(shutting_down()),
             };
             drawn.waited += asked.elapsed();
             let event = match event {

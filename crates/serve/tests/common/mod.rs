@@ -186,7 +186,7 @@ impl Model for Named {
                 }
             }
         });
-        Ok(receiver)
+        Ok(receiver.into())
     }
 
     async fn score(&self, _requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
