@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use anbiq_domain::{
-    ExchangeId, Grant, GrantId, GrantState, Money, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef,
+    ExchangeId, Grant, GrantId, GrantState, Message, Money, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef,
     Timestamp, Usage,
 };
 use anbiq_ledger::{LedgerError, ReservationId, Session};
 use anbiq_model::Model;
 
+use crate::fields;
 use crate::gateway::Inner;
 use crate::rejection::Rejection;
 use crate::request::Asked;
@@ -92,9 +93,9 @@ pub(crate) async fn admit(
     let max_tokens = check_plan(session, asked, grant.is_some(), model.abilities().context)?;
     let mut price = price(gateway, &asked.model, grant).await?;
     let most = Usage {
-        prompt_tokens: prompt_bound(&asked.prompt, model.abilities().context),
+        prompt_tokens: prompt_bound(asked, model.abilities().context),
         completion_tokens: u64::from(asked.n) * u64::from(max_tokens),
-        twin_tokens: 0,
+        ..Usage::default()
     };
     let (reservation, reserved) = reserve(gateway, session, &mut price, most, declared, at).await?;
     let (id, served) = draw_lots(gateway, session, asked, model.as_ref(), at);
@@ -102,13 +103,22 @@ pub(crate) async fn admit(
     Ok(Admitted { model: Arc::clone(model), id, terms, price, max_tokens, served, reservation, reserved })
 }
 
-/// More tokens than `prompt` can have: no tokenizer here makes more tokens than bytes, and a chat template adds a few
-/// to each message and a few to the whole.
-fn prompt_bound(prompt: &Prompt, context: Option<u32>) -> u64 {
-    let bound = match prompt {
-        Prompt::Chat(messages) => 64 + messages.iter().map(|message| 8 + message.content.len() as u64).sum::<u64>(),
+/// Tokens that are reserved for a part of a message that is no text, such as an image: servers count it by rules of
+/// their own. What it takes beyond them is the provider's loss, since nobody is charged more than was reserved.
+const PART_TOKENS: u64 = 1 << 16;
+
+/// More tokens than the prompt of `asked` can have: no tokenizer here makes more tokens than bytes, and a chat template
+/// adds a few to each message and each call, and a few to the whole. Tools and forms are told the model as text.
+fn prompt_bound(asked: &Asked, context: Option<u32>) -> u64 {
+    let message = |message: &Message| {
+        let parts = message.other_kinds().count() as u64 * PART_TOKENS;
+        8 + 16 * message.tool_calls.len() as u64 + message.bytes() as u64 + parts
+    };
+    let bound = match &asked.prompt {
+        Prompt::Chat(messages) => 64 + messages.iter().map(message).sum::<u64>(),
         Prompt::Text(text) => 8 + text.len() as u64,
     };
+    let bound = bound + fields::bytes(&asked.dialect);
     context.map_or(bound, |context| bound.min(context.into()))
 }
 

@@ -5,10 +5,10 @@ use std::io;
 use std::time::Duration;
 
 use anbiq_domain::{ExchangeId, Finish, Role, Route};
-use anbiq_model::TokenLogprob;
+use anbiq_model::{Calls, TokenLogprob, ToolCallDelta};
 use anbiq_openai::{
     ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatResponse, ChatTokenLogprob, ChatTopLogprob, Completion,
-    CompletionChoice, CompletionLogprobs, Delta, FinishReason, ReplyMessage, Usage, sse,
+    CompletionChoice, CompletionLogprobs, Delta, FinishReason, FunctionDelta, ReplyMessage, ToolCall, Usage, sse,
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -51,6 +51,11 @@ pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec
                 if let Some(choice) = choices.get_mut(choice as usize) {
                     choice.text.push_str(&text);
                     choice.logprobs.extend(logprobs);
+                }
+            }
+            Piece::ToolCall { choice, delta } => {
+                if let Some(choice) = choices.get_mut(choice as usize) {
+                    choice.calls.add(&delta)?;
                 }
             }
             Piece::Finished { choice, finish } => {
@@ -104,7 +109,18 @@ fn lost() -> Rejection {
 struct Choice {
     text: String,
     logprobs: Vec<TokenLogprob>,
+    calls: Calls,
     finish: Option<Finish>,
+}
+
+impl Choice {
+    /// As a chat's message; beside calls an empty text is none.
+    fn into_message(self) -> ReplyMessage {
+        let calls: Vec<ToolCall> = self.calls.into_list().into_iter().map(ToolCall::from).collect();
+        let content = (calls.is_empty() || !self.text.is_empty()).then_some(self.text);
+        let tool_calls = (!calls.is_empty()).then_some(calls);
+        ReplyMessage { role: Role::Assistant, content, refusal: None, tool_calls }
+    }
 }
 
 impl Heading {
@@ -124,11 +140,11 @@ impl Heading {
                 created: self.created,
                 model: self.model.clone(),
                 choices: choices
-                    .map(|(index, choice)| ChatChoice {
+                    .map(|(index, mut choice)| ChatChoice {
                         index,
-                        message: ReplyMessage { role: Role::Assistant, content: Some(choice.text), refusal: None },
-                        logprobs: self.logprobs.then(|| chat_logprobs(choice.logprobs)),
+                        logprobs: self.logprobs.then(|| chat_logprobs(std::mem::take(&mut choice.logprobs))),
                         finish_reason: choice.finish.map(FinishReason::from),
+                        message: choice.into_message(),
                     })
                     .collect(),
                 usage: Some(usage),
@@ -200,12 +216,16 @@ impl Writer {
     fn write(&mut self, piece: Piece, events: &mut Vec<u8>) {
         match (self.heading.route, piece) {
             (Route::Chat, Piece::Text { choice, text, logprobs }) => {
-                self.begin(choice, events);
+                self.begin(choice, true, events);
                 let logprobs = self.heading.logprobs.then(|| chat_logprobs(logprobs));
-                self.chat(choice, Delta { role: None, content: Some(text) }, logprobs, None, events);
+                self.chat(choice, Delta { content: Some(text), ..Delta::default() }, logprobs, None, events);
+            }
+            (Route::Chat, Piece::ToolCall { choice, delta }) => {
+                self.begin(choice, false, events);
+                self.chat(choice, call_delta(delta), None, None, events);
             }
             (Route::Chat, Piece::Finished { choice, finish }) => {
-                self.begin(choice, events);
+                self.begin(choice, true, events);
                 self.chat(choice, Delta::default(), None, Some(finish), events);
             }
             (Route::Completions, Piece::Text { choice, text, logprobs }) => {
@@ -216,6 +236,8 @@ impl Writer {
             (Route::Completions, Piece::Finished { choice, finish }) => {
                 self.text(choice, String::new(), None, Some(finish), events);
             }
+            // No tool was offered.
+            (Route::Completions, Piece::ToolCall { .. }) => {}
             (route, Piece::Done(usage)) => {
                 if self.heading.include_usage {
                     let event = match route {
@@ -229,10 +251,12 @@ impl Writer {
         }
     }
 
-    fn begin(&mut self, choice: u32, events: &mut Vec<u8>) {
+    /// The first chunk of an answer; readers take the empty text in it for the beginning of one.
+    fn begin(&mut self, choice: u32, with_text: bool, events: &mut Vec<u8>) {
         let begun = self.begun.get_mut(choice as usize).is_none_or(|begun| std::mem::replace(begun, true));
         if !begun {
-            let delta = Delta { role: Some(Role::Assistant), content: Some(String::new()) };
+            let content = with_text.then(String::new);
+            let delta = Delta { role: Some(Role::Assistant), content, tool_calls: None };
             self.chat(choice, delta, None, None, events);
         }
     }
@@ -261,6 +285,14 @@ impl Writer {
         let choice = CompletionChoice { index, text, logprobs, finish_reason: finish.map(FinishReason::from) };
         events.extend_from_slice(&to_event(&self.heading.completion(vec![choice], None)));
     }
+}
+
+fn call_delta(delta: ToolCallDelta) -> Delta {
+    let ToolCallDelta { call, id, name, arguments } = delta;
+    let kind = id.is_some().then(|| "function".to_owned());
+    let function = Some(FunctionDelta { name, arguments: Some(arguments) });
+    let delta = anbiq_openai::ToolCallDelta { index: Some(call), id, kind, function };
+    Delta { tool_calls: Some(vec![delta]), ..Delta::default() }
 }
 
 fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {

@@ -110,13 +110,7 @@ impl Model for Pool {
     /// What all of them can do.
     fn abilities(&self) -> Abilities {
         let all = self.members.iter().map(|member| member.model.abilities());
-        let common = all.reduce(|one, other| Abilities {
-            several: one.several && other.several,
-            logprobs: one.logprobs.zip(other.logprobs).map(|(one, other)| one.min(other)),
-            scoring: one.scoring && other.scoring,
-            context: one.context.into_iter().chain(other.context).min(),
-        });
-        common.unwrap_or(Abilities { several: false, logprobs: None, scoring: false, context: None })
+        all.reduce(Abilities::and).unwrap_or_default()
     }
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {

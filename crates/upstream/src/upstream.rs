@@ -4,6 +4,7 @@ use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
     Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
+    ToolCallDelta,
 };
 use anbiq_openai::{
     ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
@@ -108,9 +109,7 @@ impl Upstream {
 
     fn chat_request(&self, request: &Request, first: u32, n: u32) -> ChatRequest {
         let messages = match &request.prompt {
-            Prompt::Chat(messages) => {
-                messages.iter().map(|message| ChatMessage::new(message.role, message.content.clone())).collect()
-            }
+            Prompt::Chat(messages) => messages.iter().cloned().map(ChatMessage::from).collect(),
             Prompt::Text(text) => vec![ChatMessage::new(anbiq_domain::Role::User, text.clone())],
         };
         ChatRequest {
@@ -126,6 +125,7 @@ impl Upstream {
             logprobs: (request.logprobs.is_some() || self.counts_by_logprobs(n)).then_some(true),
             top_logprobs: request.logprobs.filter(|most| *most > 0).map(u32::from),
             stream_options: Some(StreamOptions { include_usage: true }),
+            other: request.dialect.clone(),
             ..ChatRequest::default()
         }
     }
@@ -141,6 +141,7 @@ impl Upstream {
             stop: stop(request),
             logprobs: request.logprobs.map(u32::from).or(self.counts_by_logprobs(n).then_some(0)),
             stream_options: Some(StreamOptions { include_usage: true }),
+            other: request.dialect.clone(),
             ..CompletionRequest::new(&self.config.model, text.as_str())
         }
     }
@@ -190,6 +191,10 @@ impl Model for Upstream {
             logprobs: self.config.logprobs,
             scoring: self.config.scoring.is_some(),
             context: self.config.context,
+            // What its server cannot do it refuses itself, and says so.
+            tools: true,
+            formats: true,
+            dialect: true,
         }
     }
 
@@ -223,6 +228,7 @@ struct Piece {
     index: u32,
     text: String,
     logprobs: Vec<TokenLogprob>,
+    calls: Vec<ToolCallDelta>,
     finish: Option<FinishReason>,
 }
 
@@ -232,6 +238,7 @@ impl From<ChatChunk> for Pieces {
             index: choice.index,
             text: choice.delta.content.unwrap_or_default(),
             logprobs: choice.logprobs.and_then(|all| all.content).into_iter().flatten().map(token).collect(),
+            calls: choice.delta.tool_calls.map(calls).unwrap_or_default(),
             finish: choice.finish_reason,
         });
         Self { choices: choices.collect(), usage: chunk.usage }
@@ -244,10 +251,24 @@ impl From<Completion> for Pieces {
             index: choice.index,
             text: choice.text,
             logprobs: choice.logprobs.map(tokens).unwrap_or_default(),
+            calls: Vec::new(),
             finish: choice.finish_reason,
         });
         Self { choices: choices.collect(), usage: chunk.usage }
     }
+}
+
+fn calls(deltas: Vec<anbiq_openai::ToolCallDelta>) -> Vec<ToolCallDelta> {
+    let one = |(place, delta): (u32, anbiq_openai::ToolCallDelta)| {
+        let function = delta.function.unwrap_or_default();
+        ToolCallDelta {
+            call: delta.index.unwrap_or(place),
+            id: delta.id,
+            name: function.name,
+            arguments: function.arguments.unwrap_or_default(),
+        }
+    };
+    (0..).zip(deltas).map(one).collect()
 }
 
 fn token(one: ChatTokenLogprob) -> TokenLogprob {
@@ -336,6 +357,8 @@ impl Reading {
 struct Tally {
     sources: Vec<(u32, u32)>,
     counted: Vec<u64>,
+    /// Calls of tools that each completion has begun.
+    called: Vec<u32>,
     finishes: Vec<Option<Finish>>,
     /// The usage that each source reported, by its first completion.
     reported: Vec<Option<anbiq_openai::Usage>>,
@@ -348,6 +371,7 @@ impl Tally {
         Self {
             sources: Vec::new(),
             counted: vec![0; n],
+            called: vec![0; n],
             finishes: vec![None; n],
             reported: vec![None; n],
             usage: Usage::default(),
@@ -358,8 +382,9 @@ impl Tally {
         let mut events = Vec::new();
         for piece in pieces.choices {
             let index = first + piece.index;
-            let (Some(counted), Some(finish)) =
-                (self.counted.get_mut(index as usize), self.finishes.get_mut(index as usize))
+            let place = index as usize;
+            let (Some(counted), Some(called), Some(finish)) =
+                (self.counted.get_mut(place), self.called.get_mut(place), self.finishes.get_mut(place))
             else {
                 return Err(ModelError::new(
                     Fault::Model,
@@ -373,6 +398,15 @@ impl Tally {
             if !piece.text.is_empty() || !piece.logprobs.is_empty() {
                 *counted += (piece.logprobs.len() as u64).max(1);
                 events.push(Event::Text { index, text: piece.text, logprobs: piece.logprobs });
+            }
+            for mut delta in piece.calls {
+                if delta.call < *called {
+                    // Some servers repeat these with every part of a call; readers put the parts together.
+                    (delta.id, delta.name) = (None, None);
+                }
+                *called = (*called).max(delta.call.saturating_add(1));
+                *counted += 1;
+                events.push(Event::ToolCall { index, delta });
             }
         }
         if let (Some(usage), Some(slot)) = (pieces.usage, self.reported.get_mut(first as usize)) {
@@ -396,8 +430,12 @@ impl Tally {
             events.push(Event::Finished { index, finish, tokens });
         }
         if let Some(usage) = reported {
-            // Every source has the same prompt; it is one prompt.
+            // Every source has the same prompt; it is one prompt. Of what was cached the least counts: one source may have
+            // found there what another had just left.
+            let known = self.usage.prompt_tokens > 0;
             self.usage.prompt_tokens = usage.prompt_tokens;
+            let cached = usage.cached_tokens();
+            self.usage.cached_tokens = if known { cached.min(self.usage.cached_tokens) } else { cached };
         }
         Ok(events)
     }
