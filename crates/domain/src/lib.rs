@@ -19,12 +19,12 @@ mod time;
 mod window;
 
 pub use administration::{Administration, Hand};
-pub use coin::{CoinKey, EpochCommitment, commit_text};
+pub use coin::{CoinKey, EpochCommitment, commit_bytes, commit_text};
 pub use digest::{Digest, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};
 pub use exchange::{
-    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, Twinning,
-    Usage,
+    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, ToolCall,
+    Twinning, Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
 pub use keyed::{Keyed, KeyedHasher};

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use anbiq_domain::{
-    ExchangeId, Grant, GrantId, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef, Timestamp, Usage,
+    ExchangeId, Grant, GrantId, Message, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef, Timestamp, Usage,
 };
 use anbiq_ledger::{Cost, LedgerError, ReservationId, Reserve, Session, Way};
 use anbiq_model::Model;
 
+use crate::fields;
 use crate::gateway::{Inner, Shared};
 use crate::rate::Taken;
 use crate::rejection::Rejection;
@@ -98,7 +99,7 @@ pub(crate) async fn admit(
     let grants = grants(session, terms, declared, at)?;
     let max_tokens = check_plan(session, asked, model.abilities().context)?;
     let most = Usage {
-        prompt_tokens: prompt_bound(&asked.prompt, model.abilities().context),
+        prompt_tokens: prompt_bound(asked, model.abilities().context),
         completion_tokens: u64::from(asked.n) * u64::from(max_tokens),
         ..Usage::default()
     };
@@ -123,13 +124,22 @@ pub(crate) async fn admit(
     Ok(Admitted { model, id, terms, price, max_tokens, served, reservation, reserved: way.most, taken })
 }
 
-/// More tokens than `prompt` can have: no tokenizer here makes more tokens than bytes, and a chat template adds a few
-/// to each message and a few to the whole.
-fn prompt_bound(prompt: &Prompt, context: Option<u32>) -> u64 {
-    let bound = match prompt {
-        Prompt::Chat(messages) => 64 + messages.iter().map(|message| 8 + message.content.len() as u64).sum::<u64>(),
+/// Tokens that are reserved for a part of a message that is no text, such as an image: servers count it by rules of
+/// their own. What it takes beyond them is the provider's loss, since nobody is charged more than was reserved.
+const PART_TOKENS: u64 = 1 << 16;
+
+/// More tokens than the prompt of `asked` can have: no tokenizer here makes more tokens than bytes, and a chat template
+/// adds a few to each message and each call, and a few to the whole. Tools and forms are told the model as text.
+fn prompt_bound(asked: &Asked, context: Option<u32>) -> u64 {
+    let message = |message: &Message| {
+        let parts = message.other_kinds().count() as u64 * PART_TOKENS;
+        8 + 16 * message.tool_calls.len() as u64 + message.bytes() as u64 + parts
+    };
+    let bound = match &asked.prompt {
+        Prompt::Chat(messages) => 64 + messages.iter().map(message).sum::<u64>(),
         Prompt::Text(text) => 8 + text.len() as u64,
     };
+    let bound = bound + fields::bytes(&asked.dialect);
     context.map_or(bound, |context| bound.min(context.into()))
 }
 

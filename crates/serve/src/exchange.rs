@@ -7,7 +7,7 @@ use anbiq_domain::{
     Timestamp, Twinning, Usage,
 };
 use anbiq_ledger::{Cost, LedgerError, ReservationId};
-use anbiq_model::{Event, Fault, Generation, ModelError, Request, TokenLogprob};
+use anbiq_model::{Calls, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -22,6 +22,8 @@ use crate::rejection::Rejection;
 pub(crate) enum Piece {
     /// More text.
     Text { choice: u32, text: String, logprobs: Vec<TokenLogprob> },
+    /// More of a tool's call.
+    ToolCall { choice: u32, delta: ToolCallDelta },
     /// An answer ended: only after the exchange is durable.
     Finished { choice: u32, finish: Finish },
     /// All is said: only after the exchange is durable.
@@ -70,10 +72,12 @@ enum End {
 /// What was drawn.
 struct Drawn {
     texts: Vec<String>,
+    calls: Vec<Calls>,
     /// The length in tokens as far as it is known: by log-probabilities, or else by events.
     counted: Vec<u64>,
     finishes: Vec<Option<Finish>>,
     prompt_tokens: Option<u64>,
+    cached_tokens: u64,
     /// Tokens that went out to the client in a stream.
     sent: u64,
     /// Has any piece of what is served come?
@@ -120,15 +124,24 @@ impl Conductor {
         deadline: Instant,
         abort: &mut watch::Receiver<bool>,
     ) -> End {
+        let too_late = tokio::time::sleep_until(deadline);
+        tokio::pin!(too_late);
+        let aborted = aborted(abort);
+        tokio::pin!(aborted);
         loop {
             // A client that leaves when it has all its text does not spare itself the twin.
             let may_leave = !drawn.all_ended(self.admitted.served);
             let asked = Instant::now();
+            if asked >= deadline {
+                return End::Failed(Rejection::timeout());
+            }
             let event = tokio::select! {
+                // What is there already needs no look at who else waits.
+                biased;
                 event = generation.recv() => event,
                 () = pieces.closed(), if may_leave => return End::Cancelled,
-                () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
-                () = aborted(abort) => return End::Failed(shutting_down()),
+                () = &mut too_late => return End::Failed(Rejection::timeout()),
+                () = &mut aborted => return End::Failed(shutting_down()),
             };
             drawn.waited += asked.elapsed();
             let event = match event {
@@ -142,26 +155,30 @@ impl Conductor {
                 Ok(()) => {}
                 Err(error) => return End::Failed(error),
             }
-            match event {
+            let served = self.admitted.served;
+            let (tokens, piece) = match event {
                 Event::Text { index, text, logprobs } => {
-                    let Some(choice) = self.admitted.served.choice(index) else { continue };
-                    if !std::mem::replace(&mut drawn.begun, true) {
-                        let after = self.started.elapsed();
-                        self.gateway.metrics.first_token(self.facts.route, self.admitted.model.name(), after);
-                    }
-                    let tokens = tokens_of(&logprobs);
-                    let offered = Instant::now();
-                    let sending = pieces.send(Ok(Piece::Text { choice, text, logprobs }));
-                    let sent = tokio::time::timeout_at(deadline, sending).await;
-                    drawn.waited += offered.elapsed();
-                    match sent {
-                        Ok(Ok(())) => drawn.sent += tokens,
-                        // It has left, or reads so slowly that it might as well have.
-                        Ok(Err(_)) | Err(_) => return End::Cancelled,
-                    }
+                    let Some(choice) = served.choice(index) else { continue };
+                    (tokens_of(&logprobs), Piece::Text { choice, text, logprobs })
                 }
-                Event::Finished { .. } => {}
+                Event::ToolCall { index, delta } => {
+                    let Some(choice) = served.choice(index) else { continue };
+                    (1, Piece::ToolCall { choice, delta })
+                }
+                Event::Finished { .. } => continue,
                 Event::Usage(_) => return End::Completed,
+            };
+            if !std::mem::replace(&mut drawn.begun, true) {
+                let after = self.started.elapsed();
+                self.gateway.metrics.first_token(self.facts.route, self.admitted.model.name(), after);
+            }
+            let offered = Instant::now();
+            let sent = tokio::time::timeout_at(deadline, pieces.send(Ok(piece))).await;
+            drawn.waited += offered.elapsed();
+            match sent {
+                Ok(Ok(())) => drawn.sent += tokens,
+                // It has left, or reads so slowly that it might as well have.
+                Ok(Err(_)) | Err(_) => return End::Cancelled,
             }
         }
     }
@@ -188,7 +205,8 @@ impl Conductor {
                 let choice = served.choice(index).unwrap_or_default();
                 pieces.send(Ok(Piece::Finished { choice, finish })).await?;
             }
-            let usage = anbiq_openai::Usage::new(usage.prompt_tokens, usage.completion_tokens);
+            let cached = usage.cached_tokens;
+            let usage = anbiq_openai::Usage::new(usage.prompt_tokens, usage.completion_tokens).with_cached(cached);
             pieces.send(Ok(Piece::Done(usage))).await
         };
         // Whether the client reads the end of its answer is its own affair.
@@ -279,7 +297,7 @@ impl Conductor {
     /// bytes a token, and a guess that is too low is the provider's loss.
     fn guess_prompt_tokens(&self) -> u64 {
         let bytes = match &self.request.prompt {
-            anbiq_domain::Prompt::Chat(messages) => messages.iter().map(|message| message.content.len()).sum::<usize>(),
+            anbiq_domain::Prompt::Chat(messages) => messages.iter().map(anbiq_domain::Message::bytes).sum::<usize>(),
             anbiq_domain::Prompt::Text(text) => text.len(),
         };
         bytes.div_ceil(4) as u64
@@ -339,9 +357,11 @@ impl Drawn {
         let n = n as usize;
         Self {
             texts: vec![String::new(); n],
+            calls: vec![Calls::default(); n],
             counted: vec![0; n],
             finishes: vec![None; n],
             prompt_tokens: None,
+            cached_tokens: 0,
             sent: 0,
             begun: false,
             waited: Duration::ZERO,
@@ -351,12 +371,14 @@ impl Drawn {
     fn take(&mut self, event: &Event) -> Result<(), Rejection> {
         match event {
             Event::Text { index, text, logprobs } => {
-                let at = self.place(*index)?;
-                if self.finishes[at].is_some() {
-                    return Err(malformed("answer_malformed", "the model went on after its answer had ended"));
-                }
+                let at = self.open(*index)?;
                 self.texts[at].push_str(text);
                 self.counted[at] += tokens_of(logprobs);
+            }
+            Event::ToolCall { index, delta } => {
+                let at = self.open(*index)?;
+                self.calls[at].add(delta)?;
+                self.counted[at] += 1;
             }
             Event::Finished { index, finish, tokens } => {
                 let at = self.place(*index)?;
@@ -365,12 +387,22 @@ impl Drawn {
             }
             Event::Usage(usage) => {
                 self.prompt_tokens = Some(usage.prompt_tokens);
+                self.cached_tokens = usage.cached_tokens;
                 if self.finishes.iter().any(Option::is_none) {
                     return Err(malformed("answer_cut_off", "the model stopped in the middle of its answer"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The place of a draw that has not ended.
+    fn open(&self, index: u32) -> Result<usize, Rejection> {
+        let place = self.place(index)?;
+        if self.finishes[place].is_some() {
+            return Err(malformed("answer_malformed", "the model went on after its answer had ended"));
+        }
+        Ok(place)
     }
 
     fn place(&self, index: u32) -> Result<usize, Rejection> {
@@ -390,16 +422,21 @@ impl Drawn {
         let served = served.indices().filter_map(|index| self.counted.get(index as usize)).sum();
         Usage {
             prompt_tokens: self.prompt_tokens.unwrap_or_default(),
+            cached_tokens: self.cached_tokens,
             completion_tokens: served,
             twin_tokens: total - served,
-            ..Usage::default()
         }
     }
 
     /// The draws, as they were drawn. One that did not end was cut off at some length.
     fn answers(&self) -> Vec<Answer> {
-        let pairs = self.texts.iter().zip(&self.finishes);
-        pairs.map(|(text, finish)| Answer { text: text.clone(), finish: finish.unwrap_or(Finish::Length) }).collect()
+        let draws = self.texts.iter().zip(&self.calls).zip(&self.finishes);
+        let answer = |((text, calls), finish): ((&String, &Calls), &Option<Finish>)| Answer {
+            text: text.clone(),
+            finish: finish.unwrap_or(Finish::Length),
+            tool_calls: calls.as_slice().to_vec(),
+        };
+        draws.map(answer).collect()
     }
 }
 

@@ -223,7 +223,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     let claimed = match &caller.key {
         None => None,
         Some(key) => {
-            let address = [u8::from(route == Route::Chat), u8::from(caller.declared)];
+            let address = [route as u8, u8::from(caller.declared)];
             let request = Digest::of_parts(&[&address, &body]);
             match repeats::claim(gateway, &caller.session.account, key, request, caller.at)? {
                 Claim::First(claimed) => Some(claimed),
@@ -243,7 +243,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     };
     let conductor = Conductor {
         gateway: Arc::clone(gateway),
-        request: asked.to_model(admitted.max_tokens, admitted.served.draws()),
+        request: asked.to_model(admitted.model.abilities(), admitted.max_tokens, admitted.served.draws()),
         facts: asked.facts(admitted.max_tokens),
         account: caller.session.account,
         key: caller.session.key,

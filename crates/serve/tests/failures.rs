@@ -44,7 +44,7 @@ async fn bad_requests_say_what_is_wrong() {
         json!({"model": "gone"}),
         json!({"messages": []}),
         json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]}),
-        json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}),
+        json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}]}),
         json!({"n": 0}),
         json!({"n": 5}),
         json!({"temperature": 2.5}),
@@ -58,7 +58,7 @@ async fn bad_requests_say_what_is_wrong() {
         json!({"logprobs": true, "top_logprobs": 21}),
         json!({"logprobs": true, "top_logprobs": 6}),
         json!({"stream_options": {"include_usage": true}}),
-        json!({"tools": [{"type": "function"}]}),
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
         json!({"response_format": {"type": "json_object"}}),
         json!({"frequency_penalty": 0.5}),
         json!({"logit_bias": {"5": 1}}),
@@ -86,8 +86,8 @@ async fn bad_requests_say_what_is_wrong() {
     400 {"code":"invalid_value","message":"missing required field `messages`","param":"messages","type":"invalid_request_error"}
     404 {"code":"model_not_found","message":"the model `gone` does not exist","param":"model","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`messages` is empty: a conversation has at least one message","param":"messages","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"content of type `image_url` is not supported: text only","param":"messages.[0].content","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"tool calls are not supported","param":"messages.[0].tool_calls","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"content of type `image_url` is not supported by this model: text only","param":"messages.[0].content","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"tool calls are not supported by this model","param":"messages.[0].tool_calls","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`n` is at least 1","param":"n","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`n` is at most 4 on the plan `standard`","param":"n","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`temperature` is between 0 and 2","param":"temperature","type":"invalid_request_error"}
@@ -101,10 +101,10 @@ async fn bad_requests_say_what_is_wrong() {
     400 {"code":"invalid_value","message":"`top_logprobs` is between 0 and 20","param":"top_logprobs","type":"invalid_request_error"}
     403 {"code":"logprobs_not_allowed","message":"`top_logprobs` is at most 5 on the plan `standard`","param":"top_logprobs","type":"permission_error"}
     400 {"code":"invalid_value","message":"`stream_options` needs `stream` to be true","param":"stream_options","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`tools` is not supported","param":"tools","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`response_format` is not supported","param":"response_format","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`frequency_penalty` is not supported","param":"frequency_penalty","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`logit_bias` is not supported","param":"logit_bias","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`tools` is not supported by this model","param":"tools","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`response_format` is not supported by this model","param":"response_format","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`frequency_penalty` is not supported by this model","param":"frequency_penalty","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`logit_bias` is not supported by this model","param":"logit_bias","type":"invalid_request_error"}
     413 {"code":"request_too_large","message":"the request body is larger than 2000 bytes","param":null,"type":"invalid_request_error"}
     400 {"code":"unsupported_parameter","message":"`echo` is not supported: a prompt is not given back","param":"echo","type":"invalid_request_error"}
     400 {"code":"unsupported_parameter","message":"`prompt` is a string or a list of one string; send several prompts as several requests","param":"prompt","type":"invalid_request_error"}

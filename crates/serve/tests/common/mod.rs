@@ -3,6 +3,8 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its own part of this, and a test may fail")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` is written where it is used")]
 
+pub(crate) mod teacher;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,7 +78,7 @@ impl Default for Mock {
 impl Mock {
     pub(crate) fn new(script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static) -> Self {
         Self {
-            abilities: Abilities { several: true, logprobs: Some(20), scoring: false, context: None },
+            abilities: Abilities { several: true, logprobs: Some(20), ..Abilities::default() },
             script: Box::new(script),
             gate: Arc::new(Semaphore::new(0)),
             asked: AtomicUsize::new(0),
@@ -186,7 +188,7 @@ impl Model for Named {
                 }
             }
         });
-        Ok(receiver)
+        Ok(receiver.into())
     }
 
     async fn score(&self, _requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -200,6 +202,8 @@ pub(crate) struct Setup {
     pub(crate) plan: Plan,
     pub(crate) mock: Mock,
     pub(crate) journal: Options,
+    /// Besides those of [`MODELS`]; each at the price of those.
+    pub(crate) more: Vec<Arc<dyn Model>>,
 }
 
 impl Default for Setup {
@@ -210,7 +214,7 @@ impl Default for Setup {
             max_tokens: 100,
             ..Plan::new(PlanId::new("standard").unwrap())
         };
-        Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default() }
+        Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default(), more: Vec::new() }
     }
 }
 
@@ -284,7 +288,7 @@ impl House {
             distillation_output: Some(dollars(3)),
             ..PriceList::default()
         };
-        for model in MODELS {
+        for model in MODELS.into_iter().chain(setup.more.iter().map(|model| model.name())) {
             admin.set_prices(model, prices, NOW).await.unwrap();
         }
         admin.issue_terms(&terms(), NOW).await.unwrap();
@@ -295,7 +299,11 @@ impl House {
             config: setup.config,
             ledger: ledger.clone(),
             journal: journal.clone(),
-            models: MODELS.map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>).to_vec(),
+            models: MODELS
+                .map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>)
+                .into_iter()
+                .chain(setup.more)
+                .collect(),
             secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY },
             clock: Arc::new(ManualClock::at(NOW)) as Arc<dyn Clock>,
             spool: None,

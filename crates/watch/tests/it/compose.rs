@@ -306,10 +306,10 @@ impl Composer {
                     } else {
                         task(kind, &mut self.random)
                     };
-                    history.push(Message { role: Role::User, content: text });
+                    history.push(Message::new(Role::User, text));
                     let output = self.length(kind);
                     self.say(&face, when, &Prompt::Chat(history.clone()), output, None);
-                    history.push(Message { role: Role::Assistant, content: "well".to_owned() });
+                    history.push(Message::new(Role::Assistant, "well"));
                     when += 30_000 + self.within(300_000);
                 }
             }
