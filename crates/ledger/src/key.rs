@@ -26,6 +26,11 @@ impl<'key> Parts<'key> {
     }
 }
 
+/// The public part of a presented key, where it has the form of one; whether there is such a key is another question.
+pub fn public_part(presented: &str) -> Option<&str> {
+    Parts::parse(presented).map(|parts| parts.public)
+}
+
 /// Draws a key from the operating system: its public half, its secret half, and the whole.
 pub(crate) fn draw() -> Result<(KeyId, Secret<String>, Secret<String>), LedgerError> {
     let public = base62(PUBLIC)?;

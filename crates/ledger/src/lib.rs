@@ -32,6 +32,7 @@ use writer::Writer;
 
 pub use budget::{BudgetState, ReservationId};
 pub use error::{LedgerError, Who};
+pub use key::public_part;
 
 /// The ledger. Clones share it.
 #[derive(Clone)]

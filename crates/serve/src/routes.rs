@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{Digest, Entry, Refusal, Route, Timestamp};
+use anbiq_domain::{AccountId, Digest, Entry, Refusal, Route, Timestamp};
 use anbiq_ledger::Session;
 use anbiq_openai::{ModelCard, ModelList};
 use axum::Router;
@@ -63,6 +63,12 @@ fn probes() -> Router<Shared> {
 }
 
 async fn metrics(State(gateway): State<Shared>) -> Response {
+    if let Some(telemetry) = &gateway.telemetry {
+        gateway.metrics.untold(telemetry.dropped());
+    }
+    for (name, model) in &gateway.models {
+        gateway.metrics.servers(name, &model.servers());
+    }
     let text = gateway.metrics.to_text(gateway.under_way());
     ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
 }
@@ -135,12 +141,12 @@ async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
         Err(rejection) => return rejection.into_response(),
     };
     let rate = caller.rate;
-    let refused = (caller.at, caller.session.account.clone());
+    let (at, account) = (caller.at, caller.session.account.clone());
     let mut response = match answer(&gateway, caller, route, body).await {
         Ok(response) => response,
         Err(rejection) => {
             if rejection.journalled {
-                let (at, account) = refused;
+                let account = account.clone();
                 let entry = Entry::Refused(Refusal { at, account, code: rejection.code.to_owned() });
                 if let Err(error) = gateway.record(&entry).await {
                     tracing::error!(code = error.code(), %error, "a refusal could not be journalled");
@@ -152,6 +158,8 @@ async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
     if let Some(rate) = rate {
         rate.write(response.headers_mut());
     }
+    // For the log.
+    response.extensions_mut().insert(account);
     response
 }
 
@@ -307,7 +315,8 @@ async fn stream_response(
 /// Reads a body, no larger and no slower than is allowed.
 async fn read(gateway: &Shared, body: Body) -> Result<Vec<u8>, Rejection> {
     let limit = gateway.config.max_body_bytes;
-    let patience = Duration::from_millis(gateway.config.request_timeout_ms);
+    let patience = gateway.config.body_timeout_ms.min(gateway.config.request_timeout_ms);
+    let patience = Duration::from_millis(patience);
     let reading = async {
         let mut bytes = Vec::new();
         let mut pieces = body.into_data_stream();
@@ -333,9 +342,7 @@ async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next
     } else {
         next.run(request).await
     };
-    if let Some(Refused(code)) = response.extensions_mut().remove() {
-        gateway.metrics.refused(code);
-    }
+    let refused = response.extensions_mut().remove::<Refused>();
     let headers = response.headers_mut();
     headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
     headers.insert("openai-processing-ms", HeaderValue::from(started.elapsed().as_millis() as u64));
@@ -343,6 +350,12 @@ async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next
         && let Ok(id) = HeaderValue::try_from(gateway.request_id())
     {
         headers.insert(REQUEST_ID, id);
+    }
+    if let Some(Refused(code)) = refused {
+        gateway.metrics.refused(code);
+        let request = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let account = response.extensions().get::<AccountId>().map(AccountId::as_str);
+        tracing::info!(request, account, code, "a request was refused");
     }
     response
 }

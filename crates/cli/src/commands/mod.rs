@@ -2,6 +2,7 @@
 
 mod admin;
 mod case;
+mod config;
 mod demo;
 mod distill;
 mod journal;
@@ -12,7 +13,7 @@ mod watch;
 
 use clap::CommandFactory;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, LogFormat};
 use crate::talk::Talk;
 
 /// How a command ended that did not fail.
@@ -31,11 +32,12 @@ impl Outcome {
 }
 
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    let talk = Talk::new(cli.quiet);
+    let talk = Talk::new(cli.quiet, cli.log_format == LogFormat::Json);
     match cli.command {
         Command::Demo(args) => demo::run(args, talk).await,
         Command::Init(args) => admin::init(&args, talk),
         Command::Serve(args) => serve::run(&args, talk).await,
+        Command::Config(args) => config::run(args, talk),
         Command::Account(args) => admin::account(args, talk).await,
         Command::Key(args) => admin::key(args, talk).await,
         Command::Terms(args) => admin::terms(args, talk).await,

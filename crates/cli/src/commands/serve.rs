@@ -13,12 +13,17 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::JoinSet;
 
 use super::Outcome;
-use crate::args;
 use crate::site::Site;
 use crate::talk::Talk;
+use crate::{args, notify};
 
 pub(crate) async fn run(args: &args::Site, talk: Talk) -> anyhow::Result<Outcome> {
-    let site = Site::load(&args.config)?;
+    let mut site = Site::load(&args.config)?;
+    // Where the configuration names no collector, the environment may, as OpenTelemetry's convention has it.
+    let collector = &mut site.config.serve.telemetry.otlp;
+    if collector.is_none() {
+        *collector = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|address| !address.is_empty());
+    }
     let config = &site.config.serve;
     config.check()?;
     let doors = Doors {
@@ -85,6 +90,11 @@ pub(crate) async fn serve(
         talk.say(&format!("metrics and probes on http://{}", listener.local_addr()?));
         operated.spawn(anbiq_serve::operate(listener, gateway.clone()));
     }
+    notify::tell("READY=1");
+    let stop = async {
+        stop.await;
+        notify::tell("STOPPING=1");
+    };
     let served = anbiq_serve::run(customers, gateway, stop).await;
     drop(operated);
     ledger.close().await;

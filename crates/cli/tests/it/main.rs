@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod canary;
+mod config;
+mod drain;
 mod gateway;
 mod refusals;
+mod served;
 mod support;
