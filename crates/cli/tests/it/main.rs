@@ -4,6 +4,7 @@
 
 mod canary;
 mod config;
+mod customers;
 mod drain;
 mod gateway;
 mod refusals;
