@@ -5,6 +5,7 @@
 mod error;
 mod generate;
 mod score;
+mod server;
 pub mod template;
 
 use std::fmt;
@@ -12,6 +13,7 @@ use std::fmt;
 pub use error::{Fault, ModelError};
 pub use generate::{Alternative, Calls, Event, Generation, Request, Sampling, TokenLogprob, ToolCallDelta, collect};
 pub use score::{ScoreRequest, Scored};
+pub use server::Server;
 
 /// Something that answers prompts.
 #[async_trait::async_trait]
@@ -28,6 +30,11 @@ pub trait Model: Send + Sync + fmt::Debug {
 
     /// Log-probabilities of given completions after their prompts, in the same order.
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError>;
+
+    /// The servers behind it and how they do; none where it runs in this process.
+    fn servers(&self) -> Vec<Server> {
+        Vec::new()
+    }
 }
 
 /// What a model can do beyond answering with text.

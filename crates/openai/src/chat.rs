@@ -288,7 +288,8 @@ pub struct ChatChunk {
 pub struct ChatChunkChoice {
     /// Its place among the answers.
     pub index: u32,
-    /// The addition.
+    /// The addition. Azure leaves it out where a chunk holds only what its content filter found.
+    #[serde(default)]
     pub delta: Delta,
     /// Log-probabilities of what was added.
     #[serde(default)]

@@ -16,6 +16,7 @@ use crate::gateway::{Place, Shared};
 use crate::metrics::Ended;
 use crate::rate::Taken;
 use crate::rejection::Rejection;
+use crate::telemetry::Told;
 
 /// A piece of what is served. `choice` counts the answers that the customer sees, not the draws.
 #[derive(Debug, Clone, PartialEq)]
@@ -325,6 +326,22 @@ impl Conductor {
     }
 
     fn measure(&self, drawn: &Drawn, usage: Usage, outcome: &Outcome) {
+        let (account, model, took) = (&self.account, self.admitted.model.name(), self.started.elapsed());
+        let id = self.admitted.id;
+        if let Some(telemetry) = &self.gateway.telemetry {
+            telemetry.ended(&Told { id, account, model, facts: &self.facts, usage, outcome, at: self.at, took });
+        }
+        let (word, code) = match outcome {
+            Outcome::Completed => ("completed", None),
+            Outcome::Cancelled => ("cancelled", None),
+            Outcome::Failed { code } => ("failed", Some(code.as_str())),
+        };
+        // The request and the exchange that it became go by one id.
+        tracing::info!(
+            request = %id, exchange = %id, account = account.as_str(), model, outcome = word, code,
+            input_tokens = usage.prompt_tokens, output_tokens = usage.completion_tokens,
+            duration_ms = took.as_millis() as u64, "an exchange ended"
+        );
         self.gateway.metrics.ended(&Ended {
             route: self.facts.route,
             model: self.admitted.model.name(),

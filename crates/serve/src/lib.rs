@@ -31,6 +31,7 @@ mod admission;
 mod answer;
 mod client;
 mod config;
+mod door;
 mod error;
 mod exchange;
 mod fields;
@@ -42,8 +43,10 @@ mod repeats;
 mod request;
 mod routes;
 mod run;
+mod telemetry;
 
 pub use config::{Config, IdempotencyConfig, Secrets, TwinConfig};
 pub use error::ServeError;
 pub use gateway::{Gateway, GatewayParts};
 pub use run::{operate, run};
+pub use telemetry::TelemetryConfig;

@@ -3,14 +3,14 @@ use std::collections::VecDeque;
 use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
-    Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
-    ToolCallDelta,
+    Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, Server,
+    TokenLogprob, ToolCallDelta,
 };
 use anbiq_openai::{
     ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
     FinishReason, Stop, StreamOptions,
 };
-use anbiq_secret::Secret;
+use anbiq_secret::{Secret, redact_url};
 use futures::stream::{self, BoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 
@@ -208,6 +208,10 @@ impl Model for Upstream {
         let scoring = scoring.ok_or_else(|| unsupported("this server cannot score given text"))?;
         let scores: Vec<_> = requests.iter().map(|request| self.score_one(scoring, request).boxed()).collect();
         stream::iter(scores).buffered(SCORED_AT_ONCE).try_collect().await
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        vec![Server::new(redact_url(&self.config.client.base_url))]
     }
 }
 
@@ -480,10 +484,16 @@ fn to_model_error(error: ClientError) -> ModelError {
         || error.message.contains("maximum context length")
         || error.message.contains("context size");
     let (fault, code) = match (error.kind, error.status) {
-        (ErrorKind::Setup, _) => (Fault::Setup, "upstream_setup"),
         (ErrorKind::Connection, _) => (Fault::Model, "upstream_unreachable"),
         (ErrorKind::Timeout, _) => (Fault::Model, "upstream_timeout"),
         (ErrorKind::Malformed, _) => (Fault::Model, "upstream_malformed"),
+        (ErrorKind::Setup, _) if error.code.as_deref() == Some("address_refused") => {
+            (Fault::Setup, "upstream_forbidden")
+        }
+        (ErrorKind::Setup, _) => (Fault::Setup, "upstream_setup"),
+        (ErrorKind::Refused, Some(400)) if error.code.as_deref() == Some("content_filter") => {
+            (Fault::Request, "content_filter")
+        }
         (ErrorKind::Refused, Some(400 | 413 | 422)) if says_context => (Fault::Request, "context_length_exceeded"),
         (ErrorKind::Refused, Some(400 | 413 | 422)) => (Fault::Request, "upstream_refused"),
         (ErrorKind::Refused, Some(401 | 403 | 404)) => (Fault::Setup, "upstream_setup"),
