@@ -239,8 +239,10 @@ impl Metrics {
 
 fn labels(route: Route, model: &str) -> ModelLabels {
     let gen_ai_operation_name = match route {
-        Route::Chat => "chat",
+        // The conventions count both as one operation.
+        Route::Chat | Route::Responses => "chat",
         Route::Completions => "text_completion",
+        Route::Embeddings => "embeddings",
     };
     ModelLabels { gen_ai_operation_name, gen_ai_request_model: model.to_owned() }
 }

@@ -1,16 +1,17 @@
 use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
-    Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
-    ToolCallDelta,
+    Abilities, Alternative, EmbedRequest, Embedded, Event, Fault, Generation, Inputs, Model, ModelError, Request,
+    ScoreRequest, Scored, TokenLogprob, ToolCallDelta,
 };
 use anbiq_openai::{
     ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
-    FinishReason, Stop, StreamOptions,
+    Embedding, EmbeddingInput, EmbeddingRequest, EncodingFormat, FinishReason, Stop, StreamOptions, Vector,
 };
 use anbiq_secret::Secret;
 use futures::stream::{self, BoxStream, SelectAll};
 use futures::{FutureExt, StreamExt, TryStreamExt};
+use serde_json::Map;
 use tokio::sync::mpsc;
 
 use crate::client::{Client, ClientConfig, ClientError, ErrorKind};
@@ -197,6 +198,7 @@ impl Model for Upstream {
             tools: true,
             formats: true,
             dialect: true,
+            embeddings: true,
         }
     }
 
@@ -213,6 +215,48 @@ impl Model for Upstream {
         let scores: Vec<_> = requests.iter().map(|request| self.score_one(scoring, request).boxed()).collect();
         stream::iter(scores).buffered(SCORED_AT_ONCE).try_collect().await
     }
+
+    async fn embed(&self, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        let body = EmbeddingRequest {
+            model: self.config.model.clone(),
+            input: match &request.inputs {
+                Inputs::Texts(texts) => EmbeddingInput::Texts(texts.clone()),
+                Inputs::Tokens(lists) => EmbeddingInput::TokenLists(lists.clone()),
+            },
+            // Every server knows this form; what the customer gets is the gateway's own affair.
+            encoding_format: Some(EncodingFormat::Float),
+            dimensions: request.dimensions,
+            other: Map::new(),
+        };
+        let response = self.client.embeddings(&body).await.map_err(to_model_error)?;
+        let prompt_tokens = response.usage.prompt_tokens;
+        Ok(Embedded { vectors: vectors(response.data, request.inputs.len())?, prompt_tokens })
+    }
+}
+
+/// The vectors of `count` texts in their order.
+fn vectors(data: Vec<Embedding>, count: usize) -> Result<Vec<Vec<f32>>, ModelError> {
+    let malformed =
+        |what: &str| Err(ModelError::new(Fault::Model, "answer_malformed", format!("the server gave {what}")));
+    let mut vectors = vec![Vec::new(); count];
+    let mut length = None;
+    for Embedding { index, embedding, .. } in data {
+        let Some(slot) = vectors.get_mut(index as usize) else {
+            return malformed("a vector of a text that was not sent");
+        };
+        let Vector::Float(numbers) = embedding else { return malformed("a vector in a form that was not asked for") };
+        if numbers.is_empty() || !numbers.iter().all(|number| number.is_finite()) {
+            return malformed("a vector without numbers");
+        }
+        if *length.get_or_insert(numbers.len()) != numbers.len() {
+            return malformed("vectors of different lengths");
+        }
+        *slot = numbers;
+    }
+    if vectors.iter().any(Vec::is_empty) {
+        return malformed("fewer vectors than it was sent texts");
+    }
+    Ok(vectors)
 }
 
 /// A stream with the completions `first..first + n`.
