@@ -15,12 +15,12 @@ use serde_json::{Map, Value, json};
 
 use crate::answer::{Form, Heading, chat_logprobs};
 use crate::exchange::Piece;
-use crate::fields;
+use crate::fields::{self, ChangesNothing};
 use crate::rejection::Rejection;
 use crate::request::{self, Asked};
 
 /// Fields that need something to be kept, or done beside the answer, each with the values that do not.
-const STATEFUL: &[(&str, fn(&Value) -> bool, &str)] = &[
+const STATEFUL: &[(&str, ChangesNothing, &str)] = &[
     ("previous_response_id", |_| false, "no conversation is kept: send the whole of it in `input`"),
     ("conversation", |_| false, "no conversation is kept: send the whole of it in `input`"),
     ("store", |value| value == false, "no answer is kept: leave `store` out, or set it to false"),
@@ -185,7 +185,7 @@ fn messages(instructions: Option<String>, input: ResponseInput) -> Result<Vec<Me
             if items.is_empty() {
                 return Err(Rejection::value("input", "`input` is empty: something is asked"));
             }
-            for (index, item) in items.into_iter().enumerate() {
+            for (index, item) in items.iter().enumerate() {
                 add_item(&mut messages, item)
                     .map_err(|(field, message)| Rejection::unsupported(&format!("input.[{index}].{field}"), message))?;
             }
@@ -196,7 +196,7 @@ fn messages(instructions: Option<String>, input: ResponseInput) -> Result<Vec<Me
 }
 
 /// Adds an item to a conversation, or says which of its fields is at fault and why.
-fn add_item(messages: &mut Vec<Message>, item: Value) -> Result<(), (&'static str, String)> {
+fn add_item(messages: &mut Vec<Message>, item: &Value) -> Result<(), (&'static str, String)> {
     let text = |name: &'static str| match item[name].as_str() {
         Some(text) => Ok(text.to_owned()),
         None => Err((name, format!("this item has a text `{name}`"))),
