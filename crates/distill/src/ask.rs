@@ -540,7 +540,7 @@ async fn ask_http(client: &Client, model: &str, part: &AskPart, wanted: &Wanted)
         prompt_tokens: usage.prompt_tokens,
         cached_tokens: usage.cached_tokens(),
         completion_tokens: usage.completion_tokens,
-        twin_tokens: 0,
+        ..Usage::default()
     });
     Ok(row(wanted, part, answer, logprobs.iter().map(to_token).collect(), usage))
 }

@@ -120,6 +120,13 @@ pub struct Usage {
     pub twin_tokens: u64,
 }
 
+impl Usage {
+    /// All that the customer has to do with: of the prompt and of the answers that were served.
+    pub const fn total(self) -> u64 {
+        self.prompt_tokens.saturating_add(self.completion_tokens)
+    }
+}
+
 /// How an exchange ended.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -15,6 +15,7 @@ mod random;
 mod sketch;
 mod terms;
 mod time;
+mod window;
 
 pub use coin::{CoinKey, EpochCommitment, commit_bytes, commit_text};
 pub use digest::{Digest, DigestError};
@@ -23,10 +24,11 @@ pub use exchange::{
     Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, ToolCall,
     Twinning, Usage,
 };
-pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId};
+pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
 pub use keyed::{Keyed, KeyedHasher};
 pub use money::{Money, MoneyError, PriceList};
 pub use random::Seeded;
 pub use sketch::{MINHASHES, Sketch, flags};
 pub use terms::{Conditions, Grant, GrantState, Permission, PriceClass, Terms, TermsRef, TextPolicy};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use window::{Window, WindowError};

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anbiq_domain::{Finish, Seeded, Usage};
 use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
-use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
 use crate::engine::{Engine, Job, Limits};
@@ -211,15 +210,11 @@ fn invalid(code: &'static str, message: impl Into<String>) -> ModelError {
 
 /// The answer to a request for no tokens.
 fn nothing(job: &Job) -> Generation {
-    let (events, generation) = mpsc::channel(job.n as usize + 1);
     let finished = |index| Event::Finished { index, finish: Finish::Length, tokens: 0 };
     let prompt_tokens = job.prompt.len() as u64;
     let usage = Event::Usage(Usage { prompt_tokens, ..Usage::default() });
-    for event in (0..job.n).map(finished).chain([usage]) {
-        // The channel was made long enough for all of them.
-        drop(events.try_send(Ok(event)));
-    }
-    generation
+    let events: Vec<_> = (0..job.n).map(finished).chain([usage]).map(Ok).collect();
+    Generation::ready(events)
 }
 
 /// A number that differs from run to run: the standard library seeds its hash maps from the operating system.

@@ -1,4 +1,10 @@
+use std::fmt;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use anbiq_domain::{Answer, Finish, Prompt, ToolCall, Usage};
+use futures::stream::BoxStream;
+use futures::{Stream, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
@@ -165,8 +171,55 @@ pub struct Alternative {
     pub logprob: f32,
 }
 
-/// An answer under way. The channel behind it is bounded: a slow reader slows the model down.
-pub type Generation = mpsc::Receiver<Result<Event, ModelError>>;
+/// An answer under way. A slow reader slows the model down; dropping it cancels the model's work.
+pub struct Generation(Source);
+
+enum Source {
+    /// Of a model that works on a thread or task of its own; the channel is bounded.
+    Channel(mpsc::Receiver<Result<Event, ModelError>>),
+    /// Of a model that does its work when it is read: nothing is handed from task to task.
+    Stream(BoxStream<'static, Result<Event, ModelError>>),
+}
+
+impl Generation {
+    /// An answer that is made when it is read.
+    pub fn lazy(events: impl Stream<Item = Result<Event, ModelError>> + Send + 'static) -> Self {
+        Self(Source::Stream(events.boxed()))
+    }
+
+    /// An answer that is there already.
+    pub fn ready(events: Vec<Result<Event, ModelError>>) -> Self {
+        Self::lazy(futures::stream::iter(events))
+    }
+
+    /// The next event; `None` after the last, or where the model vanished before it. Dropping the future loses nothing.
+    pub async fn recv(&mut self) -> Option<Result<Event, ModelError>> {
+        self.next().await
+    }
+}
+
+impl Stream for Generation {
+    type Item = Result<Event, ModelError>;
+
+    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.0 {
+            Source::Channel(events) => events.poll_recv(context),
+            Source::Stream(events) => events.poll_next_unpin(context),
+        }
+    }
+}
+
+impl From<mpsc::Receiver<Result<Event, ModelError>>> for Generation {
+    fn from(events: mpsc::Receiver<Result<Event, ModelError>>) -> Self {
+        Self(Source::Channel(events))
+    }
+}
+
+impl fmt::Debug for Generation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Generation(..)")
+    }
+}
 
 /// Reads a generation to its end: the completions in the order of their index, and the usage.
 pub async fn collect(mut generation: Generation, n: u32) -> Result<(Vec<Answer>, Usage), ModelError> {

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use futures::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::embedding;
 use crate::exchange::Piece;
@@ -52,6 +53,9 @@ pub(crate) type Received = mpsc::Receiver<Result<Piece, Rejection>>;
 
 /// JSON has no infinity; OpenAI writes this for a token without any probability.
 const NO_PROBABILITY: f32 = -9999.0;
+
+/// A write of at least this many bytes takes no further events with it.
+const FRAME: usize = 16 << 10;
 
 /// The whole answer, as JSON.
 pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec<u8>, Rejection> {
@@ -114,16 +118,21 @@ pub(crate) fn streamed(heading: Heading, first: Piece, pieces: Received, heartbe
             Some(first) => Ok(Some(Ok(first))),
             None => tokio::time::timeout(heartbeat, pieces.recv()).await,
         };
-        let (bytes, goes_on): (io::Result<Bytes>, bool) = match next {
-            Err(_) => (Ok(Bytes::from_static(sse::HEARTBEAT)), true),
-            Ok(Some(Ok(piece))) => {
-                let ends = matches!(piece, Piece::Done(_));
-                (Ok(writer.write(piece)), !ends)
-            }
-            Ok(Some(Err(rejection))) => (Ok(writer.fail(&rejection)), false),
-            Ok(None) => (Ok(writer.fail(&lost())), false),
+        let Ok(mut next) = next else {
+            return Some((io::Result::Ok(Bytes::from_static(sse::HEARTBEAT)), Some((writer, None, pieces))));
         };
-        Some((bytes, goes_on.then_some((writer, None, pieces))))
+        // Pieces that are there already go out together: each write is a way to the kernel and wakes the client.
+        let mut events = Vec::new();
+        let mut goes_on = writer.take(next, &mut events);
+        while goes_on && events.len() < FRAME {
+            next = match pieces.try_recv() {
+                Ok(piece) => Some(piece),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => None,
+            };
+            goes_on = writer.take(next, &mut events);
+        }
+        Some((Ok(events.into()), goes_on.then_some((writer, None, pieces))))
     }))
 }
 
@@ -219,25 +228,23 @@ enum Either {
 }
 
 impl Either {
-    fn write(&mut self, piece: Piece) -> Bytes {
-        match self {
-            Self::Plain(writer) => writer.write(piece),
-            Self::Response(writer) => {
-                let mut events = Vec::new();
-                writer.write(piece, &mut events);
-                events.into()
+    /// Writes what came next; false where nothing follows.
+    fn take(&mut self, next: Option<Result<Piece, Rejection>>, events: &mut Vec<u8>) -> bool {
+        match next.unwrap_or_else(|| Err(lost())) {
+            Ok(piece) => {
+                let ends = matches!(piece, Piece::Done(_));
+                match self {
+                    Self::Plain(writer) => writer.write(piece, events),
+                    Self::Response(writer) => writer.write(piece, events),
+                }
+                !ends
             }
-        }
-    }
-
-    /// The event that says that the answer failed.
-    fn fail(&mut self, rejection: &Rejection) -> Bytes {
-        match self {
-            Self::Plain(_) => sse::encode(&rejection.body()),
-            Self::Response(writer) => {
-                let mut events = Vec::new();
-                writer.fail(rejection, &mut events);
-                events.into()
+            Err(rejection) => {
+                match self {
+                    Self::Plain(_) => events.extend_from_slice(&sse::encode(&rejection.body())),
+                    Self::Response(writer) => writer.fail(&rejection, events),
+                }
+                false
             }
         }
     }
@@ -253,29 +260,28 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, piece: Piece) -> Bytes {
-        let mut events = Vec::new();
+    fn write(&mut self, piece: Piece, events: &mut Vec<u8>) {
         match (&self.heading.form, piece) {
             (Form::Chat, Piece::Text { choice, text, logprobs }) => {
-                self.begin(choice, true, &mut events);
+                self.begin(choice, true, events);
                 let logprobs = self.heading.logprobs.then(|| chat_logprobs(logprobs));
-                self.chat(choice, Delta { content: Some(text), ..Delta::default() }, logprobs, None, &mut events);
+                self.chat(choice, Delta { content: Some(text), ..Delta::default() }, logprobs, None, events);
             }
             (Form::Chat, Piece::ToolCall { choice, delta }) => {
-                self.begin(choice, false, &mut events);
-                self.chat(choice, call_delta(delta), None, None, &mut events);
+                self.begin(choice, false, events);
+                self.chat(choice, call_delta(delta), None, None, events);
             }
             (Form::Chat, Piece::Finished { choice, finish }) => {
-                self.begin(choice, true, &mut events);
-                self.chat(choice, Delta::default(), None, Some(finish), &mut events);
+                self.begin(choice, true, events);
+                self.chat(choice, Delta::default(), None, Some(finish), events);
             }
             (Form::Completion, Piece::Text { choice, text, logprobs }) => {
                 let offset = self.offsets.get_mut(choice as usize);
                 let logprobs = offset.filter(|_| self.heading.logprobs).map(|at| completion_logprobs(logprobs, at));
-                self.text(choice, text, logprobs, None, &mut events);
+                self.text(choice, text, logprobs, None, events);
             }
             (Form::Completion, Piece::Finished { choice, finish }) => {
-                self.text(choice, String::new(), None, Some(finish), &mut events);
+                self.text(choice, String::new(), None, Some(finish), events);
             }
             // No tool was offered, and vectors are not streamed.
             (Form::Completion, Piece::ToolCall { .. })
@@ -292,7 +298,6 @@ impl Writer {
                 events.extend_from_slice(&sse::encode(sse::DONE));
             }
         }
-        events.into()
     }
 
     /// The first chunk of an answer; readers take the empty text in it for the beginning of one.

@@ -7,7 +7,7 @@ use anbiq_domain::{
     Answer, Client, Draws, Entry, Exchange, Finish, KeyId, Money, Outcome, RequestFacts, Sketch, TextPolicy, Texts,
     Timestamp, Twinning, Usage, commit_bytes,
 };
-use anbiq_ledger::{LedgerError, ReservationId};
+use anbiq_ledger::{Cost, LedgerError, ReservationId};
 use anbiq_model::{
     Calls, EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta,
 };
@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use crate::admission::{Admitted, Served};
 use crate::gateway::{Place, Shared};
 use crate::metrics::Ended;
+use crate::rate::Taken;
 use crate::rejection::Rejection;
 
 /// A piece of what is served. `choice` counts the answers that the customer sees, not the draws.
@@ -141,15 +142,24 @@ impl Conductor {
         deadline: Instant,
         abort: &mut watch::Receiver<bool>,
     ) -> End {
+        let too_late = tokio::time::sleep_until(deadline);
+        tokio::pin!(too_late);
+        let aborted = aborted(abort);
+        tokio::pin!(aborted);
         loop {
             // A client that leaves when it has all its text does not spare itself the twin.
             let may_leave = !drawn.all_ended(self.admitted.served);
             let asked = Instant::now();
+            if asked >= deadline {
+                return End::Failed(Rejection::timeout());
+            }
             let event = tokio::select! {
+                // What is there already needs no look at who else waits.
+                biased;
                 event = generation.recv() => event,
                 () = pieces.closed(), if may_leave => return End::Cancelled,
-                () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
-                () = aborted(abort) => return End::Failed(shutting_down()),
+                () = &mut too_late => return End::Failed(Rejection::timeout()),
+                () = &mut aborted => return End::Failed(shutting_down()),
             };
             drawn.waited += asked.elapsed();
             let event = match event {
@@ -205,7 +215,7 @@ impl Conductor {
         }
         let served = self.admitted.served;
         let patience = Duration::from_millis(self.gateway.config.request_timeout_ms);
-        self.settle(cost, usage.completion_tokens).await;
+        self.settle(cost, usage).await;
         self.measure(drawn, usage, &Outcome::Completed);
         let ending = async {
             if let Some(vectors) = &drawn.vectors {
@@ -231,15 +241,14 @@ impl Conductor {
         let served = drawn.usage(self.admitted.served);
         let usage = Usage {
             completion_tokens: served.completion_tokens.min(sent),
-            twin_tokens: served.twin_tokens,
             prompt_tokens: drawn.prompt_tokens.unwrap_or_else(|| self.guess_prompt_tokens()),
-            cached_tokens: served.cached_tokens,
+            ..served
         };
         let cost = if sent == 0 { Money::ZERO } else { self.cost(usage) };
         let entry = self.entry(drawn, usage, cost, Outcome::Cancelled);
         match self.gateway.record(&entry).await {
             Ok(_) => {
-                self.settle(cost, usage.completion_tokens).await;
+                self.settle(cost, usage).await;
                 self.measure(drawn, usage, &Outcome::Cancelled);
             }
             Err(error) => {
@@ -250,7 +259,7 @@ impl Conductor {
     }
 
     /// The model failed: record it, charge nothing, say so.
-    async fn fail(self, drawn: &Drawn, rejection: Rejection, pieces: &Pieces) {
+    async fn fail(mut self, drawn: &Drawn, rejection: Rejection, pieces: &Pieces) {
         let usage = drawn.usage(self.admitted.served);
         let outcome = Outcome::Failed { code: rejection.code.to_owned() };
         let entry = self.entry(drawn, usage, Money::ZERO, outcome.clone());
@@ -264,12 +273,12 @@ impl Conductor {
 
     /// What is charged: never more than was reserved, so that a budget holds whatever a model counts.
     fn cost(&self, usage: Usage) -> Money {
-        let price = &self.admitted.price;
-        let cost = price.list.cost(usage, price.class);
-        if cost > self.admitted.reserved {
-            tracing::warn!(exchange = %self.admitted.id, %cost, reserved = %self.admitted.reserved, "an exchange cost more than was reserved");
+        let reserved = self.admitted.reserved.money;
+        let cost = self.admitted.price.cost_of(usage).money;
+        if cost > reserved {
+            tracing::warn!(exchange = %self.admitted.id, %cost, %reserved, "an exchange cost more than was reserved");
         }
-        cost.min(self.admitted.reserved)
+        cost.min(reserved)
     }
 
     fn entry(&self, drawn: &Drawn, usage: Usage, cost: Money, outcome: Outcome) -> Entry {
@@ -320,11 +329,17 @@ impl Conductor {
 
     /// Charges the account. Before the last byte goes out, so that who has its answer also has the rest of its
     /// reservation back; but an answer that is recorded does not wait long for a slow ledger.
-    async fn settle(&mut self, cost: Money, tokens: u64) {
+    async fn settle(&mut self, cost: Money, usage: Usage) {
         let (gateway, place) = (self.gateway.clone(), self.place.take());
-        let (reservation, id) = (self.admitted.reservation.clone(), self.admitted.id);
+        let (reservation, id, most) = (self.admitted.reservation.clone(), self.admitted.id, self.admitted.reserved);
+        self.untake(usage.total());
+        let actual = Cost {
+            money: cost,
+            tokens: usage.total().min(most.tokens),
+            completion_tokens: usage.completion_tokens.min(most.completion_tokens),
+        };
         let settling = tokio::spawn(async move {
-            if let Err(error) = close(&gateway, &reservation, Some((cost, tokens))).await {
+            if let Err(error) = close(&gateway, &reservation, actual).await {
                 // The journal has the cost; the reservation will expire.
                 tracing::error!(exchange = %id, %cost, code = error.code(), %error, "an exchange could not be charged");
             }
@@ -348,8 +363,14 @@ impl Conductor {
         });
     }
 
-    async fn release(&self) {
-        if let Err(error) = close(&self.gateway, &self.admitted.reservation, None).await {
+    /// Gives the tokens back that it took off the account's rate and did not use; what goes out from here on says so.
+    fn untake(&mut self, used: u64) {
+        std::mem::replace(&mut self.admitted.taken, Taken::nothing()).used(used);
+    }
+
+    async fn release(&mut self) {
+        self.untake(0);
+        if let Err(error) = close(&self.gateway, &self.admitted.reservation, Cost::default()).await {
             tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
         }
     }
@@ -474,16 +495,12 @@ async fn aborted(abort: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Settles a reservation, or releases it where there is no charge; tries again while that is of use.
-async fn close(gateway: &Shared, reservation: &ReservationId, charge: Option<(Money, u64)>) -> Result<(), LedgerError> {
+/// Settles a reservation, or releases it where it cost nothing; tries again while that is of use.
+async fn close(gateway: &Shared, reservation: &ReservationId, actual: Cost) -> Result<(), LedgerError> {
     let mut pause = Duration::from_millis(50);
     let mut tries = 1;
     loop {
-        let closed = match charge {
-            Some((cost, tokens)) => gateway.ledger.settle(reservation, cost, tokens, gateway.clock.now()).await,
-            None => gateway.ledger.release(reservation).await,
-        };
-        match closed {
+        match gateway.ledger.settle(reservation, actual).await {
             Err(error) if error.retryable() && tries < SETTLE_TRIES => tokio::time::sleep(pause).await,
             done => return done,
         }

@@ -42,7 +42,9 @@ async fn the_official_client_for_python_works() {
     match python() {
         Some(command) => works(command).await,
         None => {
-            skip("the_official_client_for_python_works: no Python with the package `openai`; ANBIQ_PYTHON may name one")
+            skip(
+                "the_official_client_for_python_works: no Python with the package `openai`; ANBIQ_PYTHON may name one",
+            );
         }
     }
 }
@@ -52,7 +54,7 @@ async fn the_official_client_for_node_works() {
     match node() {
         Some(command) => works(command).await,
         None => {
-            skip("the_official_client_for_node_works: ANBIQ_NODE_MODULES names no folder with the package `openai`")
+            skip("the_official_client_for_node_works: ANBIQ_NODE_MODULES names no folder with the package `openai`");
         }
     }
 }

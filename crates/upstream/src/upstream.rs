@@ -1,3 +1,5 @@
+use std::collections::VecDeque;
+
 use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
@@ -10,14 +12,10 @@ use anbiq_openai::{
 };
 use anbiq_secret::Secret;
 use futures::stream::{self, BoxStream, SelectAll};
-use futures::{FutureExt, StreamExt, TryStreamExt};
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 use serde_json::Map;
-use tokio::sync::mpsc;
 
 use crate::client::{Client, ClientConfig, ClientError, ErrorKind};
-
-/// Events that wait for a slow reader before the server is made to wait.
-const EVENTS: usize = 64;
 
 /// Completions scored at the same time.
 const SCORED_AT_ONCE: usize = 8;
@@ -204,9 +202,7 @@ impl Model for Upstream {
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         let sources = self.open(&request).await?;
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        tokio::spawn(pump(sources, request, sender));
-        Ok(receiver)
+        Ok(Generation::lazy(events(sources, request.n)))
     }
 
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -357,44 +353,51 @@ fn stop(request: &Request) -> Option<Stop> {
     (!request.stop.is_empty()).then(|| Stop::Several(request.stop.clone()))
 }
 
-/// Hands the events of all sources on until they end, one fails, or nobody listens any more.
-async fn pump(sources: Vec<Source>, request: Request, sender: mpsc::Sender<Result<Event, ModelError>>) {
-    let mut tally = Tally::new(request.n);
+/// The events of all sources until they end or one fails.
+fn events(sources: Vec<Source>, n: u32) -> impl Stream<Item = Result<Event, ModelError>> + Send {
+    let mut tally = Tally::new(n);
     let mut merged = SelectAll::new();
     for Source { first, n, pieces } in sources {
         let marked = pieces.map(move |piece| (first, Some(piece))).chain(stream::once(async move { (first, None) }));
         tally.sources.push((first, n));
         merged.push(marked.boxed());
     }
-    loop {
-        let next = tokio::select! {
-            next = merged.next() => next,
-            () = sender.closed() => return,
-        };
-        let events = match next {
-            None => break,
-            Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
-            Some((first, None)) => tally.end(first),
-            Some((_, Some(Err(why)))) => {
-                // Nobody may be left to be told.
-                let _ = sender.send(Err(to_model_error(why))).await;
-                return;
+    let reading = Reading { tally: Some(tally), merged, ready: VecDeque::new() };
+    stream::unfold(reading, async |mut reading| Some((reading.next().await?, reading)))
+}
+
+/// What comes of a source, each with its first completion; nothing at its end.
+type Marked = BoxStream<'static, (u32, Option<Result<Pieces, ClientError>>)>;
+
+/// An answer while it is read.
+struct Reading {
+    /// Taken when the answer has ended.
+    tally: Option<Tally>,
+    merged: SelectAll<Marked>,
+    /// What is known already but was not given yet.
+    ready: VecDeque<Event>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Event, ModelError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
             }
-        };
-        let events = match events {
-            Ok(events) => events,
-            Err(why) => {
-                let _ = sender.send(Err(why)).await;
-                return;
+            let mut tally = self.tally.take()?;
+            let events = match self.merged.next().await {
+                None => return Some(Ok(Event::Usage(tally.usage))),
+                Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
+                Some((first, None)) => tally.end(first),
+                Some((_, Some(Err(why)))) => Err(to_model_error(why)),
+            };
+            match events {
+                Ok(events) => self.ready.extend(events),
+                Err(why) => return Some(Err(why)),
             }
-        };
-        for event in events {
-            if sender.send(Ok(event)).await.is_err() {
-                return;
-            }
+            self.tally = Some(tally);
         }
     }
-    let _ = sender.send(Ok(Event::Usage(tally.usage))).await;
 }
 
 /// What is known of the completions so far.

@@ -188,7 +188,7 @@ impl Model for Named {
                 }
             }
         });
-        Ok(receiver)
+        Ok(receiver.into())
     }
 
     async fn score(&self, _requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -209,14 +209,10 @@ pub(crate) struct Setup {
 impl Default for Setup {
     fn default() -> Self {
         let plan = Plan {
-            id: PlanId::new("standard").unwrap(),
             text_policy: TextPolicy::Plain,
-            twin_share: 0.0,
-            twin_first: 0,
             max_logprobs: Some(5),
-            max_n: 4,
             max_tokens: 100,
-            requests_per_minute: None,
+            ..Plan::new(PlanId::new("standard").unwrap())
         };
         Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default(), more: Vec::new() }
     }
@@ -286,7 +282,12 @@ impl House {
         let account = NewAccount { id: acme(), plan: setup.plan.id, payment: Some("card 1".into()), opened: NOW };
         admin.open_account(&account).await.unwrap();
         let dollars = Money::from_dollars;
-        let prices = PriceList { input: dollars(1), output: dollars(2), distillation_output: Some(dollars(3)) };
+        let prices = PriceList {
+            input: dollars(1),
+            output: dollars(2),
+            distillation_output: Some(dollars(3)),
+            ..PriceList::default()
+        };
         for model in MODELS.into_iter().chain(setup.more.iter().map(|model| model.name())) {
             admin.set_prices(model, prices, NOW).await.unwrap();
         }
