@@ -115,7 +115,9 @@ impl Site {
         for UpstreamConfig { url, upstream_model, key_env, weight, priority } in config.servers() {
             let name = upstream_model.or_else(|| config.upstream_model.clone());
             let name = name.as_deref().unwrap_or(&config.name);
-            let model = open_upstream(&url, &config.name, name, key_env.as_deref())?;
+            let mut upstream = upstream_config(&url, &config.name, name, key_env.as_deref())?;
+            upstream.several = config.several;
+            let model = Arc::new(Upstream::new(upstream)?);
             members.push(Member { model, weight, priority });
         }
         Ok(Arc::new(Pool::new(&config.name, members, PoolConfig::default())?))
@@ -126,8 +128,7 @@ impl Site {
         let plan = |config: &crate::config::PlanConfig| Plan {
             id: config.id.clone(),
             text_policy: config.texts,
-            twin_share: config.twin_share,
-            twin_first: config.twin_first,
+            twin: config.twins(),
             max_logprobs: config.max_logprobs,
             max_n: config.max_n,
             max_tokens: config.max_tokens,
@@ -184,6 +185,15 @@ pub(crate) fn open_upstream(
     model: &str,
     key_env: Option<&str>,
 ) -> anyhow::Result<Arc<dyn Model>> {
+    Ok(Arc::new(Upstream::new(upstream_config(url, name, model, key_env)?)?))
+}
+
+fn upstream_config(
+    url: &str,
+    name: &str,
+    model: &str,
+    key_env: Option<&str>,
+) -> anyhow::Result<anbiq_upstream::UpstreamConfig> {
     let key = key_env
         .map(|variable| {
             std::env::var(variable)
@@ -193,7 +203,7 @@ pub(crate) fn open_upstream(
         .transpose()?;
     let mut config = anbiq_upstream::UpstreamConfig::new(name, url, key);
     model.clone_into(&mut config.model);
-    Ok(Arc::new(Upstream::new(config)?))
+    Ok(config)
 }
 
 /// Reads a JSON file; an error names it.

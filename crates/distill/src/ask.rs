@@ -559,6 +559,7 @@ async fn ask_model(model: &dyn Model, part: &AskPart, wanted: &Wanted) -> Result
                 tokens.extend(logprobs.iter().map(Token::from));
             }
             Event::Finished { finish, .. } => end = Some(finish),
+            Event::Fingerprint(_) => {}
             Event::Usage(usage) => {
                 let finish = end.ok_or_else(|| malformed("the model's answer did not end"))?;
                 return Ok(row(wanted, part, Answer { text, finish }, tokens, Some(usage)));

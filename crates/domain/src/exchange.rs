@@ -1,7 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, CoinKey, Digest, ExchangeId, GrantId, KeyId, Keyed, Money, Sketch, TermsRef, Timestamp, commit_text,
+    AccountId, CoinKey, Digest, ExchangeId, GrantId, KeyId, Keyed, Money, Sketch, TermsRef, Timestamp, Twinning,
+    commit_text,
 };
 
 /// One request and its answer, with what it cost, under which terms: the journal's main record.
@@ -122,6 +123,13 @@ pub struct Draws {
     pub prompt: Digest,
     /// Commitment to each draw's text, in the order of drawing.
     pub texts: Vec<Digest>,
+    /// Those of them that had not ended in good order when the answer did. One that ends later stands in an entry of its own,
+    /// [`Twins`](crate::Twins); one that failed nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<u8>,
+    /// The build of the model that made each draw, where its server says which; empty where it says it of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<String>,
     /// How the served one was chosen among them; absent where all were served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twinning: Option<Twinning>,
@@ -137,20 +145,11 @@ impl Draws {
     pub fn commit(coin: &CoinKey, exchange: ExchangeId, prompt: &Prompt, answers: &[Answer]) -> Self {
         let texts = (0..Self::PROMPT_INDEX)
             .zip(answers)
-            .map(|(index, answer)| commit_text(&coin.salt(exchange, index), &answer.text))
+            .map(|(index, answer)| Self::commit_answer(coin, exchange, index, answer))
             .collect();
         let prompt = commit_text(&coin.salt(exchange, Self::PROMPT_INDEX), &prompt.canonical());
-        Self { prompt, texts, twinning: None }
+        Self { prompt, texts, open: Vec::new(), fingerprints: Vec::new(), twinning: None }
     }
-}
-
-/// How one of several draws was chosen to be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Twinning {
-    /// The epoch of the coin key.
-    pub epoch: u32,
-    /// The index of the draw that was served: [`CoinKey::choose`] of the exchange and the number of draws.
-    pub served: u8,
 }
 
 /// The texts of an exchange.

@@ -15,13 +15,13 @@ mod random;
 mod sketch;
 mod terms;
 mod time;
+mod twins;
 
 pub use coin::{CoinKey, EpochCommitment, commit_text};
 pub use digest::{Digest, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};
 pub use exchange::{
-    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, Twinning,
-    Usage,
+    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId};
 pub use keyed::{Keyed, KeyedHasher};
@@ -30,3 +30,4 @@ pub use random::Seeded;
 pub use sketch::{MINHASHES, Sketch, flags};
 pub use terms::{Conditions, Grant, GrantState, Permission, PriceClass, Terms, TermsRef, TextPolicy};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use twins::{TwinDraw, TwinMismatch, TwinMode, Twinning, Twins};

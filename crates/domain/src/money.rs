@@ -36,6 +36,11 @@ impl Money {
         Self(dollars.saturating_mul(NANO))
     }
 
+    /// Is it no money at all?
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// In nano-dollars.
     pub const fn nanos(self) -> i64 {
         self.0
@@ -137,6 +142,9 @@ pub struct PriceList {
 }
 
 impl PriceList {
+    /// Nothing costs anything.
+    pub const FREE: Self = Self { input: Money::ZERO, output: Money::ZERO, distillation_output: None };
+
     /// What `usage` costs in `class`. Twins are drawn at the provider's own cost and never charged.
     pub fn cost(&self, usage: Usage, class: PriceClass) -> Money {
         let output = match class {

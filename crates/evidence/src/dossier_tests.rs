@@ -21,7 +21,7 @@ fn exchange(number: i64, random: &mut Seeded) -> Exchange {
     let answers: Vec<_> =
         ["yes", "no </script>\u{1b}"].map(|text| Answer { text: text.to_owned(), finish: Finish::Stop }).into();
     let mut draws = Draws::commit(&coin(), id, &prompt, &answers);
-    draws.twinning = Some(Twinning { epoch: 0, served: coin().choose(id, 2) });
+    draws.twinning = Some(Twinning { epoch: 0, served: coin().choose(id, 2), ..Twinning::default() });
     Exchange {
         id,
         at,

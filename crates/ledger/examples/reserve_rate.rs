@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use anbiq_domain::{
     AccountId, Conditions, Money, Permission, PlanId, PriceList, Terms, TermsId, TextPolicy, Timestamp,
 };
-use anbiq_ledger::{Ledger, NewAccount, Plan};
+use anbiq_ledger::{Ledger, NewAccount, Plan, TwinPlan};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -77,8 +77,7 @@ async fn furnish(ledger: &Ledger) -> Outcome<(Vec<AccountId>, String)> {
     let plan = Plan {
         id: PlanId::new("standard")?,
         text_policy: TextPolicy::Twinned,
-        twin_share: 0.25,
-        twin_first: 3,
+        twin: TwinPlan { share: 0.25, first: 3, ..TwinPlan::default() },
         max_logprobs: Some(5),
         max_n: 4,
         max_tokens: 512,

@@ -21,7 +21,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{AccountId, KeyId, PlanId, TermsRef, TextPolicy, Timestamp};
+use anbiq_domain::{AccountId, KeyId, PlanId, TermsRef, TextPolicy, Timestamp, TwinMode};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
@@ -52,10 +52,9 @@ pub struct Plan {
     pub id: PlanId,
     /// What the journal keeps of texts.
     pub text_policy: TextPolicy,
-    /// Share of exchanges that are drawn with a twin, from 0 to 1.
-    pub twin_share: f64,
-    /// The first so many exchanges of an account are always twinned.
-    pub twin_first: u32,
+    /// Which exchanges are twinned, and how.
+    #[serde(flatten)]
+    pub twin: TwinPlan,
     /// Most alternatives a token whose log-probabilities are given; `None` for no log-probabilities.
     pub max_logprobs: Option<u8>,
     /// Most answers a request.
@@ -64,6 +63,36 @@ pub struct Plan {
     pub max_tokens: u32,
     /// Most requests a minute; `None` for no limit.
     pub requests_per_minute: Option<u32>,
+}
+
+/// Which exchanges of a plan's accounts are twinned, and how.
+///
+/// It is stored flat within its plan, so that plans from before the mode could be chosen are read as they were meant.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TwinPlan {
+    /// When the twins are drawn.
+    #[serde(default, rename = "twin_mode")]
+    pub mode: TwinMode,
+    /// Share of exchanges that are twinned, from 0 to 1.
+    #[serde(default, rename = "twin_share")]
+    pub share: f64,
+    /// The first so many exchanges of an account are always twinned.
+    #[serde(default, rename = "twin_first")]
+    pub first: u32,
+    /// Completions of a twinned exchange, the served one among them: 2 to 16; the gateway's own number where it is absent.
+    #[serde(default, rename = "twin_k", skip_serializing_if = "Option::is_none")]
+    pub k: Option<u8>,
+    /// Only exchanges with these models; with all of them where it is absent.
+    #[serde(default, rename = "twin_models", skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+}
+
+impl TwinPlan {
+    /// May exchanges with `model` be twinned?
+    pub fn covers(&self, model: &str) -> bool {
+        let named = self.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model));
+        named && (self.share > 0.0 || self.first > 0)
+    }
 }
 
 /// An account to be opened.

@@ -11,7 +11,7 @@ use sqlx::{AnyPool, Executor};
 use tempfile::TempDir;
 
 use crate::schema::VERSION;
-use crate::{Ledger, LedgerError, NewAccount, Plan, ReservationId, Who};
+use crate::{Ledger, LedgerError, NewAccount, Plan, ReservationId, TwinPlan, Who};
 
 const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
 const MINUTE: i64 = 60_000;
@@ -32,8 +32,7 @@ fn plan() -> Plan {
     Plan {
         id: PlanId::new("standard").unwrap(),
         text_policy: TextPolicy::Twinned,
-        twin_share: 0.25,
-        twin_first: 3,
+        twin: TwinPlan { share: 0.25, first: 3, ..TwinPlan::default() },
         max_logprobs: Some(5),
         max_n: 4,
         max_tokens: 512,

@@ -7,11 +7,12 @@ use anbiq_domain::{
     Timestamp, Usage,
 };
 use anbiq_ledger::{LedgerError, ReservationId, Session};
-use anbiq_model::Model;
+use anbiq_model::{Model, Request};
 
-use crate::gateway::Inner;
+use crate::gateway::{Inner, Shared};
 use crate::rejection::Rejection;
 use crate::request::Asked;
+use crate::twins::{self, Candidate, Lot};
 
 /// A request that may be answered; its money is reserved.
 #[derive(Debug)]
@@ -21,7 +22,9 @@ pub(crate) struct Admitted {
     pub(crate) terms: Option<TermsRef>,
     pub(crate) price: Price,
     pub(crate) max_tokens: u32,
-    pub(crate) served: Served,
+    pub(crate) lot: Lot,
+    /// Passed on in place of the customer's seed, where there is one.
+    pub(crate) seed: Option<u64>,
     pub(crate) reservation: ReservationId,
     pub(crate) reserved: Money,
 }
@@ -34,48 +37,9 @@ pub(crate) struct Price {
     pub(crate) grant: Option<GrantId>,
 }
 
-/// Which draws are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Served {
-    /// All of them.
-    All(u32),
-    /// One of several; the others are its twins.
-    One {
-        /// Which.
-        index: u8,
-        /// Of how many.
-        draws: u8,
-    },
-}
-
-impl Served {
-    pub(crate) const fn draws(self) -> u32 {
-        match self {
-            Self::All(n) => n,
-            Self::One { draws, .. } => draws as u32,
-        }
-    }
-
-    /// The place among the answers of the draw `index`, where it is served.
-    pub(crate) fn choice(self, index: u32) -> Option<u32> {
-        match self {
-            Self::All(_) => Some(index),
-            Self::One { index: served, .. } => (u32::from(served) == index).then_some(0),
-        }
-    }
-
-    /// The draws that are served, in the order of the answers.
-    pub(crate) fn indices(self) -> std::ops::Range<u32> {
-        match self {
-            Self::All(n) => 0..n,
-            Self::One { index, .. } => u32::from(index)..u32::from(index) + 1,
-        }
-    }
-}
-
 /// Admits `asked`, or says why not. `declared` is use that the customer itself calls distillation.
 pub(crate) async fn admit(
-    gateway: &Inner,
+    gateway: &Shared,
     session: &Session,
     asked: &Asked,
     declared: bool,
@@ -97,9 +61,23 @@ pub(crate) async fn admit(
         twin_tokens: 0,
     };
     let (reservation, reserved) = reserve(gateway, session, &mut price, most, declared, at).await?;
-    let (id, served) = draw_lots(gateway, session, asked, model.as_ref(), at);
+    let number = gateway.accounts().count(&session.account);
+    let id = gateway.exchange_id(at, session.account.as_str(), number);
+    let most = price.list.cost(most, PriceClass::Standard);
+    let lot = twins::draw_lots(gateway, &Candidate { session, asked, id, number, max_tokens, most, at });
+    let mixed = |seed| if session.plan.twin.covers(&asked.model) { twins::mix_seed(gateway, id, seed) } else { seed };
+    let seed = asked.sampling.seed.map(mixed);
     let terms = terms.map(|terms| terms.reference());
-    Ok(Admitted { model: Arc::clone(model), id, terms, price, max_tokens, served, reservation, reserved })
+    Ok(Admitted { model: Arc::clone(model), id, terms, price, max_tokens, lot, seed, reservation, reserved })
+}
+
+/// The most that the completions of `request` can use, none of them twins.
+pub(crate) fn most_of(request: &Request, context: Option<u32>) -> Usage {
+    Usage {
+        prompt_tokens: prompt_bound(&request.prompt, context),
+        completion_tokens: u64::from(request.n) * u64::from(request.max_tokens),
+        ..Usage::default()
+    }
 }
 
 /// More tokens than `prompt` can have: no tokenizer here makes more tokens than bytes, and a chat template adds a few
@@ -193,8 +171,7 @@ fn check_plan(session: &Session, asked: &Asked, granted: bool, context: Option<u
 }
 
 async fn price(gateway: &Inner, model: &str, grant: Option<Grant>) -> Result<Price, Rejection> {
-    let free = PriceList { input: Money::ZERO, output: Money::ZERO, distillation_output: None };
-    let list = gateway.ledger.prices(model).await?.unwrap_or(free);
+    let list = gateway.ledger.prices(model).await?.unwrap_or(PriceList::FREE);
     let class = if grant.is_some() { PriceClass::Distillation } else { PriceClass::Standard };
     Ok(Price { list, class, grant: grant.map(|grant| grant.id) })
 }
@@ -233,33 +210,4 @@ async fn reserve(
 fn lifetime(gateway: &Inner, at: Timestamp) -> i64 {
     let ttl = i64::try_from(gateway.config.reservation_ttl_ms).unwrap_or(i64::MAX);
     gateway.clock.now().since(at).saturating_add(ttl)
-}
-
-/// The exchange's id, and by coins keyed on it whether it is twinned and which draw is served.
-///
-/// Neither depends on the answer, its length or the time it takes, and nothing in the answer shows it. A request for
-/// several answers is not twinned, and neither is one whose draws would all be the same. A seed is passed on; since the
-/// draws of one request use streams of their own, a repeated seed may show another draw.
-fn draw_lots(
-    gateway: &Inner,
-    session: &Session,
-    asked: &Asked,
-    model: &dyn Model,
-    at: Timestamp,
-) -> (ExchangeId, Served) {
-    let number = gateway.accounts().count(&session.account);
-    let id = gateway.exchange_id(at, session.account.as_str(), number);
-    let can_be = asked.n == 1 && asked.sampling.temperature > 0.0 && model.abilities().several;
-    let chosen = number < u64::from(session.plan.twin_first) || falls_to(gateway, id, session.plan.twin_share);
-    if !(can_be && chosen) {
-        return (id, Served::All(asked.n));
-    }
-    let draws = gateway.config.twin.k;
-    (id, Served::One { index: gateway.coin.choose(id, draws), draws })
-}
-
-fn falls_to(gateway: &Inner, id: ExchangeId, share: f64) -> bool {
-    // 53 bits, as `Seeded::unit` does.
-    let unit = (gateway.twin_hasher.hash("anbiq twin v1", id.as_bytes()).0 >> 11) as f64 / (1_u64 << 53) as f64;
-    unit < share
 }

@@ -144,6 +144,7 @@ impl Heading {
             model: self.model.clone(),
             choices,
             usage,
+            system_fingerprint: None,
         }
     }
 
@@ -155,6 +156,7 @@ impl Heading {
             model: self.model.clone(),
             choices,
             usage,
+            system_fingerprint: None,
         }
     }
 }

@@ -5,8 +5,9 @@
 //! 1. `routes` reads it and finds out whose it is,
 //! 2. `request` checks it and puts it in the form of a model's request,
 //! 3. `admission` applies plan, terms, grant and budget, and decides whether it is twinned,
-//! 4. `exchange` draws, commits to the journal, settles, and only then lets the end of the answer go,
-//! 5. `answer` writes what is served in OpenAI's form.
+//! 4. `twins` says which draws there are, and why what is drawn says nothing about the coin,
+//! 5. `exchange` draws, commits to the journal, settles, and only then lets the end of the answer go,
+//! 6. `answer` writes what is served in OpenAI's form.
 //!
 //! A request that names itself by `Idempotency-Key` is answered once, however often it is sent: `repeats`.
 //!
@@ -30,8 +31,9 @@ mod request;
 mod routes;
 mod run;
 mod spool;
+mod twins;
 
-pub use config::{Config, IdempotencyConfig, Secrets, TwinConfig};
+pub use config::{Config, DeferredConfig, IdempotencyConfig, Secrets, TwinConfig};
 pub use error::{ServeError, Unwritten};
 pub use gateway::{Gateway, GatewayParts};
 pub use run::{operate, run};

@@ -63,7 +63,7 @@ fn probes() -> Router<Shared> {
 }
 
 async fn metrics(State(gateway): State<Shared>) -> Response {
-    let text = gateway.metrics.to_text(gateway.under_way());
+    let text = gateway.metrics.to_text(gateway.under_way(), gateway.deferral.waiting());
     ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
 }
 
@@ -222,6 +222,8 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
         }
     };
     let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await?;
+    let mut request = asked.to_model(admitted.max_tokens, asked.n);
+    request.sampling.seed = admitted.seed;
     let heading = Heading {
         route,
         id: admitted.id,
@@ -233,7 +235,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     };
     let conductor = Conductor {
         gateway: Arc::clone(gateway),
-        request: asked.to_model(admitted.max_tokens, admitted.served.draws()),
+        request,
         facts: asked.facts(admitted.max_tokens),
         account: caller.session.account,
         key: caller.session.key,

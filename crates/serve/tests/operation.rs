@@ -39,7 +39,7 @@ async fn exchanges_twins_and_refusals_are_counted() {
         common::answers(request)
     };
     let mut setup = Setup { mock: Mock::new(script), ..Setup::default() };
-    setup.plan.twin_share = 1.0;
+    setup.plan.twin.share = 1.0;
     let house = House::furnished(setup).await;
     assert_eq!(house.chat(&hello()).await.status, 200);
     assert_eq!(house.chat(&with(hello(), json!({"stream": true}))).await.status, 200);

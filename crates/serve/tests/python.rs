@@ -27,7 +27,7 @@ async fn the_official_client_works() {
     };
     // With twins, since no client may notice them.
     let mut setup = Setup::default();
-    setup.plan.twin_share = 0.5;
+    setup.plan.twin.share = 0.5;
     let house = House::furnished(setup).await;
     let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/openai_client.py");
     let arguments = [script.to_owned(), format!("{}/v1", house.base), house.key.clone(), "open".into(), "gone".into()];

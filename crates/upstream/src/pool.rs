@@ -54,11 +54,14 @@ impl Default for PoolConfig {
 ///
 /// A request that fails before any part of its answer came is tried again, first with another server. Once a part was
 /// passed on there is no second try: another answer could not go on where the first one stopped.
+#[derive(Clone)]
 pub struct Pool {
     name: String,
     members: Vec<Member>,
     config: PoolConfig,
     states: States,
+    /// Who is asked first, where that is settled.
+    settled: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -87,7 +90,7 @@ impl Pool {
             return Err(ModelError::new(Fault::Setup, "pool_invalid", message));
         }
         let states = States(Arc::new(Mutex::new(vec![State::default(); members.len()])));
-        Ok(Self { name, members, config, states })
+        Ok(Self { name, members, config, states, settled: None })
     }
 
     /// Asks one server and waits for the first part of its answer.
@@ -142,7 +145,8 @@ impl Model for Pool {
         let mut tried = vec![false; self.members.len()];
         let mut tries = 1;
         loop {
-            let index = self.states.choose(&self.members, &tried);
+            let settled = self.settled.filter(|_| tries == 1);
+            let index = settled.unwrap_or_else(|| self.states.choose(&self.members, &tried));
             let error = match self.begin(index, request.clone()).await {
                 Ok(generation) => return Ok(generation),
                 Err(error) => error,
@@ -169,6 +173,17 @@ impl Model for Pool {
             pause *= 2;
             tried.fill(false);
         }
+    }
+
+    fn together(&self) -> bool {
+        self.members.iter().all(|member| member.model.together())
+    }
+
+    /// The server is chosen now; where it fails a request, that request alone goes to another one.
+    fn at_one_server(&self) -> Option<Arc<dyn Model>> {
+        let untried = vec![false; self.members.len()];
+        let settled = Some(self.states.choose(&self.members, &untried));
+        Some(Arc::new(Self { settled, ..self.clone() }))
     }
 
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {

@@ -1,3 +1,6 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
@@ -33,7 +36,11 @@ pub struct UpstreamConfig {
     ///
     /// Otherwise each is a request of its own, sent at the same moment: every server can do that, and each one's
     /// length in tokens is then known exactly. In one request it is only known in total, so that the tokens of each
-    /// are counted by its log-probabilities, or by its chunks where it has none.
+    /// are counted by its log-probabilities, or by its chunks where it has none; and no completion is known to have ended
+    /// before all have. It is cheaper where the server does not remember prompts.
+    ///
+    /// A server that gives fewer completions than it was asked for, or refuses to give several, is asked for the missing
+    /// ones one by one, and from then on for all of them.
     pub several: bool,
     /// Most alternatives a token whose log-probabilities the server gives.
     pub logprobs: Option<u8>,
@@ -73,6 +80,8 @@ impl UpstreamConfig {
 pub struct Upstream {
     config: UpstreamConfig,
     client: Client,
+    /// The server was seen not to give several completions in one request. Clones share it.
+    one_by_one: Arc<AtomicBool>,
 }
 
 impl Upstream {
@@ -82,14 +91,31 @@ impl Upstream {
     /// The address or the key is unusable.
     pub fn new(config: UpstreamConfig) -> Result<Self, ModelError> {
         let client = Client::new(config.client.clone()).map_err(to_model_error)?;
-        Ok(Self { config, client })
+        Ok(Self { config, client, one_by_one: Arc::default() })
     }
 
     /// Opens the streams that together give the `n` completions of `request`.
     async fn open(&self, request: &Request) -> Result<Vec<Source>, ModelError> {
-        if self.config.several || request.n <= 1 {
+        if request.n <= 1 {
             return Ok(vec![self.open_one(request, 0, request.n).await?]);
         }
+        if !self.together() {
+            return self.open_each(request).await;
+        }
+        match self.open_one(request, 0, request.n).await {
+            Ok(source) => Ok(vec![source]),
+            // It may be the number that the server does not like; if so, it likes each of them.
+            Err(error) if error.fault == Fault::Request => {
+                let sources = self.open_each(request).await.map_err(|_| error)?;
+                self.remember_one_by_one();
+                Ok(sources)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a stream for each completion of `request`.
+    async fn open_each(&self, request: &Request) -> Result<Vec<Source>, ModelError> {
         futures::future::try_join_all((0..request.n).map(|index| self.open_one(request, index, 1))).await
     }
 
@@ -106,6 +132,15 @@ impl Upstream {
             }
         };
         Ok(Source { first, n, pieces })
+    }
+
+    fn remember_one_by_one(&self) {
+        if !self.one_by_one.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                model = self.config.name,
+                "the server does not give several completions in one request: from here on each is a request of its own"
+            );
+        }
     }
 
     fn chat_request(&self, request: &Request, first: u32, n: u32) -> ChatRequest {
@@ -198,8 +233,12 @@ impl Model for Upstream {
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         let sources = self.open(&request).await?;
         let (sender, receiver) = mpsc::channel(EVENTS);
-        tokio::spawn(pump(sources, request, sender));
+        tokio::spawn(pump(self.clone(), sources, request, sender));
         Ok(receiver)
+    }
+
+    fn together(&self) -> bool {
+        self.config.several && !self.one_by_one.load(Ordering::Relaxed)
     }
 
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -221,6 +260,7 @@ struct Source {
 struct Pieces {
     choices: Vec<Piece>,
     usage: Option<anbiq_openai::Usage>,
+    fingerprint: Option<String>,
 }
 
 struct Piece {
@@ -238,7 +278,7 @@ impl From<ChatChunk> for Pieces {
             logprobs: choice.logprobs.and_then(|all| all.content).into_iter().flatten().map(token).collect(),
             finish: choice.finish_reason,
         });
-        Self { choices: choices.collect(), usage: chunk.usage }
+        Self { choices: choices.collect(), usage: chunk.usage, fingerprint: chunk.system_fingerprint }
     }
 }
 
@@ -250,7 +290,7 @@ impl From<Completion> for Pieces {
             logprobs: choice.logprobs.map(tokens).unwrap_or_default(),
             finish: choice.finish_reason,
         });
-        Self { choices: choices.collect(), usage: chunk.usage }
+        Self { choices: choices.collect(), usage: chunk.usage, fingerprint: chunk.system_fingerprint }
     }
 }
 
@@ -293,13 +333,16 @@ fn stop(request: &Request) -> Option<Stop> {
 }
 
 /// Hands the events of all sources on until they end, one fails, or nobody listens any more.
-async fn pump(sources: Vec<Source>, request: Request, sender: mpsc::Sender<Result<Event, ModelError>>) {
+async fn pump(
+    upstream: Upstream,
+    sources: Vec<Source>,
+    request: Request,
+    sender: mpsc::Sender<Result<Event, ModelError>>,
+) {
     let mut tally = Tally::new(request.n);
     let mut merged = SelectAll::new();
-    for Source { first, n, pieces } in sources {
-        let marked = pieces.map(move |piece| (first, Some(piece))).chain(stream::once(async move { (first, None) }));
-        tally.sources.push((first, n));
-        merged.push(marked.boxed());
+    for source in sources {
+        merged.push(tally.follow(source));
     }
     loop {
         let next = tokio::select! {
@@ -309,19 +352,25 @@ async fn pump(sources: Vec<Source>, request: Request, sender: mpsc::Sender<Resul
         let events = match next {
             None => break,
             Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
-            Some((first, None)) => tally.end(first),
-            Some((_, Some(Err(why)))) => {
-                // Nobody may be left to be told.
-                let _ = sender.send(Err(to_model_error(why))).await;
-                return;
+            Some((first, None)) => {
+                let missing = tally.missing(first);
+                if !missing.is_empty() {
+                    upstream.remember_one_by_one();
+                }
+                for index in missing {
+                    match upstream.open_one(&request, index, 1).await {
+                        Ok(source) => merged.push(tally.follow(source)),
+                        Err(why) => return drop(sender.send(Err(why)).await),
+                    }
+                }
+                tally.end(first)
             }
+            // Nobody may be left to be told.
+            Some((_, Some(Err(why)))) => return drop(sender.send(Err(to_model_error(why))).await),
         };
         let events = match events {
             Ok(events) => events,
-            Err(why) => {
-                let _ = sender.send(Err(why)).await;
-                return;
-            }
+            Err(why) => return drop(sender.send(Err(why)).await),
         };
         for event in events {
             if sender.send(Ok(event)).await.is_err() {
@@ -332,6 +381,9 @@ async fn pump(sources: Vec<Source>, request: Request, sender: mpsc::Sender<Resul
     let _ = sender.send(Ok(Event::Usage(tally.usage))).await;
 }
 
+/// The pieces of a source, marked with its first completion; `None` is its end.
+type Marked = BoxStream<'static, (u32, Option<Result<Pieces, ClientError>>)>;
+
 /// What is known of the completions so far.
 struct Tally {
     sources: Vec<(u32, u32)>,
@@ -339,6 +391,7 @@ struct Tally {
     finishes: Vec<Option<Finish>>,
     /// The usage that each source reported, by its first completion.
     reported: Vec<Option<anbiq_openai::Usage>>,
+    fingerprint: Option<String>,
     usage: Usage,
 }
 
@@ -350,12 +403,43 @@ impl Tally {
             counted: vec![0; n],
             finishes: vec![None; n],
             reported: vec![None; n],
+            fingerprint: None,
             usage: Usage::default(),
         }
     }
 
+    /// From here on the completions of `source` are counted.
+    fn follow(&mut self, source: Source) -> Marked {
+        let Source { first, n, pieces } = source;
+        self.sources.push((first, n));
+        pieces.map(move |piece| (first, Some(piece))).chain(stream::once(async move { (first, None) })).boxed()
+    }
+
+    /// The completions of a source that has ended of which nothing ever came, although others did: the server gave fewer
+    /// than it was asked for. They no longer count as this source's.
+    fn missing(&mut self, first: u32) -> Vec<u32> {
+        let Some((_, n)) = self.sources.iter_mut().find(|(start, _)| *start == first) else { return Vec::new() };
+        let came = |index: &u32| {
+            let place = *index as usize;
+            self.counted.get(place).is_some_and(|count| *count > 0)
+                || self.finishes.get(place).is_some_and(Option::is_some)
+        };
+        // They are the last ones: a server counts from 0.
+        let given = (first..first + *n).rev().find(came).map_or(0, |last| last + 1 - first);
+        if given == 0 || given == *n {
+            return Vec::new();
+        }
+        let missing = first + given..first + *n;
+        *n = given;
+        missing.collect()
+    }
+
     fn add(&mut self, first: u32, pieces: Pieces) -> Result<Vec<Event>, ModelError> {
         let mut events = Vec::new();
+        if let Some(fingerprint) = pieces.fingerprint.filter(|_| self.fingerprint.is_none()) {
+            self.fingerprint = Some(fingerprint.clone());
+            events.push(Event::Fingerprint(fingerprint));
+        }
         for piece in pieces.choices {
             let index = first + piece.index;
             let (Some(counted), Some(finish)) =

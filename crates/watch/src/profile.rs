@@ -136,6 +136,8 @@ impl World {
             Entry::CoinsCommitted { .. }
             | Entry::PricesSet { .. }
             | Entry::TermsAccepted { .. }
+            | Entry::TwinsDrawn(_)
+            | Entry::TwinsStopped { .. }
             | Entry::Closed { .. } => {}
         }
     }

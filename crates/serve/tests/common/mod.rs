@@ -14,7 +14,7 @@ use anbiq_domain::{
     Money, Permission, PlanId, PriceList, Prompt, Terms, TermsId, TextPolicy, Timestamp, Usage,
 };
 use anbiq_journal::{Journal, Options, Reader, SigningKey};
-use anbiq_ledger::{BudgetState, Ledger, NewAccount, Plan};
+use anbiq_ledger::{BudgetState, Ledger, NewAccount, Plan, TwinPlan};
 use anbiq_model::{
     Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
 };
@@ -151,6 +151,11 @@ impl Model for Named {
         self.1.abilities
     }
 
+    /// The script is for all draws at once.
+    fn together(&self) -> bool {
+        true
+    }
+
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         self.1.asked.fetch_add(1, Ordering::SeqCst);
         let steps = (self.1.script)(&request);
@@ -199,6 +204,8 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) plan: Plan,
     pub(crate) mock: Mock,
+    /// In place of the mock, as the teacher `open`.
+    pub(crate) teacher: Option<Arc<dyn Model>>,
     pub(crate) journal: Options,
 }
 
@@ -207,14 +214,13 @@ impl Default for Setup {
         let plan = Plan {
             id: PlanId::new("standard").unwrap(),
             text_policy: TextPolicy::Plain,
-            twin_share: 0.0,
-            twin_first: 0,
+            twin: TwinPlan::default(),
             max_logprobs: Some(5),
             max_n: 4,
             max_tokens: 100,
             requests_per_minute: None,
         };
-        Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default() }
+        Self { config: Config::default(), plan, mock: Mock::default(), teacher: None, journal: Options::default() }
     }
 }
 
@@ -226,6 +232,7 @@ pub(crate) struct House {
     pub(crate) admin: Administrator,
     pub(crate) gateway: Gateway,
     pub(crate) mock: Arc<Mock>,
+    pub(crate) clock: ManualClock,
     pub(crate) key: String,
     pub(crate) key_id: KeyId,
     pub(crate) base: String,
@@ -290,13 +297,18 @@ impl House {
         let (key_id, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
         let key = key.expose().clone();
         let mock = Arc::new(setup.mock);
+        let clock = ManualClock::at(NOW);
+        let mut models = MODELS.map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>);
+        if let Some(teacher) = setup.teacher {
+            models[1] = teacher;
+        }
         let parts = GatewayParts {
             config: setup.config,
             ledger: ledger.clone(),
             journal: journal.clone(),
-            models: MODELS.map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>).to_vec(),
+            models: models.to_vec(),
             secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY },
-            clock: Arc::new(ManualClock::at(NOW)) as Arc<dyn Clock>,
+            clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             spool: None,
         };
         let gateway = Gateway::open(parts).await.unwrap();
@@ -312,7 +324,22 @@ impl House {
         tokio::spawn(anbiq_serve::operate(admin_listener, gateway.clone()));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let shutdown = Some(shutdown);
-        Self { folder, ledger, journal, admin, gateway, mock, key, key_id, base, admin_base, client, shutdown, running }
+        Self {
+            folder,
+            ledger,
+            journal,
+            admin,
+            gateway,
+            mock,
+            clock,
+            key,
+            key_id,
+            base,
+            admin_base,
+            client,
+            shutdown,
+            running,
+        }
     }
 
     /// Sends a request and reads the head of its answer.
