@@ -155,7 +155,10 @@ async fn a_twin_is_drawn_and_committed_to_and_never_shown() {
 
         // The journal says what was served: the coin of the committed key, and that text among the draws.
         let index = coin().choose(exchange.id, 2);
-        assert_eq!(exchange.draws.twinning, Some(Twinning { epoch: 0, served: index, ..Twinning::default() }));
+        assert_eq!(
+            exchange.draws.twinning,
+            Some(Twinning { epoch: 0, served: index, cost: money("0.00001"), ..Twinning::default() })
+        );
         let texts = exchange.texts.clone().unwrap();
         assert_eq!(texts.answers.len(), 2);
         let mut again = Draws::commit(&coin(), exchange.id, &texts.prompt, &texts.answers);

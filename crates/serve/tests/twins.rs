@@ -268,6 +268,8 @@ async fn a_draw_that_failed_while_the_customer_kept_the_model_waiting_is_marked(
         };
         let mut setup = Setup { mock: Mock::new(script), ..Setup::default() };
         setup.plan.twin.share = 1.0;
+        // So long a text fits no entry.
+        setup.plan.text_policy = TextPolicy::Off;
         let house = House::furnished(setup).await;
         let request = house.post("/v1/chat/completions", &with(hello(), json!({"stream": true})), &[]);
         let response = house.open(request).await;
