@@ -110,7 +110,7 @@ impl TwinDraw {
 impl Draws {
     /// Commits to one draw.
     pub fn commit_answer(coin: &CoinKey, exchange: ExchangeId, index: u8, answer: &Answer) -> Digest {
-        commit_text(&coin.salt(exchange, index), &answer.text)
+        commit_text(&coin.salt(exchange, index), &answer.canonical())
     }
 }
 

@@ -252,7 +252,12 @@ fn whole(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Respons
     let content = words.concat();
     let choice = |index| ChatChoice {
         index,
-        message: ReplyMessage { role: Role::Assistant, content: Some(content.clone()), refusal: None },
+        message: ReplyMessage {
+            role: Role::Assistant,
+            content: Some(content.clone()),
+            refusal: None,
+            tool_calls: None,
+        },
         logprobs: logprobs(request, words),
         finish_reason: Some(FinishReason::Stop),
     };
@@ -291,7 +296,7 @@ fn streamed(request: &ChatRequest, manner: &Manner, number: u64, cut: Option<usi
     };
     let piece = |index, content: Option<&String>, finish_reason| ChatChunkChoice {
         index,
-        delta: Delta { role: None, content: content.cloned() },
+        delta: Delta { content: content.cloned(), ..Delta::default() },
         logprobs: content.and_then(|word| logprobs(request, std::slice::from_ref(word))),
         finish_reason,
     };

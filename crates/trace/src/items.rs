@@ -99,6 +99,9 @@ pub struct LeftOut {
     pub without_texts: u64,
     /// Both draws are the same text.
     pub equal_draws: u64,
+    /// A draw calls a tool: what a student was taught to say then is not known.
+    #[serde(default)]
+    pub with_tools: u64,
     /// More or fewer than two draws.
     pub not_two_draws: u64,
     /// The model failed.
@@ -128,6 +131,7 @@ impl LeftOut {
     pub const fn total(&self) -> u64 {
         self.without_texts
             + self.equal_draws
+            + self.with_tools
             + self.not_two_draws
             + self.failed
             + self.coin_not_committed
@@ -241,6 +245,10 @@ impl Gathering<'_> {
         if state == State::Complete && !awaited && first == second {
             return left_out.equal_draws += 1;
         }
+        // As above: of a cancelled pair it is not known whether the other would have called one.
+        if state == State::Complete && [&first, &second].iter().any(|draw| !draw.tool_calls.is_empty()) {
+            return left_out.with_tools += 1;
+        }
         if items.len() + self.waiting.len() >= self.selection.most_items.unwrap_or(usize::MAX) {
             return left_out.over_limit += 1;
         }
@@ -292,6 +300,9 @@ impl Gathering<'_> {
         let Some(answer) = draw.answer else { return left_out.without_texts += 1 };
         if differ(Some(&fingerprint), Some(&draw.fingerprint)) {
             return left_out.model_changed += 1;
+        }
+        if !answer.tool_calls.is_empty() {
+            return left_out.with_tools += 1;
         }
         if answer == *item.served() {
             return left_out.equal_draws += 1;
@@ -377,7 +388,7 @@ pub fn check_coin(exchange: &Exchange, coin: &CoinKey) -> Result<(), CoinMismatc
         return Err(CoinMismatch::Text(Draws::PROMPT_INDEX));
     }
     for (index, (answer, commitment)) in (0..Draws::PROMPT_INDEX).zip(texts.answers.iter().zip(&exchange.draws.texts)) {
-        if commit_text(&coin.salt(exchange.id, index), &answer.text) != *commitment {
+        if commit_text(&coin.salt(exchange.id, index), &answer.canonical()) != *commitment {
             return Err(CoinMismatch::Text(index));
         }
     }

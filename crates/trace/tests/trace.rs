@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anbiq_domain::{
     AccountId, Answer, Client, CoinKey, Draws, Entry, EpochCommitment, Exchange, ExchangeId, Finish, KeyId, Keyed,
-    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, TwinDraw, TwinMode, Twinning,
-    Twins, Usage,
+    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, ToolCall, TwinDraw, TwinMode,
+    Twinning, Twins, Usage,
 };
 use anbiq_model::{Abilities, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
 use anbiq_trace::{
@@ -56,7 +56,7 @@ impl Model for Mock {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { several: false, logprobs: None, scoring: !self.blind, context: None }
+        Abilities { scoring: !self.blind, ..Abilities::default() }
     }
 
     async fn generate(&self, _: Request) -> Result<Generation, ModelError> {
@@ -95,9 +95,8 @@ fn exchange(place: u32, name: &str, random: &mut Seeded) -> Exchange {
     let at = Timestamp::from_milliseconds(i64::from(place));
     let id = ExchangeId::fresh(at, random);
     let prompt = Prompt::user(format!("prompt {place}"));
-    let answers: Vec<Answer> = ["first", "second"]
-        .map(|which| Answer { text: format!("{which} answer {place}"), finish: Finish::Stop })
-        .to_vec();
+    let answers: Vec<Answer> =
+        ["first", "second"].map(|which| Answer::new(format!("{which} answer {place}"), Finish::Stop)).to_vec();
     let mut draws = Draws::commit(&COIN, id, &prompt, &answers);
     draws.twinning = Some(Twinning { epoch: 0, served: COIN.choose(id, 2), ..Twinning::default() });
     Exchange {
@@ -315,16 +314,19 @@ fn pairs_are_left_out_whichever_draw_was_served() {
     exchanges[5].draws.twinning = None;
     exchanges[6].outcome = Outcome::Cancelled;
     exchanges[7].model = "another".into();
+    // Whichever of the two it is.
+    exchanges[8].texts.as_mut().unwrap().answers[1].tool_calls.push(ToolCall::default());
     let selection = Selection { model: Some("teacher".into()), most_items: Some(690), ..selection() };
     let collected = items::from_journal(journal(exchanges), &selection).unwrap();
     insta::assert_debug_snapshot!(collected.left_out, @r"
     LeftOut {
         without_texts: 1,
         equal_draws: 1,
+        with_tools: 1,
         not_two_draws: 1,
         failed: 1,
         coin_not_committed: 1,
-        over_limit: 3,
+        over_limit: 2,
         twin_missing: 0,
         model_changed: 0,
         other_mode: 0,
@@ -473,7 +475,7 @@ fn apart(mut exchange: Exchange) -> (Exchange, Twins) {
     let twinning = exchange.draws.twinning.unwrap();
     let twin = 1 - twinning.served;
     let answers = &mut exchange.texts.as_mut().unwrap().answers;
-    let cut = Answer { text: String::new(), finish: Finish::Length };
+    let cut = Answer::new(String::new(), Finish::Length);
     let answer = std::mem::replace(&mut answers[usize::from(twin)], cut.clone());
     exchange.draws.texts[usize::from(twin)] = Draws::commit_answer(&COIN, exchange.id, twin, &cut);
     exchange.draws.open = vec![twin];
@@ -586,9 +588,8 @@ fn of_more_than_two_draws_the_pair_with_the_served_one_is_taken() {
         .map(|place| {
             let mut exchange = exchange(place, "a1", &mut random);
             let total = if place % 2 == 0 { 4 } else { 3 };
-            let answers: Vec<Answer> = (0..total)
-                .map(|draw| Answer { text: format!("draw {draw} of {place}"), finish: Finish::Stop })
-                .collect();
+            let answers: Vec<Answer> =
+                (0..total).map(|draw| Answer::new(format!("draw {draw} of {place}"), Finish::Stop)).collect();
             exchange.draws = Draws::commit(&COIN, exchange.id, &Prompt::user("x"), &answers);
             let served = COIN.choose(exchange.id, total);
             exchange.draws.twinning = Some(Twinning { served, ..Twinning::default() });

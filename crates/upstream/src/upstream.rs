@@ -1,3 +1,4 @@
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -5,6 +6,7 @@ use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
     Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
+    ToolCallDelta,
 };
 use anbiq_openai::{
     ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
@@ -12,13 +14,9 @@ use anbiq_openai::{
 };
 use anbiq_secret::Secret;
 use futures::stream::{self, BoxStream, SelectAll};
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use tokio::sync::mpsc;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 
 use crate::client::{Client, ClientConfig, ClientError, ErrorKind};
-
-/// Events that wait for a slow reader before the server is made to wait.
-const EVENTS: usize = 64;
 
 /// Completions scored at the same time.
 const SCORED_AT_ONCE: usize = 8;
@@ -145,9 +143,7 @@ impl Upstream {
 
     fn chat_request(&self, request: &Request, first: u32, n: u32) -> ChatRequest {
         let messages = match &request.prompt {
-            Prompt::Chat(messages) => {
-                messages.iter().map(|message| ChatMessage::new(message.role, message.content.clone())).collect()
-            }
+            Prompt::Chat(messages) => messages.iter().cloned().map(ChatMessage::from).collect(),
             Prompt::Text(text) => vec![ChatMessage::new(anbiq_domain::Role::User, text.clone())],
         };
         ChatRequest {
@@ -163,6 +159,7 @@ impl Upstream {
             logprobs: (request.logprobs.is_some() || self.counts_by_logprobs(n)).then_some(true),
             top_logprobs: request.logprobs.filter(|most| *most > 0).map(u32::from),
             stream_options: Some(StreamOptions { include_usage: true }),
+            other: request.dialect.clone(),
             ..ChatRequest::default()
         }
     }
@@ -178,6 +175,7 @@ impl Upstream {
             stop: stop(request),
             logprobs: request.logprobs.map(u32::from).or(self.counts_by_logprobs(n).then_some(0)),
             stream_options: Some(StreamOptions { include_usage: true }),
+            other: request.dialect.clone(),
             ..CompletionRequest::new(&self.config.model, text.as_str())
         }
     }
@@ -227,14 +225,16 @@ impl Model for Upstream {
             logprobs: self.config.logprobs,
             scoring: self.config.scoring.is_some(),
             context: self.config.context,
+            // What its server cannot do it refuses itself, and says so.
+            tools: true,
+            formats: true,
+            dialect: true,
         }
     }
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         let sources = self.open(&request).await?;
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        tokio::spawn(pump(self.clone(), sources, request, sender));
-        Ok(receiver)
+        Ok(Generation::lazy(events(self.clone(), sources, request)))
     }
 
     fn together(&self) -> bool {
@@ -267,6 +267,7 @@ struct Piece {
     index: u32,
     text: String,
     logprobs: Vec<TokenLogprob>,
+    calls: Vec<ToolCallDelta>,
     finish: Option<FinishReason>,
 }
 
@@ -276,6 +277,7 @@ impl From<ChatChunk> for Pieces {
             index: choice.index,
             text: choice.delta.content.unwrap_or_default(),
             logprobs: choice.logprobs.and_then(|all| all.content).into_iter().flatten().map(token).collect(),
+            calls: choice.delta.tool_calls.map(calls).unwrap_or_default(),
             finish: choice.finish_reason,
         });
         Self { choices: choices.collect(), usage: chunk.usage, fingerprint: chunk.system_fingerprint }
@@ -288,10 +290,24 @@ impl From<Completion> for Pieces {
             index: choice.index,
             text: choice.text,
             logprobs: choice.logprobs.map(tokens).unwrap_or_default(),
+            calls: Vec::new(),
             finish: choice.finish_reason,
         });
         Self { choices: choices.collect(), usage: chunk.usage, fingerprint: chunk.system_fingerprint }
     }
+}
+
+fn calls(deltas: Vec<anbiq_openai::ToolCallDelta>) -> Vec<ToolCallDelta> {
+    let one = |(place, delta): (u32, anbiq_openai::ToolCallDelta)| {
+        let function = delta.function.unwrap_or_default();
+        ToolCallDelta {
+            call: delta.index.unwrap_or(place),
+            id: delta.id,
+            name: function.name,
+            arguments: function.arguments.unwrap_or_default(),
+        }
+    };
+    (0..).zip(deltas).map(one).collect()
 }
 
 fn token(one: ChatTokenLogprob) -> TokenLogprob {
@@ -332,53 +348,71 @@ fn stop(request: &Request) -> Option<Stop> {
     (!request.stop.is_empty()).then(|| Stop::Several(request.stop.clone()))
 }
 
-/// Hands the events of all sources on until they end, one fails, or nobody listens any more.
-async fn pump(
+/// The events of all sources until they end or one fails.
+fn events(
     upstream: Upstream,
     sources: Vec<Source>,
     request: Request,
-    sender: mpsc::Sender<Result<Event, ModelError>>,
-) {
+) -> impl Stream<Item = Result<Event, ModelError>> + Send {
     let mut tally = Tally::new(request.n);
     let mut merged = SelectAll::new();
     for source in sources {
         merged.push(tally.follow(source));
     }
-    loop {
-        let next = tokio::select! {
-            next = merged.next() => next,
-            () = sender.closed() => return,
-        };
-        let events = match next {
-            None => break,
-            Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
-            Some((first, None)) => {
-                let missing = tally.missing(first);
-                if !missing.is_empty() {
-                    upstream.remember_one_by_one();
-                }
-                for index in missing {
-                    match upstream.open_one(&request, index, 1).await {
-                        Ok(source) => merged.push(tally.follow(source)),
-                        Err(why) => return drop(sender.send(Err(why)).await),
-                    }
-                }
-                tally.end(first)
+    let reading = Reading { tally: Some(tally), merged, ready: VecDeque::new(), upstream, request };
+    stream::unfold(reading, async |mut reading| Some((reading.next().await?, reading)))
+}
+
+/// An answer while it is read.
+struct Reading {
+    /// Taken when the answer has ended.
+    tally: Option<Tally>,
+    merged: SelectAll<Marked>,
+    /// What is known already but was not given yet.
+    ready: VecDeque<Event>,
+    /// Whom to ask for completions that did not come.
+    upstream: Upstream,
+    request: Request,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Event, ModelError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
             }
-            // Nobody may be left to be told.
-            Some((_, Some(Err(why)))) => return drop(sender.send(Err(to_model_error(why))).await),
-        };
-        let events = match events {
-            Ok(events) => events,
-            Err(why) => return drop(sender.send(Err(why)).await),
-        };
-        for event in events {
-            if sender.send(Ok(event)).await.is_err() {
-                return;
+            let mut tally = self.tally.take()?;
+            let events = match self.merged.next().await {
+                None => return Some(Ok(Event::Usage(tally.usage))),
+                Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
+                Some((first, None)) => match self.ask_for_missing(&mut tally, first).await {
+                    Ok(()) => tally.end(first),
+                    Err(why) => Err(why),
+                },
+                Some((_, Some(Err(why)))) => Err(to_model_error(why)),
+            };
+            match events {
+                Ok(events) => self.ready.extend(events),
+                Err(why) => return Some(Err(why)),
             }
+            self.tally = Some(tally);
         }
     }
-    let _ = sender.send(Ok(Event::Usage(tally.usage))).await;
+}
+
+impl Reading {
+    /// Asks one by one for the completions that the source which begins with `first` did not give.
+    async fn ask_for_missing(&mut self, tally: &mut Tally, first: u32) -> Result<(), ModelError> {
+        let missing = tally.missing(first);
+        if !missing.is_empty() {
+            self.upstream.remember_one_by_one();
+        }
+        for index in missing {
+            let source = self.upstream.open_one(&self.request, index, 1).await?;
+            self.merged.push(tally.follow(source));
+        }
+        Ok(())
+    }
 }
 
 /// The pieces of a source, marked with its first completion; `None` is its end.
@@ -388,6 +422,8 @@ type Marked = BoxStream<'static, (u32, Option<Result<Pieces, ClientError>>)>;
 struct Tally {
     sources: Vec<(u32, u32)>,
     counted: Vec<u64>,
+    /// Calls of tools that each completion has begun.
+    called: Vec<u32>,
     finishes: Vec<Option<Finish>>,
     /// The usage that each source reported, by its first completion.
     reported: Vec<Option<anbiq_openai::Usage>>,
@@ -401,6 +437,7 @@ impl Tally {
         Self {
             sources: Vec::new(),
             counted: vec![0; n],
+            called: vec![0; n],
             finishes: vec![None; n],
             reported: vec![None; n],
             fingerprint: None,
@@ -422,6 +459,7 @@ impl Tally {
         let came = |index: &u32| {
             let place = *index as usize;
             self.counted.get(place).is_some_and(|count| *count > 0)
+                || self.called.get(place).is_some_and(|count| *count > 0)
                 || self.finishes.get(place).is_some_and(Option::is_some)
         };
         // They are the last ones: a server counts from 0.
@@ -442,8 +480,9 @@ impl Tally {
         }
         for piece in pieces.choices {
             let index = first + piece.index;
-            let (Some(counted), Some(finish)) =
-                (self.counted.get_mut(index as usize), self.finishes.get_mut(index as usize))
+            let place = index as usize;
+            let (Some(counted), Some(called), Some(finish)) =
+                (self.counted.get_mut(place), self.called.get_mut(place), self.finishes.get_mut(place))
             else {
                 return Err(ModelError::new(
                     Fault::Model,
@@ -457,6 +496,15 @@ impl Tally {
             if !piece.text.is_empty() || !piece.logprobs.is_empty() {
                 *counted += (piece.logprobs.len() as u64).max(1);
                 events.push(Event::Text { index, text: piece.text, logprobs: piece.logprobs });
+            }
+            for mut delta in piece.calls {
+                if delta.call < *called {
+                    // Some servers repeat these with every part of a call; readers put the parts together.
+                    (delta.id, delta.name) = (None, None);
+                }
+                *called = (*called).max(delta.call.saturating_add(1));
+                *counted += 1;
+                events.push(Event::ToolCall { index, delta });
             }
         }
         if let (Some(usage), Some(slot)) = (pieces.usage, self.reported.get_mut(first as usize)) {
@@ -480,8 +528,12 @@ impl Tally {
             events.push(Event::Finished { index, finish, tokens });
         }
         if let Some(usage) = reported {
-            // Every source has the same prompt; it is one prompt.
+            // Every source has the same prompt; it is one prompt. Of what was cached the least counts: one source may have
+            // found there what another had just left.
+            let known = self.usage.prompt_tokens > 0;
             self.usage.prompt_tokens = usage.prompt_tokens;
+            let cached = usage.cached_tokens();
+            self.usage.cached_tokens = if known { cached.min(self.usage.cached_tokens) } else { cached };
         }
         Ok(events)
     }

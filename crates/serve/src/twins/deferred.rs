@@ -75,7 +75,7 @@ impl Job {
 
     fn bytes(&self) -> usize {
         let prompt = match &self.request.prompt {
-            Prompt::Chat(messages) => messages.iter().map(|message| message.content.len() + 32).sum(),
+            Prompt::Chat(messages) => messages.iter().map(|message| message.bytes() + 32).sum(),
             Prompt::Text(text) => text.len(),
         };
         prompt + size_of::<Self>() + self.account.as_str().len() + self.model.len()
@@ -185,7 +185,7 @@ async fn draw_one(gateway: &Shared, now: Timestamp) {
     let cheaper = config.models.get(&job.model).unwrap_or(&job.model);
     let Some(model) = gateway.models.get(cheaper) else { return refused(reason::FAILED) };
     let list = match gateway.ledger.prices(&job.model).await {
-        Ok(list) => list.unwrap_or(anbiq_domain::PriceList::FREE),
+        Ok(list) => list.unwrap_or_default(),
         Err(error) => {
             tracing::warn!(code = error.code(), %error, "the price of a deferred twin is not known now");
             return gateway.deferral.put_back(job);

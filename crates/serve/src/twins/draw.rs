@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anbiq_domain::{Answer, Finish, Money, PriceClass, PriceList, Usage};
-use anbiq_model::{Event, Fault, Generation, Model, ModelError, Request, detach, split};
+use anbiq_model::{Calls, Event, Fault, Generation, Model, ModelError, Request, detach, split};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -175,7 +175,8 @@ async fn lead(
     mut abort: watch::Receiver<bool>,
     counted: Arc<AtomicU64>,
 ) -> Result<Twin, ModelError> {
-    let mut answer = Answer { text: String::new(), finish: Finish::Length };
+    let mut answer = Answer::new(String::new(), Finish::Length);
+    let mut calls = Calls::default();
     let mut fingerprint = String::new();
     let mut ended = false;
     loop {
@@ -196,6 +197,10 @@ async fn lead(
                 answer.text.push_str(&text);
                 counted.fetch_add((logprobs.len() as u64).max(1), Ordering::Relaxed);
             }
+            Event::ToolCall { delta, .. } => {
+                calls.add(&delta)?;
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
             Event::Finished { finish, tokens, .. } => {
                 answer.finish = finish;
                 counted.store(tokens, Ordering::Relaxed);
@@ -204,6 +209,7 @@ async fn lead(
             Event::Fingerprint(build) => fingerprint = build,
             Event::Usage(Usage { prompt_tokens, .. }) if ended => {
                 let tokens = counted.load(Ordering::Relaxed);
+                answer.tool_calls = calls.into_list();
                 return Ok(Twin { index, answer, tokens, prompt_tokens, fingerprint });
             }
             Event::Usage(_) => {

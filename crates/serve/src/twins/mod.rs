@@ -23,7 +23,7 @@
 //!   [`Twinning::stalled`](anbiq_domain::Twinning::stalled).
 //! - *There is no money, or no place.* That is found out before the coin is looked at.
 //!
-//! Where a model gives several completions only as one piece of work ([`Model::together`](anbiq_model::Model::together)), the customer's answer ends
+//! Where a model gives several completions only as one piece of work ([`Model::together`]), the customer's answer ends
 //! when the slowest draw does, and all draws fail together. The pairs are as exact, but whoever measures time can tell.
 //!
 //! # What a test of deferred twins rests on
@@ -41,7 +41,7 @@ use std::sync::Arc;
 
 use anbiq_domain::{Entry, ExchangeId, Money, Timestamp, TwinMode};
 use anbiq_ledger::Session;
-use anbiq_model::Request;
+use anbiq_model::{Model, Request};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use deferred::{Deferral, Job, work};
@@ -81,7 +81,7 @@ pub(crate) struct Together {
 impl Candidate<'_> {
     /// Can the request be made again from what the journal says of it? One with stop strings, for example, cannot.
     fn can_wait(&self) -> bool {
-        let mut request = self.asked.to_model(self.max_tokens, 1);
+        let mut request = self.asked.to_model(self.model.abilities(), self.max_tokens, 1);
         request.sampling.seed = None;
         request.logprobs = None;
         request == deferred::restored(&self.asked.facts(self.max_tokens), &self.asked.prompt)
@@ -107,6 +107,7 @@ pub(crate) mod reason {
 pub(crate) struct Candidate<'a> {
     pub(crate) session: &'a Session,
     pub(crate) asked: &'a Asked,
+    pub(crate) model: &'a Arc<dyn Model>,
     pub(crate) id: ExchangeId,
     /// Its number among its account's exchanges.
     pub(crate) number: u64,
