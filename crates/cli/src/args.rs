@@ -65,6 +65,9 @@ pub(crate) enum Command {
     /// Read, check and seal a journal.
     #[command(subcommand)]
     Journal(Journal),
+    /// What twins cost.
+    #[command(subcommand)]
+    Twins(Twins),
     /// Find the operator behind many accounts.
     Watch(Watch),
     /// Make a small model of a big one, lawfully.
@@ -507,6 +510,18 @@ pub(crate) enum Journal {
     },
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Twins {
+    /// Sum up the twins of a journal by day and model: how many, their tokens, and their cost at the teacher's price.
+    Cost {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Watch {
     /// The journal's folder.
@@ -558,6 +573,10 @@ pub(crate) struct Trace {
     /// Operators as `anbiq watch --out` wrote them; without it every account stands for itself.
     #[arg(long, value_name = "FILE")]
     pub(crate) operators: Option<PathBuf>,
+    /// Test the pairs whose twins were drawn later, which rests on the teacher giving the same distribution of answers then;
+    /// without it those whose draws began together, which rests on the coins alone.
+    #[arg(long)]
+    pub(crate) deferred: bool,
     /// A model known to be independent; may be given several times.
     #[arg(long, value_name = "MODEL")]
     pub(crate) control: Vec<String>,

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy};
+use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy, TwinMode};
+use anbiq_ledger::TwinPlan;
 use anbiq_upstream::{Reach, Unreachable};
 use anyhow::Context;
 use serde::Deserialize;
@@ -72,6 +73,9 @@ pub(crate) struct ModelConfig {
     pub(crate) dialect: DialectName,
     /// The version of Azure's API; without one its path `/openai/v1` is used.
     pub(crate) api_version: Option<String>,
+    /// Are several completions asked for in one request? Else each is a request of its own, sent at the same moment.
+    #[serde(default)]
+    pub(crate) several: bool,
     /// Several servers of the same model, besides or instead of `url`.
     #[serde(default, rename = "upstream")]
     pub(crate) upstreams: Vec<UpstreamConfig>,
@@ -124,12 +128,12 @@ pub(crate) struct PlanConfig {
     /// What the journal keeps of texts: `off`, `twinned` or `plain`.
     #[serde(default)]
     pub(crate) texts: TextPolicy,
-    /// Share of exchanges that are twinned.
-    #[serde(default)]
-    pub(crate) twin_share: f64,
-    /// The first exchanges of an account, all twinned.
-    #[serde(default)]
-    pub(crate) twin_first: u32,
+    /// Which exchanges are twinned, and how.
+    pub(crate) twin: Option<TwinPlanConfig>,
+    /// The older name of `twin.share`.
+    pub(crate) twin_share: Option<f64>,
+    /// The older name of `twin.first`.
+    pub(crate) twin_first: Option<u32>,
     /// Most alternatives a token; absent for no log-probabilities.
     pub(crate) max_logprobs: Option<u8>,
     /// Most answers a request.
@@ -148,6 +152,55 @@ pub(crate) struct PlanConfig {
     pub(crate) max_in_flight: Option<u32>,
     /// Largest request body, in bytes; absent for the limit of `[serve]`.
     pub(crate) max_body_bytes: Option<u64>,
+}
+
+/// Which exchanges of a plan are twinned, and how.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TwinPlanConfig {
+    /// `together` or `deferred`.
+    pub(crate) mode: TwinMode,
+    /// Share of exchanges that are twinned.
+    pub(crate) share: f64,
+    /// The first exchanges of an account, all twinned.
+    pub(crate) first: u32,
+    /// Completions of a twinned exchange; `serve.twin.k` where it is absent.
+    pub(crate) k: Option<u8>,
+    /// Only exchanges with these models; all of them where it is absent.
+    pub(crate) models: Option<Vec<String>>,
+}
+
+impl PlanConfig {
+    /// Which exchanges are twinned, and how, under whichever names it was said.
+    pub(crate) fn twins(&self) -> TwinPlan {
+        let TwinPlanConfig { mode, share, first, k, models } = self.twin.clone().unwrap_or_default();
+        let (share, first) = (self.twin_share.unwrap_or(share), self.twin_first.unwrap_or(first));
+        TwinPlan { mode, share, first, k, models }
+    }
+
+    fn check(&self, models: &[ModelConfig]) -> Result<(), String> {
+        let wrong = |what: String| Err(format!("plan `{}`: {what}", self.id));
+        if self.twin.is_some() && (self.twin_share.is_some() || self.twin_first.is_some()) {
+            return wrong(
+                "`twin_share` and `twin_first` are the older names of `share` and `first` in `twin`: give one or the other\n\
+                 hint: write `twin = { share = 0.05, first = 300 }`"
+                    .to_owned(),
+            );
+        }
+        let twins = self.twins();
+        if !(0.0..=1.0).contains(&twins.share) {
+            return wrong("`twin_share`, or `share` in `twin`, is a share, between 0 and 1".to_owned());
+        }
+        if twins.k.is_some_and(|k| !(2..=16).contains(&k)) {
+            return wrong("`k` in `twin` is a number of completions, between 2 and 16".to_owned());
+        }
+        for name in twins.models.iter().flatten() {
+            if !models.iter().any(|model| model.name == *name) {
+                return wrong(format!("`models` in `twin` names `{name}`, and there is no such `[[model]]`"));
+            }
+        }
+        Ok(())
+    }
 }
 
 fn default_secrets() -> PathBuf {
@@ -244,9 +297,7 @@ impl Config {
             problems.extend(model.problems().into_iter().map(|why| format!("model `{}`: {why}", model.name)));
         }
         for plan in &self.plans {
-            if !(0.0..=1.0).contains(&plan.twin_share) {
-                problems.push(format!("plan `{}`: `twin_share` is a share, between 0 and 1", plan.id));
-            }
+            problems.extend(plan.check(&self.models).err());
         }
         if self.models.is_empty() {
             problems.push("no model: add a `[[model]]` with `name`, `folder` or `url`, and `prices`".to_owned());
@@ -337,6 +388,31 @@ prices = { input = "0.50", output = "2.00" }
         assert!(both.contains("either `folder` or `url`"), "{both}");
         let weightless = Config::parse(&text.replace("weight = 3", "weight = 0")).unwrap_err();
         assert!(weightless.contains("at least 1"), "{weightless}");
+    }
+
+    #[test]
+    fn a_plan_says_what_is_twinned_under_either_name() {
+        let plan = |twin: &str| Config::parse(&format!("{GOOD}\n[[plan]]\nid = \"a\"\n{twin}\n"));
+        let twins = |twin: &str| plan(twin).unwrap().plans[0].twins();
+        let old = twins("twin_share = 0.25\ntwin_first = 7");
+        assert_eq!(old, twins("twin = { share = 0.25, first = 7 }"));
+        assert_eq!(old, TwinPlan { share: 0.25, first: 7, ..TwinPlan::default() });
+        let whole = twins("[plan.twin]\nmode = \"deferred\"\nshare = 1.0\nk = 3\nmodels = [\"teacher\"]");
+        assert_eq!((whole.mode, whole.k), (TwinMode::Deferred, Some(3)));
+        assert!(whole.covers("teacher") && !whole.covers("another") && !TwinPlan::default().covers("teacher"));
+        for (twin, says) in [
+            ("twin_share = 0.25\ntwin = { first = 7 }", "hint: write `twin = {"),
+            ("twin_share = 1.5", "between 0 and 1"),
+            ("twin = { share = -0.1 }", "between 0 and 1"),
+            ("twin = { k = 1 }", "between 2 and 16"),
+            ("twin = { k = 17 }", "between 2 and 16"),
+            ("twin = { mode = \"later\" }", "unknown variant `later`"),
+            ("twin = { models = [\"gone\"] }", "no such `[[model]]`"),
+            ("twin = { shares = 1 }", "unknown field `shares`"),
+        ] {
+            let error = plan(twin).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
     }
 
     #[test]

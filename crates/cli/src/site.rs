@@ -135,6 +135,7 @@ impl Site {
         if let Some(model) = server.upstream_model.or_else(|| config.upstream_model.clone()) {
             upstream.model = model;
         }
+        upstream.several = config.several;
         if server.dialect == DialectName::Azure {
             let (deployment, api_version) = (upstream.model.clone(), server.api_version);
             upstream.client.dialect = Dialect::Azure { deployment, api_version };
@@ -157,8 +158,7 @@ impl Site {
         let plan = |config: &crate::config::PlanConfig| Plan {
             id: config.id.clone(),
             text_policy: config.texts,
-            twin_share: config.twin_share,
-            twin_first: config.twin_first,
+            twin: config.twins(),
             max_logprobs: config.max_logprobs,
             max_n: config.max_n,
             max_tokens: config.max_tokens,

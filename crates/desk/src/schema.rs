@@ -364,8 +364,11 @@ fn answered() -> Vec<Named> {
 fn plan(positive: &Value, small: &Value) -> Value {
     json!({
         "text_policy": reference("TextPolicy"),
+        "twin_mode": { "enum": ["together", "deferred"] },
         "twin_share": { "type": "number", "minimum": 0, "maximum": 1 },
         "twin_first": small,
+        "twin_k": or_null(&json!({ "type": "integer", "minimum": 2, "maximum": 16 })),
+        "twin_models": or_null(&json!({ "type": "array", "items": reference("ModelName") })),
         "max_logprobs": or_null(&json!({ "type": "integer", "minimum": 0, "maximum": u8::MAX })),
         "max_n": positive,
         "max_tokens": positive,

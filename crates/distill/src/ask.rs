@@ -560,6 +560,7 @@ async fn ask_model(model: &dyn Model, part: &AskPart, wanted: &Wanted) -> Result
                 tokens.extend(logprobs.iter().map(Token::from));
             }
             Event::Finished { finish, .. } => end = Some(finish),
+            Event::Fingerprint(_) => {}
             // None was offered any.
             Event::ToolCall { .. } => return Err(malformed("the model called a tool")),
             Event::Usage(usage) => {

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    AccountId, CoinKey, Digest, ExchangeId, GrantId, KeyId, Keyed, Money, Sketch, TermsRef, Timestamp, commit_text,
+    AccountId, CoinKey, Digest, ExchangeId, GrantId, KeyId, Keyed, Money, Sketch, TermsRef, Timestamp, Twinning,
+    commit_text,
 };
 
 /// One request and its answer, with what it cost, under which terms: the journal's main record.
@@ -150,6 +151,13 @@ pub struct Draws {
     /// Commitment to what each draw says, in the order of drawing: to [`Answer::canonical`]. Embeddings have one, to the
     /// bytes of all their numbers: each vector in turn, each number as IEEE 754 binary32 in little-endian order.
     pub texts: Vec<Digest>,
+    /// Those of them that had not ended in good order when the answer did. One that ends later stands in an entry of its own,
+    /// [`Twins`](crate::Twins); one that failed nowhere.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub open: Vec<u8>,
+    /// The build of the model that made each draw, where its server says which; empty where it says it of none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub fingerprints: Vec<String>,
     /// How the served one was chosen among them; absent where all were served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub twinning: Option<Twinning>,
@@ -165,20 +173,11 @@ impl Draws {
     pub fn commit(coin: &CoinKey, exchange: ExchangeId, prompt: &Prompt, answers: &[Answer]) -> Self {
         let texts = (0..Self::PROMPT_INDEX)
             .zip(answers)
-            .map(|(index, answer)| commit_text(&coin.salt(exchange, index), &answer.canonical()))
+            .map(|(index, answer)| Self::commit_answer(coin, exchange, index, answer))
             .collect();
         let prompt = commit_text(&coin.salt(exchange, Self::PROMPT_INDEX), &prompt.canonical());
-        Self { prompt, texts, twinning: None }
+        Self { prompt, texts, open: Vec::new(), fingerprints: Vec::new(), twinning: None }
     }
-}
-
-/// How one of several draws was chosen to be served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Twinning {
-    /// The epoch of the coin key.
-    pub epoch: u32,
-    /// The index of the draw that was served: [`CoinKey::choose`] of the exchange and the number of draws.
-    pub served: u8,
 }
 
 /// The texts of an exchange.

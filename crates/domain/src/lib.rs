@@ -16,6 +16,7 @@ mod random;
 mod sketch;
 mod terms;
 mod time;
+mod twins;
 mod window;
 
 pub use administration::{Administration, Hand};
@@ -24,7 +25,7 @@ pub use digest::{Digest, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};
 pub use exchange::{
     Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, ToolCall,
-    Twinning, Usage,
+    Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
 pub use keyed::{Keyed, KeyedHasher};
@@ -33,4 +34,5 @@ pub use random::Seeded;
 pub use sketch::{MINHASHES, Sketch, flags};
 pub use terms::{Conditions, Grant, GrantState, Permission, PriceClass, Terms, TermsRef, TextPolicy};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use twins::{TwinDraw, TwinMismatch, TwinMode, Twinning, Twins};
 pub use window::{Window, WindowError};

@@ -20,7 +20,7 @@ fn exchange(number: i64, random: &mut Seeded) -> Exchange {
     let prompt = Prompt::user("say \"hé\"");
     let answers: Vec<_> = ["yes", "no </script>\u{1b}"].map(|text| Answer::new(text, Finish::Stop)).into();
     let mut draws = Draws::commit(&coin(), id, &prompt, &answers);
-    draws.twinning = Some(Twinning { epoch: 0, served: coin().choose(id, 2) });
+    draws.twinning = Some(Twinning { epoch: 0, served: coin().choose(id, 2), ..Twinning::default() });
     Exchange {
         id,
         at,

@@ -1,5 +1,6 @@
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use anbiq_domain::{Answer, Finish, Prompt, ToolCall, Usage};
@@ -8,7 +9,7 @@ use futures::{Stream, StreamExt};
 use serde_json::{Map, Value};
 use tokio::sync::mpsc;
 
-use crate::{Fault, ModelError};
+use crate::{Fault, Model, ModelError};
 
 /// What to generate.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,6 +91,9 @@ pub enum Event {
         /// Its length in tokens.
         tokens: u64,
     },
+    /// The build of the model and its settings that answer, where its server says it. It may come at any time before the last
+    /// event, and says nothing about a single completion.
+    Fingerprint(String),
     /// The last event: tokens of all completions together.
     Usage(Usage),
 }
@@ -243,6 +247,7 @@ pub async fn collect(mut generation: Generation, n: u32) -> Result<(Vec<Answer>,
                     *slot = Some(finish);
                 }
             }
+            Event::Fingerprint(_) => {}
             Event::Usage(usage) => {
                 let finishes: Option<Vec<Finish>> = finishes.into_iter().collect();
                 let finishes = finishes.ok_or_else(cut_off)?;
@@ -254,6 +259,83 @@ pub async fn collect(mut generation: Generation, n: u32) -> Result<(Vec<Answer>,
         }
     }
     Err(cut_off())
+}
+
+/// Events that wait for a slow reader before the model is made to wait.
+const EVENTS: usize = 64;
+
+/// Begins `request` in a task of its own; why it cannot be begun is then its first event.
+pub fn detach(model: Arc<dyn Model>, request: Request) -> Generation {
+    let (sender, receiver) = mpsc::channel(EVENTS);
+    tokio::spawn(async move {
+        let begun = tokio::select! {
+            begun = model.generate(request) => begun,
+            () = sender.closed() => return,
+        };
+        match begun {
+            Err(error) => drop(sender.send(Err(error)).await),
+            Ok(mut generation) => loop {
+                let event = tokio::select! {
+                    event = generation.recv() => event,
+                    // Dropping the generation cancels the model's work.
+                    () = sender.closed() => return,
+                };
+                let Some(event) = event else { return };
+                if sender.send(event).await.is_err() {
+                    return;
+                }
+            },
+        }
+    });
+    receiver.into()
+}
+
+/// Takes a generation of `n` completions apart into `n` of one each. Its usage comes last, so each of them ends only when
+/// all have. One that nobody reads any more does not hold up the others.
+pub fn split(mut generation: Generation, n: u32) -> Vec<Generation> {
+    let (mut senders, receivers): (Vec<_>, Vec<_>) = (0..n).map(|_| mpsc::channel(EVENTS)).unzip();
+    tokio::spawn(async move {
+        let mut tokens = vec![0; n as usize];
+        while !senders.iter().all(mpsc::Sender::is_closed) {
+            let event = tokio::select! {
+                event = generation.recv() => event,
+                () = all_closed(&senders) => return,
+            };
+            let (whom, event) = match event {
+                None => return,
+                Some(Ok(Event::Text { index, text, logprobs })) => {
+                    (Some(index), Ok(Event::Text { index: 0, text, logprobs }))
+                }
+                Some(Ok(Event::ToolCall { index, delta })) => (Some(index), Ok(Event::ToolCall { index: 0, delta })),
+                Some(Ok(Event::Finished { index, finish, tokens: length })) => {
+                    if let Some(slot) = tokens.get_mut(index as usize) {
+                        *slot = length;
+                    }
+                    (Some(index), Ok(Event::Finished { index: 0, finish, tokens: length }))
+                }
+                Some(Ok(Event::Usage(usage))) => {
+                    for (sender, completion_tokens) in senders.drain(..).zip(tokens) {
+                        // Whoever has left does not want to know.
+                        let _ = sender.send(Ok(Event::Usage(Usage { completion_tokens, ..usage }))).await;
+                    }
+                    return;
+                }
+                Some(event) => (None, event),
+            };
+            for (place, sender) in (0..).zip(&senders) {
+                if whom.is_none_or(|index| index == place) {
+                    let _ = sender.send(event.clone()).await;
+                }
+            }
+        }
+    });
+    receivers.into_iter().map(Generation::from).collect()
+}
+
+async fn all_closed(senders: &[mpsc::Sender<Result<Event, ModelError>>]) {
+    for sender in senders {
+        sender.closed().await;
+    }
 }
 
 fn cut_off() -> ModelError {

@@ -10,10 +10,13 @@ mod server;
 pub mod template;
 
 use std::fmt;
+use std::sync::Arc;
 
 pub use embed::{EmbedRequest, Embedded, Inputs};
 pub use error::{Fault, ModelError};
-pub use generate::{Alternative, Calls, Event, Generation, Request, Sampling, TokenLogprob, ToolCallDelta, collect};
+pub use generate::{
+    Alternative, Calls, Event, Generation, Request, Sampling, TokenLogprob, ToolCallDelta, collect, detach, split,
+};
 pub use score::{ScoreRequest, Scored};
 pub use server::Server;
 
@@ -29,6 +32,18 @@ pub trait Model: Send + Sync + fmt::Debug {
     /// Begins to answer. Events of the `n` completions come interleaved, each marked with its index; the stream ends
     /// with one [`Event::Usage`]. Dropping the [`Generation`] cancels the work.
     async fn generate(&self, request: Request) -> Result<Generation, ModelError>;
+
+    /// Are several completions of one request drawn as one piece of work, which succeeds or fails as a whole and of which no
+    /// completion is known to have ended before all have?
+    fn together(&self) -> bool {
+        false
+    }
+
+    /// This model as one of its servers has it, for requests that should meet the same conditions; `None` where there is
+    /// only one anyway. Where that server fails, others are asked.
+    fn at_one_server(&self) -> Option<Arc<dyn Model>> {
+        None
+    }
 
     /// Log-probabilities of given completions after their prompts, in the same order.
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError>;

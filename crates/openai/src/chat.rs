@@ -281,6 +281,9 @@ pub struct ChatChunk {
     /// Tokens, in the last chunk and where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// The build of the model and its settings, where the server says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_fingerprint: Option<String>,
 }
 
 /// What was added to one answer.

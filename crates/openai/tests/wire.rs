@@ -96,6 +96,7 @@ fn chunks_are_written_as_clients_expect() {
             finish_reason: None,
         }],
         usage: None,
+        system_fingerprint: None,
     };
     let first = serde_json::to_string(&chunk).unwrap();
     chunk.choices = vec![ChatChunkChoice {

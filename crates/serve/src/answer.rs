@@ -206,6 +206,7 @@ impl Heading {
             model: self.model.clone(),
             choices,
             usage,
+            system_fingerprint: None,
         }
     }
 
@@ -217,6 +218,7 @@ impl Heading {
             model: self.model.clone(),
             choices,
             usage,
+            system_fingerprint: None,
         }
     }
 }

@@ -1,7 +1,9 @@
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-use anbiq_domain::{ClockKind, CoinKey};
+use anbiq_domain::{ClockKind, CoinKey, Money, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::ServeError;
@@ -81,12 +83,46 @@ pub struct IdempotencyConfig {
     pub bytes: usize,
 }
 
-/// How twins are drawn. For which exchanges is said by the account's plan.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// How twins are drawn. For which exchanges, and in which mode, is said by the account's plan.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TwinConfig {
-    /// Completions drawn for a twinned exchange, the served one among them.
+    /// Completions drawn for a twinned exchange, the served one among them, where its plan does not say.
     pub k: u8,
+    /// Money a day (UTC) for twins that are drawn together with their exchange, at the teacher's ordinary price; absent for
+    /// no limit. Once it is spent exchanges have no twins until the next day.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daily_limit: Option<Money>,
+    /// Most twinned exchanges under way, those among them whose answer has ended before its twin; one more has no twins.
+    pub max_in_flight: u32,
+    /// When and at what cost deferred twins are drawn.
+    pub deferred: DeferredConfig,
+}
+
+/// When and at what cost deferred twins are drawn.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DeferredConfig {
+    /// From this hour (UTC) on, 0 to 23.
+    pub from_hour: u8,
+    /// Until this hour (UTC); at the same hour as `from_hour` for the whole day.
+    pub until_hour: u8,
+    /// Most exchanges a minute whose twins are drawn.
+    pub per_minute: u32,
+    /// Money a day (UTC) for them; absent for no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub daily_limit: Option<Money>,
+    /// What they cost, in percent of the teacher's ordinary price: less where the provider has a cheaper class for work
+    /// that can wait.
+    pub price_percent: u32,
+    /// The name under which a model is asked for them, where it is another: the same model in a cheaper class.
+    pub models: BTreeMap<String, String>,
+    /// Most exchanges that wait; one more has no twins.
+    pub queue: usize,
+    /// Most bytes of their prompts together.
+    pub queue_bytes: usize,
+    /// After so many hours an exchange no longer waits: the teacher may be another by then.
+    pub longest_wait_hours: u32,
 }
 
 impl Default for Config {
@@ -125,7 +161,60 @@ impl Default for IdempotencyConfig {
 
 impl Default for TwinConfig {
     fn default() -> Self {
-        Self { k: 2 }
+        Self { k: 2, daily_limit: None, max_in_flight: 1024, deferred: DeferredConfig::default() }
+    }
+}
+
+impl Default for DeferredConfig {
+    fn default() -> Self {
+        Self {
+            from_hour: 0,
+            until_hour: 0,
+            per_minute: 30,
+            daily_limit: None,
+            price_percent: 100,
+            models: BTreeMap::new(),
+            queue: 10_000,
+            queue_bytes: 64 << 20,
+            longest_wait_hours: 24,
+        }
+    }
+}
+
+impl DeferredConfig {
+    /// Is `now` within the hours?
+    pub(crate) fn is_time(&self, now: Timestamp) -> bool {
+        // Between 0 and 23.
+        let hour = now.milliseconds().div_euclid(3_600_000).rem_euclid(24) as u8;
+        match self.from_hour.cmp(&self.until_hour) {
+            Ordering::Equal => true,
+            Ordering::Less => (self.from_hour..self.until_hour).contains(&hour),
+            Ordering::Greater => hour >= self.from_hour || hour < self.until_hour,
+        }
+    }
+
+    /// Has what waits since `since` waited too long at `now`?
+    pub(crate) fn is_old(&self, since: Timestamp, now: Timestamp) -> bool {
+        now.since(since) > i64::from(self.longest_wait_hours) * 3_600_000
+    }
+
+    /// What deferred twins cost that would ordinarily cost `ordinary`, rounded up.
+    pub(crate) fn price_of(&self, ordinary: Money) -> Money {
+        let exact = i128::from(ordinary.nanos()) * i128::from(self.price_percent);
+        Money::from_nanos(i64::try_from((exact + 99).div_euclid(100)).unwrap_or(i64::MAX))
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        if self.from_hour > 23 || self.until_hour > 23 {
+            return Err("`twin.deferred.from_hour` and `until_hour` are between 0 and 23");
+        }
+        if self.per_minute == 0 || self.per_minute > 60_000 {
+            return Err("`twin.deferred.per_minute` is between 1 and 60000");
+        }
+        if self.price_percent > 1000 {
+            return Err("`twin.deferred.price_percent` is at most 1000");
+        }
+        Ok(())
     }
 }
 
@@ -138,6 +227,12 @@ impl Config {
         let wrong = |why: &str| Err(ServeError::Config(why.to_owned()));
         if !(2..=16).contains(&self.twin.k) {
             return wrong("`twin.k` is the number of completions of a twinned exchange, between 2 and 16");
+        }
+        if self.twin.max_in_flight == 0 {
+            return wrong("`twin.max_in_flight` is at least 1; set the shares of the plans to 0 for no twins");
+        }
+        if let Err(why) = self.twin.deferred.check() {
+            return wrong(why);
         }
         if self.reservation_ttl_ms <= self.request_timeout_ms {
             return wrong("`reservation_ttl_ms` must be longer than `request_timeout_ms`, or budgets would not hold");

@@ -5,8 +5,9 @@
 //! 1. `routes` reads it and finds out whose it is,
 //! 2. `request` checks it and puts it in the form of a model's request,
 //! 3. `admission` applies plan, terms, grant and budget, and decides whether it is twinned,
-//! 4. `exchange` draws, commits to the journal, settles, and only then lets the end of the answer go,
-//! 5. `answer` writes what is served in OpenAI's form.
+//! 4. `twins` says which draws there are, and why what is drawn says nothing about the coin,
+//! 5. `exchange` draws, commits to the journal, settles, and only then lets the end of the answer go,
+//! 6. `answer` writes what is served in OpenAI's form.
 //!
 //! What becomes of a request's fields, besides those that are the request (`model`, `messages`, `n`, `stream`, `max_tokens`,
 //! `temperature`, `top_p`, `seed`, `stop`, `logprobs` and the like). A model in this process is not handed any:
@@ -46,8 +47,9 @@ mod responses;
 mod routes;
 mod run;
 mod telemetry;
+mod twins;
 
-pub use config::{Config, IdempotencyConfig, Secrets, TwinConfig};
+pub use config::{Config, DeferredConfig, IdempotencyConfig, Secrets, TwinConfig};
 pub use error::ServeError;
 pub use gateway::{Gateway, GatewayParts};
 pub use run::{operate, run};

@@ -71,7 +71,7 @@ async fn metrics(State(gateway): State<Shared>) -> Response {
     for (name, model) in &gateway.models {
         gateway.metrics.servers(name, &model.servers());
     }
-    let text = gateway.metrics.to_text(gateway.under_way());
+    let text = gateway.metrics.to_text(gateway.under_way(), gateway.deferral.waiting());
     ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
 }
 
@@ -253,6 +253,8 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     };
     let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await;
     let admitted = admitted.map_err(|rejection| asked.reword(rejection))?;
+    let mut request = asked.to_model(admitted.model.abilities(), admitted.max_tokens, asked.n);
+    request.sampling.seed = admitted.seed;
     let heading = Heading {
         form: asked.form.clone(),
         id: admitted.id,
@@ -264,7 +266,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     };
     let conductor = Conductor {
         gateway: Arc::clone(gateway),
-        request: asked.to_model(admitted.model.abilities(), admitted.max_tokens, admitted.served.draws()),
+        request,
         embedding: asked.embedding.clone(),
         facts: asked.facts(admitted.max_tokens),
         account: caller.session.account,

@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::door;
 use crate::gateway::Shared;
-use crate::{Gateway, ServeError, telemetry};
+use crate::{Gateway, ServeError, telemetry, twins};
 
 /// How often abandoned reservations are looked for.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
@@ -36,6 +36,7 @@ pub async fn run(
     let expiry = tokio::spawn(expire_reservations(Arc::clone(&gateway.0)));
     let intake = tokio::spawn(take_in_spool(Arc::clone(&gateway.0)));
     let telling = tokio::spawn(tell_collector(Arc::clone(&gateway.0)));
+    let deferred = tokio::spawn(twins::work(Arc::clone(&gateway.0)));
     let (stopping, stopped) = oneshot::channel();
     let draining = Arc::clone(&gateway.0);
     let serving = door::open(listener, gateway.router(), (&gateway.0.config).into(), async move {
@@ -45,18 +46,30 @@ pub async fn run(
     });
     let gateway = gateway.0;
     let grace = Duration::from_millis(gateway.config.drain_ms);
-    tokio::select! {
-        () = serving => {}
-        () = async {
-            // Where the sender is gone the other branch has ended.
-            let _ = stopped.await;
-            tokio::time::sleep(grace).await;
-        } => {}
-    }
+    let mut grace_over = std::pin::pin!(async move {
+        // Where the sender is gone the other branch has ended.
+        let _ = stopped.await;
+        tokio::time::sleep(grace).await;
+    });
+    let in_time = tokio::select! {
+        () = serving => true,
+        () = &mut grace_over => false,
+    };
     gateway.drain();
+    deferred.abort();
+    if in_time {
+        // Twins that are slower than what was served have the same time: see `twins`.
+        tokio::select! {
+            () = gateway.twins_ended() => {}
+            () = &mut grace_over => {}
+        }
+    }
     let _ = gateway.abort.send(true);
     if tokio::time::timeout(LAST_WORDS, gateway.in_flight.acquire_many(gateway.config.max_in_flight)).await.is_err() {
         tracing::error!("requests were still under way when the gateway stopped");
+    }
+    if tokio::time::timeout(LAST_WORDS, gateway.twins_ended()).await.is_err() {
+        tracing::error!("twins were still under way when the gateway stopped");
     }
     expiry.abort();
     telling.abort();

@@ -137,7 +137,7 @@ async fn a_client_of_the_dialect_understands_it() {
 
 fn twinned(policy: TextPolicy) -> Setup {
     let mut setup = Setup::default();
-    setup.plan.twin_share = 1.0;
+    setup.plan.twin.share = 1.0;
     setup.plan.text_policy = policy;
     setup
 }
@@ -155,7 +155,10 @@ async fn a_twin_is_drawn_and_committed_to_and_never_shown() {
 
         // The journal says what was served: the coin of the committed key, and that text among the draws.
         let index = coin().choose(exchange.id, 2);
-        assert_eq!(exchange.draws.twinning, Some(Twinning { epoch: 0, served: index }));
+        assert_eq!(
+            exchange.draws.twinning,
+            Some(Twinning { epoch: 0, served: index, cost: money("0.00001"), ..Twinning::default() })
+        );
         let texts = exchange.texts.clone().unwrap();
         assert_eq!(texts.answers.len(), 2);
         let mut again = Draws::commit(&coin(), exchange.id, &texts.prompt, &texts.answers);
@@ -191,7 +194,7 @@ async fn a_twin_is_drawn_and_committed_to_and_never_shown() {
 #[tokio::test]
 async fn the_plan_says_what_is_twinned() {
     let mut setup = Setup::default();
-    setup.plan.twin_first = 3;
+    setup.plan.twin.first = 3;
     let house = House::furnished(setup).await;
     for _ in 0..5 {
         house.chat(&hello()).await;
@@ -200,7 +203,7 @@ async fn the_plan_says_what_is_twinned() {
     assert_eq!(twinned, [true, true, true, false, false]);
 
     let mut setup = Setup::default();
-    setup.plan.twin_share = 0.5;
+    setup.plan.twin.share = 0.5;
     let house = House::furnished(setup).await;
     for changes in [json!({"n": 2}), json!({"temperature": 0})] {
         for _ in 0..10 {
@@ -218,7 +221,7 @@ async fn the_plan_says_what_is_twinned() {
 #[tokio::test]
 async fn the_first_exchanges_are_counted_over_restarts() {
     let mut setup = Setup::default();
-    setup.plan.twin_first = 3;
+    setup.plan.twin.first = 3;
     let house = House::furnished(setup).await;
     house.chat(&hello()).await;
     let reader = anbiq_journal::Reader::open(&house.journal_folder()).unwrap();
@@ -252,7 +255,7 @@ async fn texts_are_kept_only_where_the_plan_says_so() {
         (TextPolicy::Plain, 0.0, true),
     ] {
         let mut setup = twinned(policy);
-        setup.plan.twin_share = share;
+        setup.plan.twin.share = share;
         let house = House::furnished(setup).await;
         for changes in [json!({}), json!({"stream": true}), json!({"n": 9}), json!({"tools": ["canary"]})] {
             house.chat(&with(ask("open", "my canary sings"), changes)).await;

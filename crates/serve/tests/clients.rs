@@ -69,7 +69,7 @@ async fn works(mut command: Command) {
     let (_teacher, model) = Teacher::start().await;
     // With twins, since no client may notice them.
     let mut setup = Setup { more: vec![model], ..Setup::default() };
-    setup.plan.twin_share = 0.5;
+    setup.plan.twin.share = 0.5;
     let (house, busy) = (House::furnished(setup).await, busy().await);
     command.args([format!("{}/v1", house.base), house.key.clone(), "open".into(), "gone".into(), TEACHER.into()]);
     command.args([format!("{}/v1", busy.base), busy.key.clone()]);

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 async fn house() -> (House, Teacher) {
     let (teacher, model) = Teacher::start().await;
     let mut setup = Setup { more: vec![model], ..Setup::default() };
-    setup.plan.twin_share = 1.0;
+    setup.plan.twin.share = 1.0;
     (House::furnished(setup).await, teacher)
 }
 

@@ -603,7 +603,7 @@ async fn leaving_with_all_the_text_does_not_spare_the_twin() {
         steps
     };
     let mut setup = Setup { mock: Mock::new(script), ..Setup::default() };
-    setup.plan.twin_share = 1.0;
+    setup.plan.twin.share = 1.0;
     setup.plan.text_policy = TextPolicy::Twinned;
     let house = House::furnished(setup).await;
     let request = house.post("/v1/chat/completions", &with(hello(), json!({"stream": true})), &[]);
@@ -697,7 +697,13 @@ async fn stopping_ends_requests_that_do_not_end() {
 #[tokio::test]
 async fn a_senseless_configuration_is_refused() {
     for (config, says) in [
-        (Config { twin: anbiq_serve::TwinConfig { k: 1 }, ..Config::default() }, "twin.k"),
+        (
+            Config {
+                twin: anbiq_serve::TwinConfig { k: 1, ..anbiq_serve::TwinConfig::default() },
+                ..Config::default()
+            },
+            "twin.k",
+        ),
         (Config { reservation_ttl_ms: 1, ..Config::default() }, "reservation_ttl_ms"),
         (Config { max_in_flight: 0, ..Config::default() }, "max_in_flight"),
         (Config { max_in_flight_per_account: Some(0), ..Config::default() }, "max_in_flight_per_account"),

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 async fn house(twin_share: f64) -> (House, Teacher) {
     let (teacher, model) = Teacher::start().await;
     let mut setup = Setup { more: vec![model], ..Setup::default() };
-    setup.plan.twin_share = twin_share;
+    setup.plan.twin.share = twin_share;
     (House::furnished(setup).await, teacher)
 }
 

@@ -18,7 +18,7 @@ fn tools() -> Value {
 async fn house(twin_share: f64) -> (House, Teacher) {
     let (teacher, model) = Teacher::start().await;
     let mut setup = Setup { more: vec![model], ..Setup::default() };
-    setup.plan.twin_share = twin_share;
+    setup.plan.twin.share = twin_share;
     setup.plan.text_policy = TextPolicy::Plain;
     (House::furnished(setup).await, teacher)
 }

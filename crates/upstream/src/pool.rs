@@ -60,12 +60,15 @@ impl Default for PoolConfig {
 ///
 /// A request that fails before any part of its answer came is tried again, first with another server. Once a part was
 /// passed on there is no second try: another answer could not go on where the first one stopped.
+#[derive(Clone)]
 pub struct Pool {
     name: String,
     members: Vec<Member>,
     config: PoolConfig,
     states: States,
-    chance: Mutex<Seeded>,
+    chance: Arc<Mutex<Seeded>>,
+    /// Who is asked first, where that is settled.
+    settled: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -98,8 +101,8 @@ impl Pool {
             return Err(ModelError::new(Fault::Setup, "pool_invalid", message));
         }
         let states = States(Arc::new(Mutex::new(vec![State::default(); members.len()])));
-        let chance = Mutex::new(Seeded::new(config.seed).fork(&format!("pauses of {name}")));
-        Ok(Self { name, members, config, states, chance })
+        let chance = Arc::new(Mutex::new(Seeded::new(config.seed).fork(&format!("pauses of {name}"))));
+        Ok(Self { name, members, config, states, chance, settled: None })
     }
 
     /// How long to wait before the servers are asked again, the last of which said `asked`.
@@ -149,6 +152,17 @@ impl Model for Pool {
         self.try_members(|index| self.embed_by(index, request).boxed()).await
     }
 
+    fn together(&self) -> bool {
+        self.members.iter().all(|member| member.model.together())
+    }
+
+    /// The server is chosen now; where it fails a request, that request alone goes to another one.
+    fn at_one_server(&self) -> Option<Arc<dyn Model>> {
+        let untried = vec![false; self.members.len()];
+        let settled = Some(self.states.choose(&self.members, &untried));
+        Some(Arc::new(Self { settled, ..self.clone() }))
+    }
+
     fn servers(&self) -> Vec<Server> {
         let (states, now) = (self.states.lock(), Instant::now());
         let server = |(member, state): (&Member, &State)| {
@@ -182,7 +196,8 @@ impl Pool {
         let mut tried = vec![false; self.members.len()];
         let mut tries = 1;
         loop {
-            let index = self.states.choose(&self.members, &tried);
+            let settled = self.settled.filter(|_| tries == 1);
+            let index = settled.unwrap_or_else(|| self.states.choose(&self.members, &tried));
             self.states.asked(index, tries > 1);
             let error = match ask(index).await {
                 Ok(answer) => return Ok(answer),

@@ -1,4 +1,6 @@
 use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
@@ -33,7 +35,11 @@ pub struct UpstreamConfig {
     ///
     /// Otherwise each is a request of its own, sent at the same moment: every server can do that, and each one's
     /// length in tokens is then known exactly. In one request it is only known in total, so that the tokens of each
-    /// are counted by its log-probabilities, or by its chunks where it has none.
+    /// are counted by its log-probabilities, or by its chunks where it has none; and no completion is known to have ended
+    /// before all have. It is cheaper where the server does not remember prompts.
+    ///
+    /// A server that gives fewer completions than it was asked for, or refuses to give several, is asked for the missing
+    /// ones one by one, and from then on for all of them.
     pub several: bool,
     /// Most alternatives a token whose log-probabilities the server gives.
     pub logprobs: Option<u8>,
@@ -73,6 +79,8 @@ impl UpstreamConfig {
 pub struct Upstream {
     config: UpstreamConfig,
     client: Client,
+    /// The server was seen not to give several completions in one request. Clones share it.
+    one_by_one: Arc<AtomicBool>,
 }
 
 impl Upstream {
@@ -82,14 +90,31 @@ impl Upstream {
     /// The address or the key is unusable.
     pub fn new(config: UpstreamConfig) -> Result<Self, ModelError> {
         let client = Client::new(config.client.clone()).map_err(to_model_error)?;
-        Ok(Self { config, client })
+        Ok(Self { config, client, one_by_one: Arc::default() })
     }
 
     /// Opens the streams that together give the `n` completions of `request`.
     async fn open(&self, request: &Request) -> Result<Vec<Source>, ModelError> {
-        if self.config.several || request.n <= 1 {
+        if request.n <= 1 {
             return Ok(vec![self.open_one(request, 0, request.n).await?]);
         }
+        if !self.together() {
+            return self.open_each(request).await;
+        }
+        match self.open_one(request, 0, request.n).await {
+            Ok(source) => Ok(vec![source]),
+            // It may be the number that the server does not like; if so, it likes each of them.
+            Err(error) if error.fault == Fault::Request => {
+                let sources = self.open_each(request).await.map_err(|_| error)?;
+                self.remember_one_by_one();
+                Ok(sources)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Opens a stream for each completion of `request`.
+    async fn open_each(&self, request: &Request) -> Result<Vec<Source>, ModelError> {
         futures::future::try_join_all((0..request.n).map(|index| self.open_one(request, index, 1))).await
     }
 
@@ -106,6 +131,15 @@ impl Upstream {
             }
         };
         Ok(Source { first, n, pieces })
+    }
+
+    fn remember_one_by_one(&self) {
+        if !self.one_by_one.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                model = self.config.name,
+                "the server does not give several completions in one request: from here on each is a request of its own"
+            );
+        }
     }
 
     fn chat_request(&self, request: &Request, first: u32, n: u32) -> ChatRequest {
@@ -202,7 +236,11 @@ impl Model for Upstream {
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         let sources = self.open(&request).await?;
-        Ok(Generation::lazy(events(sources, request.n)))
+        Ok(Generation::lazy(events(self.clone(), sources, request)))
+    }
+
+    fn together(&self) -> bool {
+        self.config.several && !self.one_by_one.load(Ordering::Relaxed)
     }
 
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -270,6 +308,7 @@ struct Source {
 struct Pieces {
     choices: Vec<Piece>,
     usage: Option<anbiq_openai::Usage>,
+    fingerprint: Option<String>,
 }
 
 struct Piece {
@@ -289,7 +328,7 @@ impl From<ChatChunk> for Pieces {
             calls: choice.delta.tool_calls.map(calls).unwrap_or_default(),
             finish: choice.finish_reason,
         });
-        Self { choices: choices.collect(), usage: chunk.usage }
+        Self { choices: choices.collect(), usage: chunk.usage, fingerprint: chunk.system_fingerprint }
     }
 }
 
@@ -302,7 +341,7 @@ impl From<Completion> for Pieces {
             calls: Vec::new(),
             finish: choice.finish_reason,
         });
-        Self { choices: choices.collect(), usage: chunk.usage }
+        Self { choices: choices.collect(), usage: chunk.usage, fingerprint: chunk.system_fingerprint }
     }
 }
 
@@ -358,15 +397,17 @@ fn stop(request: &Request) -> Option<Stop> {
 }
 
 /// The events of all sources until they end or one fails.
-fn events(sources: Vec<Source>, n: u32) -> impl Stream<Item = Result<Event, ModelError>> + Send {
-    let mut tally = Tally::new(n);
+fn events(
+    upstream: Upstream,
+    sources: Vec<Source>,
+    request: Request,
+) -> impl Stream<Item = Result<Event, ModelError>> + Send {
+    let mut tally = Tally::new(request.n);
     let mut merged = SelectAll::new();
-    for Source { first, n, pieces } in sources {
-        let marked = pieces.map(move |piece| (first, Some(piece))).chain(stream::once(async move { (first, None) }));
-        tally.sources.push((first, n));
-        merged.push(marked.boxed());
+    for source in sources {
+        merged.push(tally.follow(source));
     }
-    let reading = Reading { tally: Some(tally), merged, ready: VecDeque::new() };
+    let reading = Reading { tally: Some(tally), merged, ready: VecDeque::new(), upstream, request };
     stream::unfold(reading, async |mut reading| Some((reading.next().await?, reading)))
 }
 
@@ -380,6 +421,9 @@ struct Reading {
     merged: SelectAll<Marked>,
     /// What is known already but was not given yet.
     ready: VecDeque<Event>,
+    /// Whom to ask for completions that did not come.
+    upstream: Upstream,
+    request: Request,
 }
 
 impl Reading {
@@ -392,7 +436,10 @@ impl Reading {
             let events = match self.merged.next().await {
                 None => return Some(Ok(Event::Usage(tally.usage))),
                 Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
-                Some((first, None)) => tally.end(first),
+                Some((first, None)) => match self.ask_for_missing(&mut tally, first).await {
+                    Ok(()) => tally.end(first),
+                    Err(why) => Err(why),
+                },
                 Some((_, Some(Err(why)))) => Err(to_model_error(why)),
             };
             match events {
@@ -401,6 +448,19 @@ impl Reading {
             }
             self.tally = Some(tally);
         }
+    }
+
+    /// Asks one by one for the completions that the source which begins with `first` did not give.
+    async fn ask_for_missing(&mut self, tally: &mut Tally, first: u32) -> Result<(), ModelError> {
+        let missing = tally.missing(first);
+        if !missing.is_empty() {
+            self.upstream.remember_one_by_one();
+        }
+        for index in missing {
+            let source = self.upstream.open_one(&self.request, index, 1).await?;
+            self.merged.push(tally.follow(source));
+        }
+        Ok(())
     }
 }
 
@@ -413,6 +473,7 @@ struct Tally {
     finishes: Vec<Option<Finish>>,
     /// The usage that each source reported, by its first completion.
     reported: Vec<Option<anbiq_openai::Usage>>,
+    fingerprint: Option<String>,
     usage: Usage,
 }
 
@@ -425,12 +486,44 @@ impl Tally {
             called: vec![0; n],
             finishes: vec![None; n],
             reported: vec![None; n],
+            fingerprint: None,
             usage: Usage::default(),
         }
     }
 
+    /// From here on the completions of `source` are counted.
+    fn follow(&mut self, source: Source) -> Marked {
+        let Source { first, n, pieces } = source;
+        self.sources.push((first, n));
+        pieces.map(move |piece| (first, Some(piece))).chain(stream::once(async move { (first, None) })).boxed()
+    }
+
+    /// The completions of a source that has ended of which nothing ever came, although others did: the server gave fewer
+    /// than it was asked for. They no longer count as this source's.
+    fn missing(&mut self, first: u32) -> Vec<u32> {
+        let Some((_, n)) = self.sources.iter_mut().find(|(start, _)| *start == first) else { return Vec::new() };
+        let came = |index: &u32| {
+            let place = *index as usize;
+            self.counted.get(place).is_some_and(|count| *count > 0)
+                || self.called.get(place).is_some_and(|count| *count > 0)
+                || self.finishes.get(place).is_some_and(Option::is_some)
+        };
+        // They are the last ones: a server counts from 0.
+        let given = (first..first + *n).rev().find(came).map_or(0, |last| last + 1 - first);
+        if given == 0 || given == *n {
+            return Vec::new();
+        }
+        let missing = first + given..first + *n;
+        *n = given;
+        missing.collect()
+    }
+
     fn add(&mut self, first: u32, pieces: Pieces) -> Result<Vec<Event>, ModelError> {
         let mut events = Vec::new();
+        if let Some(fingerprint) = pieces.fingerprint.filter(|_| self.fingerprint.is_none()) {
+            self.fingerprint = Some(fingerprint.clone());
+            events.push(Event::Fingerprint(fingerprint));
+        }
         for piece in pieces.choices {
             let index = first + piece.index;
             let place = index as usize;

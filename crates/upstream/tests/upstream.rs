@@ -186,6 +186,56 @@ async fn several_completions_are_several_requests_or_one() {
 }
 
 #[tokio::test]
+async fn a_server_without_several_completions_is_asked_for_each() {
+    let one = || sse_reply(&[chat_chunk(0, "a", None), chat_chunk(0, "", Some("stop")), usage(5, 1)], true);
+    for refuses in [false, true] {
+        let (base, seen) = server(move |body| {
+            if refuses && body["n"].as_u64() > Some(1) {
+                return json_reply(400, &json!({"error": {"message": "n must be 1"}}));
+            }
+            one()
+        })
+        .await;
+        let config = UpstreamConfig { several: true, ..UpstreamConfig::new("m", base, None) };
+        let model = Upstream::new(config).unwrap();
+        assert!(model.together());
+        for round in 0..2 {
+            let request = Request { n: 3, ..Request::new(prompt(), 9) };
+            let (answers, total) = collect(model.generate(request).await.unwrap(), 3).await.unwrap();
+            assert_eq!(answers, vec![Answer::new("a", Finish::Stop); 3]);
+            assert_eq!((total.prompt_tokens, total.completion_tokens), (5, 3));
+            assert!(!model.together(), "after {round}");
+        }
+        let asked: Vec<Option<u64>> = seen.0.lock().unwrap().iter().map(|(_, _, body)| body["n"].as_u64()).collect();
+        let singles = if refuses { 6 } else { 5 };
+        assert_eq!(asked, [vec![Some(3)], vec![None; singles]].concat());
+    }
+    // What is wrong with the request itself is still said, and teaches nothing.
+    let (base, _) = server(|_| json_reply(400, &json!({"error": {"message": "no such thing"}}))).await;
+    let model = Upstream::new(UpstreamConfig { several: true, ..UpstreamConfig::new("m", base, None) }).unwrap();
+    let error = model.generate(Request { n: 2, ..Request::new(prompt(), 9) }).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Request);
+    assert!(model.together());
+}
+
+#[tokio::test]
+async fn the_build_of_a_model_is_passed_on_once() {
+    let mut chunk = chat_chunk(0, "a", None);
+    chunk["system_fingerprint"] = json!("fp_7");
+    let events = [chunk.clone(), chunk, chat_chunk(0, "", Some("stop")), usage(5, 2)];
+    let (base, _) = server(move |_| sse_reply(&events, true)).await;
+    let model = Upstream::new(UpstreamConfig::new("m", base, None)).unwrap();
+    let mut generation = model.generate(Request::new(prompt(), 9)).await.unwrap();
+    let mut builds = Vec::new();
+    while let Some(event) = generation.recv().await {
+        if let Event::Fingerprint(build) = event.unwrap() {
+            builds.push(build);
+        }
+    }
+    assert_eq!(builds, ["fp_7"]);
+}
+
+#[tokio::test]
 async fn log_probabilities_come_through_both_endpoints() {
     let (base, seen) = server(|body| {
         let chat = json!([{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop", "logprobs": {"content":

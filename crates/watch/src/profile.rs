@@ -137,6 +137,8 @@ impl World {
             | Entry::PricesSet { .. }
             | Entry::TermsAccepted { .. }
             | Entry::Administered(_)
+            | Entry::TwinsDrawn(_)
+            | Entry::TwinsStopped { .. }
             | Entry::Closed { .. } => {}
         }
     }

@@ -11,6 +11,7 @@ mod journal;
 mod lab;
 mod serve;
 mod trace;
+mod twins;
 mod watch;
 
 use clap::CommandFactory;
@@ -48,6 +49,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Terms(args) => admin::terms(args, talk).await,
         Command::Grant(args) => admin::grant(args, talk).await,
         Command::Journal(args) => journal::run(args),
+        Command::Twins(args) => twins::run(args),
         Command::Watch(args) => watch::run(&args),
         Command::Distill(args) => distill::run(args, talk).await,
         Command::Trace(args) => trace::run(&args, talk).await,

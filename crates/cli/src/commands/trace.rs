@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anbiq_domain::AccountId;
+use anbiq_domain::{AccountId, TwinMode};
 use anbiq_journal::Reader;
 use anbiq_model::Model;
 use anbiq_trace::items::{self, Selection};
@@ -17,11 +17,12 @@ use crate::site::{open_local, open_upstream, read_json};
 use crate::talk::{self, Talk};
 
 pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
+    let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
     let operators = match &args.operators {
         Some(path) => grouped(&read_json(path)?),
-        None => each_account(&args.journal)?,
+        None => each_account(&args.journal, mode)?,
     };
-    let collected = collect(&args.journal, operators)?;
+    let collected = collect(&args.journal, operators, mode)?;
     let suspect = open(args, &args.suspect, args.name.as_deref())?;
     let teacher = open(args, &args.teacher, None)?;
     let controls = args.control.iter().map(|control| open(args, control, None)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -56,12 +57,12 @@ pub(crate) async fn trace(
     Ok(report)
 }
 
-/// The twins of a journal, by operator.
-pub(crate) fn collect(journal: &Path, operators: Vec<OperatorAccounts>) -> anyhow::Result<Collected> {
+/// The pairs of a journal that were twinned in `mode`, by operator.
+pub(crate) fn collect(journal: &Path, operators: Vec<OperatorAccounts>, mode: TwinMode) -> anyhow::Result<Collected> {
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
     let mut damage = None;
     let entries = reader.entries()?.map_while(|record| keep(record.map(|record| record.entry), &mut damage));
-    let collected = items::from_journal(entries, &Selection { operators, ..Selection::default() });
+    let collected = items::from_journal(entries, &Selection { operators, mode, ..Selection::default() });
     match damage {
         Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
         None => Ok(collected?),
@@ -74,8 +75,8 @@ pub(crate) fn grouped(report: &anbiq_watch::Report) -> Vec<OperatorAccounts> {
 }
 
 /// Every account as its own operator.
-fn each_account(journal: &Path) -> anyhow::Result<Vec<OperatorAccounts>> {
-    let collected = collect(journal, Vec::new())?;
+fn each_account(journal: &Path, mode: TwinMode) -> anyhow::Result<Vec<OperatorAccounts>> {
+    let collected = collect(journal, Vec::new(), mode)?;
     let mut accounts: Vec<AccountId> = collected.items.iter().map(|item| item.account.clone()).collect();
     accounts.sort();
     accounts.dedup();

@@ -124,4 +124,13 @@ async fn the_life_of_a_gateway() {
         assert!(shown.contains(&format!(r#""entry":"{entry}""#)), "{entry}");
     }
     assert!(!shown.contains(&second), "no secret stands in the journal");
+
+    // Both were twinned, and a gateway that stops in good order waits for the slower draws.
+    let cost: serde_json::Value = serde_json::from_str(&place.run("twins cost journal --json").out).unwrap();
+    let row = &cost.as_array().unwrap()[..];
+    assert_eq!((row.len(), &row[0]["model"], &row[0]["mode"]), (1, &"teacher".into(), &"together".into()));
+    assert_eq!((row[0]["exchanges"].as_u64(), row[0]["twins"].as_u64()), (Some(2), Some(2)), "{shown}");
+    assert!(row[0]["tokens"].as_u64() > Some(0) && row[0]["cost"] != "0.00", "{cost}");
+    let table = place.run("twins cost journal").out;
+    assert!(table.starts_with("day ") && table.contains("together "), "{table}");
 }

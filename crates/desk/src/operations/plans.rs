@@ -1,5 +1,5 @@
-use anbiq_domain::{PlanId, TextPolicy};
-use anbiq_ledger::Plan;
+use anbiq_domain::{PlanId, TextPolicy, TwinMode};
+use anbiq_ledger::{Plan, TwinPlan};
 use serde::Deserialize;
 
 use crate::Desk;
@@ -11,8 +11,12 @@ use crate::problem::{Code, Problem};
 #[serde(deny_unknown_fields)]
 struct NewPlan {
     text_policy: TextPolicy,
+    #[serde(default)]
+    twin_mode: TwinMode,
     twin_share: f64,
     twin_first: Small,
+    twin_k: Option<Byte>,
+    twin_models: Option<Vec<String>>,
     max_logprobs: Option<Byte>,
     max_n: Positive,
     max_tokens: Positive,
@@ -41,12 +45,21 @@ pub(crate) async fn put(desk: Desk, call: Call) -> Result<Reply, Problem> {
         let what = "a share is between 0 and 1";
         return Err(Problem::new(Code::InvalidBody, what).at("/twin_share", what));
     }
+    if body.twin_k.is_some_and(|Byte(k)| !(2..=16).contains(&k)) {
+        let what = "a twinned exchange has 2 to 16 completions";
+        return Err(Problem::new(Code::InvalidBody, what).at("/twin_k", what));
+    }
     let number = |positive: Option<Positive>| positive.map(|Positive(number)| number);
     let plan = Plan {
         id,
         text_policy: body.text_policy,
-        twin_share: body.twin_share,
-        twin_first: body.twin_first.0,
+        twin: TwinPlan {
+            mode: body.twin_mode,
+            share: body.twin_share,
+            first: body.twin_first.0,
+            k: body.twin_k.map(|Byte(k)| k),
+            models: body.twin_models,
+        },
         max_logprobs: body.max_logprobs.map(|most| most.0),
         max_n: body.max_n.0,
         max_tokens: body.max_tokens.0,

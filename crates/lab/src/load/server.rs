@@ -185,6 +185,7 @@ fn event(content: Option<&str>, finish_reason: Option<FinishReason>, usage: Opti
         model: WHOLE.to_owned(),
         choices: if usage.is_some() { Vec::new() } else { vec![choice] },
         usage,
+        system_fingerprint: None,
     };
     sse::encode(&String::from_utf8_lossy(&json(&chunk))).into()
 }

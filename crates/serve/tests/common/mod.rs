@@ -153,6 +153,11 @@ impl Model for Named {
         self.1.abilities
     }
 
+    /// The script is for all draws at once.
+    fn together(&self) -> bool {
+        true
+    }
+
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         self.1.asked.fetch_add(1, Ordering::SeqCst);
         let steps = (self.1.script)(&request);
@@ -201,6 +206,8 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) plan: Plan,
     pub(crate) mock: Mock,
+    /// In place of the mock, as the teacher `open`.
+    pub(crate) teacher: Option<Arc<dyn Model>>,
     pub(crate) journal: Options,
     /// Besides those of [`MODELS`]; each at the price of those.
     pub(crate) more: Vec<Arc<dyn Model>>,
@@ -214,7 +221,14 @@ impl Default for Setup {
             max_tokens: 100,
             ..Plan::new(PlanId::new("standard").unwrap())
         };
-        Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default(), more: Vec::new() }
+        Self {
+            config: Config::default(),
+            plan,
+            mock: Mock::default(),
+            teacher: None,
+            journal: Options::default(),
+            more: Vec::new(),
+        }
     }
 }
 
@@ -226,6 +240,7 @@ pub(crate) struct House {
     pub(crate) admin: Administrator,
     pub(crate) gateway: Gateway,
     pub(crate) mock: Arc<Mock>,
+    pub(crate) clock: ManualClock,
     pub(crate) key: String,
     pub(crate) key_id: KeyId,
     pub(crate) base: String,
@@ -295,17 +310,18 @@ impl House {
         let (key_id, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
         let key = key.expose().clone();
         let mock = Arc::new(setup.mock);
+        let clock = ManualClock::at(NOW);
+        let mut models = MODELS.map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>);
+        if let Some(teacher) = setup.teacher {
+            models[1] = teacher;
+        }
         let parts = GatewayParts {
             config: setup.config,
             ledger: ledger.clone(),
             journal: journal.clone(),
-            models: MODELS
-                .map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>)
-                .into_iter()
-                .chain(setup.more)
-                .collect(),
+            models: models.into_iter().chain(setup.more).collect(),
             secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY },
-            clock: Arc::new(ManualClock::at(NOW)) as Arc<dyn Clock>,
+            clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             spool: None,
         };
         let gateway = Gateway::open(parts).await.unwrap();
@@ -321,7 +337,22 @@ impl House {
         tokio::spawn(anbiq_serve::operate(admin_listener, gateway.clone(), axum::Router::new()));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let shutdown = Some(shutdown);
-        Self { folder, ledger, journal, admin, gateway, mock, key, key_id, base, admin_base, client, shutdown, running }
+        Self {
+            folder,
+            ledger,
+            journal,
+            admin,
+            gateway,
+            mock,
+            clock,
+            key,
+            key_id,
+            base,
+            admin_base,
+            client,
+            shutdown,
+            running,
+        }
     }
 
     /// Sends a request and reads the head of its answer.

@@ -273,7 +273,13 @@ impl Composer {
             usage,
             cost: Money::from_nanos(2_000 * output as i64),
             outcome: Outcome::Completed,
-            draws: Draws { prompt: Digest::of(b""), texts: Vec::new(), twinning: None },
+            draws: Draws {
+                prompt: Digest::of(b""),
+                texts: Vec::new(),
+                open: Vec::new(),
+                fingerprints: Vec::new(),
+                twinning: None,
+            },
             texts: None,
         })));
     }

@@ -44,6 +44,7 @@ pub(super) fn open(site: &Site, reader: &Reader, found: &Found) -> anyhow::Resul
             kept.push((record.index, record.payload));
             match record.entry {
                 Entry::Exchange(exchange) => epochs.extend(exchange.draws.twinning.map(|twinning| twinning.epoch)),
+                Entry::TwinsDrawn(twins) => epochs.extend([twins.twinning.epoch]),
                 Entry::TermsIssued { terms: issued, .. } => terms.push(issued),
                 entry => entries.push(entry),
             }
@@ -75,6 +76,7 @@ fn accounts(found: &Found) -> BTreeSet<AccountId> {
 fn is_opened(entry: &Entry, spoken_of: &BTreeSet<AccountId>) -> bool {
     match entry {
         Entry::Exchange(exchange) => spoken_of.contains(&exchange.account),
+        Entry::TwinsDrawn(twins) => spoken_of.contains(&twins.account),
         Entry::AccountOpened { account, .. } | Entry::TermsAccepted { account, .. } => spoken_of.contains(account),
         Entry::GrantGiven { grant } => spoken_of.contains(&grant.account),
         Entry::Refused(refusal) => spoken_of.contains(&refusal.account),
@@ -85,6 +87,7 @@ fn is_opened(entry: &Entry, spoken_of: &BTreeSet<AccountId>) -> bool {
         | Entry::TermsIssued { .. }
         | Entry::PricesSet { .. }
         | Entry::GrantRevoked { .. }
+        | Entry::TwinsStopped { .. }
         | Entry::Closed { .. } => true,
     }
 }
