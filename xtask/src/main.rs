@@ -5,6 +5,9 @@
 //! `cargo xtask bench serve [--rates 1000,2000,4000] [--seconds 10] [--json FILE] ...` measures what the gateway adds to a
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
 //! measures how many entries a second a journal takes.
+//!
+//! `cargo xtask fuzz [TARGET] [--seconds N] [--seed S]` feeds mutated inputs to whatever reads what strangers write;
+//! `crates/lab/examples/fuzz` says what each target promises.
 
 use std::error::Error;
 use std::io::Write;
@@ -12,13 +15,15 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR]";
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | \
+                     fuzz [TARGET] [--seconds N] [--seed S]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.split_first() {
         Some((verb, rest)) if verb == "seeds" => seeds(rest),
         Some((verb, rest)) if verb == "bench" => bench(rest),
+        Some((verb, rest)) if verb == "fuzz" => fuzz(rest),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -78,6 +83,16 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         }
         _ => Err(USAGE.into()),
     }
+}
+
+/// Feeds the fuzz targets; true if every promise was kept.
+fn fuzz(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    let mut command = Command::new("cargo");
+    Ok(command
+        .args(["run", "--locked", "--package", "anbiq-lab", "--example", "fuzz", "--"])
+        .args(words)
+        .status()?
+        .success())
 }
 
 /// `cargo` where as many files may be open as the system allows: every stream of the benchmark is a few sockets.

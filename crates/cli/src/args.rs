@@ -14,8 +14,20 @@ pub(crate) struct Cli {
     /// No talk and no progress bars.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+    /// How logs and talk are written: for people, or one JSON object a line.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", env = "ANBIQ_LOG_FORMAT", global = true)]
+    pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// How logs and talk are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -29,6 +41,9 @@ pub(crate) enum Command {
     /// Issue the keys of the admin API.
     #[command(subcommand)]
     Admin(Admin),
+    /// Look at a configuration before it is used.
+    #[command(subcommand)]
+    Config(Config),
     /// Open, list and close accounts.
     #[command(subcommand)]
     Account(Account),
@@ -77,6 +92,20 @@ pub(crate) struct Site {
     /// The gateway's configuration.
     #[arg(short, long, value_name = "FILE", default_value = "anbiq.toml", env = "ANBIQ_CONFIG")]
     pub(crate) config: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say all that is wrong with a configuration and with what it refers to.
+    Check {
+        /// The configuration; otherwise that of `--config`.
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        site: Site,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Clone, Args)]

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy};
+use anbiq_upstream::{Reach, Unreachable};
 use anyhow::Context;
 use serde::Deserialize;
 
@@ -64,6 +65,13 @@ pub(crate) struct ModelConfig {
     pub(crate) upstream_model: Option<String>,
     /// The environment variable that holds the server's key.
     pub(crate) key_env: Option<String>,
+    /// Or the file that holds it.
+    pub(crate) key_file: Option<PathBuf>,
+    /// How the server lays out its paths and takes its key.
+    #[serde(default)]
+    pub(crate) dialect: DialectName,
+    /// The version of Azure's API; without one its path `/openai/v1` is used.
+    pub(crate) api_version: Option<String>,
     /// Several servers of the same model, besides or instead of `url`.
     #[serde(default, rename = "upstream")]
     pub(crate) upstreams: Vec<UpstreamConfig>,
@@ -83,12 +91,30 @@ pub(crate) struct UpstreamConfig {
     pub(crate) upstream_model: Option<String>,
     /// The environment variable that holds its key.
     pub(crate) key_env: Option<String>,
+    /// Or the file that holds it.
+    pub(crate) key_file: Option<PathBuf>,
+    /// How it lays out its paths and takes its key.
+    #[serde(default)]
+    pub(crate) dialect: DialectName,
+    /// The version of Azure's API; without one its path `/openai/v1` is used.
+    pub(crate) api_version: Option<String>,
     /// Its share of the requests among servers of equal priority.
     #[serde(default = "default_weight")]
     pub(crate) weight: u32,
     /// Servers of the lowest number are asked, the others only where none of those answers.
     #[serde(default)]
     pub(crate) priority: u32,
+}
+
+/// Where servers of the dialect differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DialectName {
+    /// As OpenAI does.
+    #[default]
+    OpenAi,
+    /// As Azure does: the name of the model is that of the deployment.
+    Azure,
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -144,12 +170,34 @@ const fn default_tokens() -> u32 {
 }
 
 impl ModelConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.folder.is_some() == (self.url.is_some() || !self.upstreams.is_empty()) {
+            problems.push("give either `folder` or `url` or `[[model.upstream]]`".to_owned());
+        }
+        for server in self.servers() {
+            if server.weight == 0 {
+                problems.push("the `weight` of a server is at least 1".to_owned());
+            }
+            if server.key_env.is_some() && server.key_file.is_some() {
+                problems.push("give either `key_env` or `key_file`".to_owned());
+            }
+            if server.api_version.is_some() && server.dialect != DialectName::Azure {
+                problems.push("`api_version` is for `dialect = \"azure\"`".to_owned());
+            }
+        }
+        problems
+    }
+
     /// All servers of the model, the one of `url` first.
     pub(crate) fn servers(&self) -> Vec<UpstreamConfig> {
         let first = self.url.clone().map(|url| UpstreamConfig {
             url,
             upstream_model: None,
             key_env: self.key_env.clone(),
+            key_file: self.key_file.clone(),
+            dialect: self.dialect,
+            api_version: self.api_version.clone(),
             weight: default_weight(),
             priority: 0,
         });
@@ -172,31 +220,50 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `text`; an error says where and why.
+    /// Reads `text` as if it stood in `path`, with everything that makes no sense in it; an error where it cannot be read
+    /// so far.
+    pub(crate) fn examine(text: &str, path: &Path) -> Result<(Self, Vec<String>), String> {
+        let mut config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let problems = config.problems();
+        config.anchor(path.parent().unwrap_or(Path::new(".")));
+        Ok((config, problems))
+    }
+
+    /// Reads `text`; an error says where and why, of all that is wrong as far as it can be read.
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        config.ledger.check()?;
-        for model in &config.models {
-            if model.folder.is_some() == (model.url.is_some() || !model.upstreams.is_empty()) {
-                return Err(format!("model `{}`: give either `folder` or `url` or `[[model.upstream]]`", model.name));
-            }
-            if model.upstreams.iter().any(|upstream| upstream.weight == 0) {
-                return Err(format!("model `{}`: the `weight` of a server is at least 1", model.name));
-            }
+        let problems = config.problems();
+        if problems.is_empty() { Ok(config) } else { Err(problems.join("\n")) }
+    }
+
+    /// Everything that makes no sense, without a look at any file.
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.ledger.check().err().into_iter().collect();
+        problems.extend(self.reach().err().map(|why| format!("serve: `upstream_allow`: {why}")));
+        for model in &self.models {
+            problems.extend(model.problems().into_iter().map(|why| format!("model `{}`: {why}", model.name)));
         }
-        for plan in &config.plans {
+        for plan in &self.plans {
             if !(0.0..=1.0).contains(&plan.twin_share) {
-                return Err(format!("plan `{}`: `twin_share` is a share, between 0 and 1", plan.id));
+                problems.push(format!("plan `{}`: `twin_share` is a share, between 0 and 1", plan.id));
             }
         }
-        if config.models.is_empty() {
-            return Err("no model: add a `[[model]]` with `name`, `folder` or `url`, and `prices`".to_owned());
+        if self.models.is_empty() {
+            problems.push("no model: add a `[[model]]` with `name`, `folder` or `url`, and `prices`".to_owned());
         }
-        Ok(config)
+        problems
+    }
+
+    /// Which addresses servers of models may have.
+    pub(crate) fn reach(&self) -> Result<Reach, Unreachable> {
+        self.serve.upstream_allow.as_deref().map_or_else(|| Ok(Reach::default()), Reach::only)
     }
 
     fn anchor(&mut self, folder: &Path) {
-        let models = self.models.iter_mut().flat_map(|model| [model.folder.as_mut(), model.terms.as_mut()]);
+        let models = self.models.iter_mut().flat_map(|model| {
+            let keys = model.upstreams.iter_mut().map(|upstream| upstream.key_file.as_mut());
+            keys.chain([model.folder.as_mut(), model.terms.as_mut(), model.key_file.as_mut()])
+        });
         let fixed = [&mut self.journal.path, &mut self.secrets];
         for path in models.flatten().chain(self.ledger.path.as_mut()).chain(fixed) {
             *path = folder.join(&*path);
@@ -278,6 +345,14 @@ prices = { input = "0.50", output = "2.00" }
             ("[serve]", "[serve]\nlisen = 1", "lisen"),
             ("folder = \"teacher\"", "", "either `folder` or `url`"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            (
+                "folder = \"teacher\"",
+                "url = \"http://h/v1\"\nkey_env = \"A\"\nkey_file = \"b\"",
+                "either `key_env` or `key_file`",
+            ),
+            ("folder = \"teacher\"", "url = \"http://h\"\napi_version = \"1\"", "is for `dialect = \"azure\"`"),
+            ("folder = \"teacher\"", "url = \"http://h\"\ndialect = \"bard\"", "unknown variant `bard`"),
+            ("[serve]", "[serve]\nupstream_allow = [\"10.0.0.0/40\"]", "neither a host"),
             ("id = \"example\"", "id = \"a b\"", "cannot be an id"),
             (LEDGER, "", "either `path`, `url` or `url_env`"),
             (LEDGER, "path = \"a\"\nurl_env = \"B\"", "either `path`, `url` or `url_env`"),
@@ -288,6 +363,8 @@ prices = { input = "0.50", output = "2.00" }
             assert!(error.contains(says), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+        let several = Config::parse(&GOOD.replace("folder = \"teacher\"", "").replace(LEDGER, "")).unwrap_err();
+        assert_eq!(several.lines().count(), 2, "all that is wrong is said at once: {several}");
         let unknown = Config::parse(&GOOD.replace("[serve]", "[serve]\nlisen = 1")).unwrap_err();
         assert!(unknown.contains("line 10"), "{unknown}");
     }

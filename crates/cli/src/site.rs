@@ -13,10 +13,10 @@ use anbiq_ledger::{Ledger, Plan};
 use anbiq_lm::{Local, LocalOptions};
 use anbiq_model::Model;
 use anbiq_secret::Secret;
-use anbiq_upstream::{Member, Pool, PoolConfig, Upstream};
+use anbiq_upstream::{Dialect, Member, Pool, PoolConfig, Upstream};
 use anyhow::{Context, bail};
 
-use crate::config::{Config, ModelConfig, UpstreamConfig};
+use crate::config::{Config, DialectName, ModelConfig, UpstreamConfig};
 
 /// An installation whose configuration was read.
 #[derive(Debug, Clone)]
@@ -113,14 +113,33 @@ impl Site {
         if let Some(folder) = &config.folder {
             return open_local(folder, &config.name);
         }
+        let reach = Arc::new(self.config.reach()?);
         let mut members = Vec::new();
-        for UpstreamConfig { url, upstream_model, key_env, weight, priority } in config.servers() {
-            let name = upstream_model.or_else(|| config.upstream_model.clone());
-            let name = name.as_deref().unwrap_or(&config.name);
-            let model = open_upstream(&url, &config.name, name, key_env.as_deref())?;
-            members.push(Member { model, weight, priority });
+        for server in config.servers() {
+            let (weight, priority) = (server.weight, server.priority);
+            let mut upstream = self.upstream(config, server)?;
+            upstream.client.reach = Arc::clone(&reach);
+            members.push(Member { model: Arc::new(Upstream::new(upstream)?), weight, priority });
         }
-        Ok(Arc::new(Pool::new(&config.name, members, PoolConfig::default())?))
+        let seed = match self.config.serve.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().context("the operating system gives no random bytes")?,
+        };
+        Ok(Arc::new(Pool::new(&config.name, members, PoolConfig { seed, ..PoolConfig::default() })?))
+    }
+
+    /// How a server of `config` is reached.
+    fn upstream(&self, config: &ModelConfig, server: UpstreamConfig) -> anyhow::Result<anbiq_upstream::UpstreamConfig> {
+        let key = server_key(server.key_env.as_deref(), server.key_file.as_deref())?;
+        let mut upstream = anbiq_upstream::UpstreamConfig::new(&config.name, server.url, key);
+        if let Some(model) = server.upstream_model.or_else(|| config.upstream_model.clone()) {
+            upstream.model = model;
+        }
+        if server.dialect == DialectName::Azure {
+            let (deployment, api_version) = (upstream.model.clone(), server.api_version);
+            upstream.client.dialect = Dialect::Azure { deployment, api_version };
+        }
+        Ok(upstream)
     }
 
     /// Every teacher of the configuration, as its administrator sees it.
@@ -237,16 +256,28 @@ pub(crate) fn open_upstream(
     model: &str,
     key_env: Option<&str>,
 ) -> anyhow::Result<Arc<dyn Model>> {
-    let key = key_env
-        .map(|variable| {
-            std::env::var(variable)
-                .map(Secret::new)
-                .with_context(|| format!("the environment variable `{variable}` holds no key"))
-        })
-        .transpose()?;
+    let key = server_key(key_env, None)?;
     let mut config = anbiq_upstream::UpstreamConfig::new(name, url, key);
     model.clone_into(&mut config.model);
     Ok(Arc::new(Upstream::new(config)?))
+}
+
+/// The key of a server, from the environment or from a file; an error does not show it.
+pub(crate) fn server_key(variable: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<Secret<String>>> {
+    if let Some(variable) = variable {
+        // What is not Unicode would be shown by its error, so that is dropped.
+        let key = std::env::var(variable).ok().filter(|key| !key.is_empty()).map(Secret::new);
+        return key.with_context(|| format!("the environment variable `{variable}` holds no key")).map(Some);
+    }
+    let Some(path) = file else { return Ok(None) };
+    let text = Secret::new(
+        fs::read_to_string(path).with_context(|| format!("cannot read the key of a server in `{}`", path.display()))?,
+    );
+    let key = text.expose().trim();
+    if key.is_empty() {
+        bail!("the file `{}` holds no key", path.display());
+    }
+    Ok(Some(Secret::new(key.to_owned())))
 }
 
 /// Reads a JSON file; an error names it.

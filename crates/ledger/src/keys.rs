@@ -425,6 +425,11 @@ impl<'key> Parts<'key> {
     }
 }
 
+/// The public part of a presented key of an account, where it has the form of one; whether there is such a key is another question.
+pub fn public_part(presented: &str) -> Option<&str> {
+    Parts::parse(ACCOUNT, presented).map(|parts| parts.public)
+}
+
 /// Draws a key that begins with `prefix` from the operating system: its public half, its secret half, and the whole.
 pub(crate) fn draw(prefix: &str) -> Result<(KeyId, Secret<String>, Secret<String>), LedgerError> {
     let public = base62(PUBLIC)?;

@@ -37,7 +37,7 @@ use writer::Writer;
 pub use admin_keys::{AdminKey, AdminRole, AdminSession, NewAdminKey};
 pub use budget::{Budget, BudgetState, BudgetUse, Holder, Measure, Shortfall, Unit};
 pub use error::{LedgerError, Who};
-pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session};
+pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session, public_part};
 pub use list::GrantRecord;
 pub use reserve::{Cost, ReservationId, Reserve, Reserved, Way};
 

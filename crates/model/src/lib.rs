@@ -2,16 +2,20 @@
 //!
 //! A model may run in this process (`anbiq-lm`) or behind HTTP (`anbiq-upstream`); the verbs do not care which.
 
+mod embed;
 mod error;
 mod generate;
 mod score;
+mod server;
 pub mod template;
 
 use std::fmt;
 
+pub use embed::{EmbedRequest, Embedded, Inputs};
 pub use error::{Fault, ModelError};
 pub use generate::{Alternative, Calls, Event, Generation, Request, Sampling, TokenLogprob, ToolCallDelta, collect};
 pub use score::{ScoreRequest, Scored};
+pub use server::Server;
 
 /// Something that answers prompts.
 #[async_trait::async_trait]
@@ -28,6 +32,16 @@ pub trait Model: Send + Sync + fmt::Debug {
 
     /// Log-probabilities of given completions after their prompts, in the same order.
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError>;
+
+    /// The servers behind it and how they do; none where it runs in this process.
+    fn servers(&self) -> Vec<Server> {
+        Vec::new()
+    }
+
+    /// Makes vectors of texts. Most models cannot; see [`Abilities::embeddings`].
+    async fn embed(&self, _request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        Err(embed::unable())
+    }
 }
 
 /// What a model can do beyond answering with text.
@@ -47,6 +61,8 @@ pub struct Abilities {
     pub formats: bool,
     /// Whatever else the OpenAI dialect knows: penalties and biases, and content other than text.
     pub dialect: bool,
+    /// Vectors of texts.
+    pub embeddings: bool,
 }
 
 impl Abilities {
@@ -61,6 +77,7 @@ impl Abilities {
             tools: self.tools && other.tools,
             formats: self.formats && other.formats,
             dialect: self.dialect && other.dialect,
+            embeddings: self.embeddings && other.embeddings,
         }
     }
 }

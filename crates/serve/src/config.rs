@@ -5,6 +5,7 @@ use anbiq_domain::{ClockKind, CoinKey};
 use serde::{Deserialize, Serialize};
 
 use crate::ServeError;
+use crate::telemetry::TelemetryConfig;
 
 /// How the gateway serves.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +35,14 @@ pub struct Config {
     pub heartbeat_ms: u64,
     /// Largest request body, in bytes.
     pub max_body_bytes: usize,
+    /// Most connections at a time. Where there are as many, the next ones wait in the system's queue.
+    pub max_connections: u32,
+    /// Longest wait for the whole head of a request, the first one and the next one of a connection.
+    pub header_timeout_ms: u64,
+    /// Longest wait for the whole body of a request.
+    pub body_timeout_ms: u64,
+    /// A connection whose client takes nothing of what is sent to it for so long is closed.
+    pub write_timeout_ms: u64,
     /// Most requests under way; one more is refused and may be sent again.
     pub max_in_flight: u32,
     /// Most requests of one account under way; absent for as many as the gateway holds.
@@ -43,6 +52,13 @@ pub struct Config {
     pub idempotency: IdempotencyConfig,
     /// How twins are drawn.
     pub twin: TwinConfig,
+    /// Which addresses servers of models may have: hosts, networks such as `10.0.0.0/8`, and `public` for the public
+    /// internet. Absent for the public internet, and for what stands in an address as a number or as `localhost`;
+    /// whoever makes the models reads it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub upstream_allow: Option<Vec<String>>,
+    /// Which collector of OpenTelemetry is told of exchanges.
+    pub telemetry: TelemetryConfig,
     /// Fixes the ids of exchanges, for traffic that is to be played again; taken from the operating system where it
     /// is absent. The coins are fixed by their key alone.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,10 +102,16 @@ impl Default for Config {
             drain_ms: 30_000,
             heartbeat_ms: 15_000,
             max_body_bytes: 4 << 20,
+            max_connections: 16_384,
+            header_timeout_ms: 20_000,
+            body_timeout_ms: 60_000,
+            write_timeout_ms: 60_000,
             max_in_flight: 1024,
             max_in_flight_per_account: None,
             idempotency: IdempotencyConfig::default(),
             twin: TwinConfig::default(),
+            upstream_allow: None,
+            telemetry: TelemetryConfig::default(),
             seed: None,
         }
     }
@@ -135,6 +157,15 @@ impl Config {
         }
         if self.max_in_flight_per_account == Some(0) {
             return wrong("`max_in_flight_per_account` is at least 1, or absent for no limit");
+        }
+        if let Some(why) = self.telemetry.problem() {
+            return wrong(why);
+        }
+        let waits = [self.header_timeout_ms, self.body_timeout_ms, self.write_timeout_ms];
+        if self.max_connections == 0 || waits.contains(&0) {
+            return wrong(
+                "`max_connections`, `header_timeout_ms`, `body_timeout_ms` and `write_timeout_ms` are at least 1",
+            );
         }
         if self.max_in_flight == 0 || self.request_timeout_ms == 0 || self.heartbeat_ms == 0 {
             return wrong("`max_in_flight`, `request_timeout_ms` and `heartbeat_ms` are at least 1");

@@ -17,6 +17,7 @@ use crate::metrics::Metrics;
 use crate::rate::{Accounts, Taken};
 use crate::rejection::Rejection;
 use crate::repeats::Repeats;
+use crate::telemetry::Telemetry;
 use crate::{Config, Secrets, ServeError, routes};
 
 /// What a gateway is made of.
@@ -58,6 +59,8 @@ pub(crate) struct Inner {
     pub(crate) spool: Option<Spool>,
     pub(crate) opened: Timestamp,
     pub(crate) metrics: Metrics,
+    /// Where a collector is told what happens.
+    pub(crate) telemetry: Option<Telemetry>,
     /// The requests that named themselves.
     pub(crate) repeats: Repeats,
     /// One permit for each request under way.
@@ -91,6 +94,7 @@ impl Gateway {
         }
         let opened = parts.clock.now();
         let ids = Seeded::new(parts.config.seed.map_or_else(random_seed, Ok)?);
+        let telemetry = Telemetry::new(&parts.config.telemetry, opened)?;
         let inner = Inner {
             repeats: Repeats::new(parts.config.idempotency),
             in_flight: Arc::new(Semaphore::new(parts.config.max_in_flight as usize)),
@@ -108,6 +112,7 @@ impl Gateway {
             spool: parts.spool,
             opened,
             metrics: Metrics::new(),
+            telemetry,
             draining: AtomicBool::new(false),
             journal_works: AtomicBool::new(true),
             ids,

@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use anbiq_domain::{Outcome, Route, Usage};
+use anbiq_model::Server;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -33,6 +34,17 @@ pub(crate) struct Metrics {
     refusals: Family<CodeLabels, Counter>,
     repeated: Counter,
     expired: Counter,
+    untold: Counter,
+    upstream: Upstream,
+}
+
+/// What is known of the servers behind the models; read when it is asked for.
+#[derive(Debug, Default)]
+struct Upstream {
+    requests: Family<ServerLabels, Counter>,
+    retries: Family<ServerLabels, Counter>,
+    failures: Family<ServerLabels, Counter>,
+    resting: Family<ServerLabels, Gauge>,
 }
 
 /// An exchange that ended.
@@ -72,6 +84,13 @@ struct TokenLabels {
     gen_ai_operation_name: &'static str,
     gen_ai_request_model: String,
     gen_ai_token_type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    gen_ai_request_model: String,
+    /// Its address, as the configuration has it.
+    server_address: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -115,6 +134,8 @@ impl Metrics {
             refusals: Family::default(),
             repeated: Counter::default(),
             expired: Counter::default(),
+            untold: Counter::default(),
+            upstream: Upstream::default(),
         };
         metrics.register();
         metrics
@@ -176,6 +197,27 @@ impl Metrics {
         self.expired.inc_by(count);
     }
 
+    /// So many exchanges in all were not told to the collector of traces.
+    pub(crate) fn untold(&self, total: u64) {
+        self.untold.inc_by(total.saturating_sub(self.untold.get()));
+    }
+
+    /// How the servers of `model` do.
+    pub(crate) fn servers(&self, model: &str, servers: &[Server]) {
+        let total = |family: &Family<ServerLabels, Counter>, labels: &ServerLabels, total: u64| {
+            let counter = family.get_or_create(labels);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        };
+        for server in servers {
+            let (gen_ai_request_model, server_address) = (model.to_owned(), server.name.clone());
+            let labels = ServerLabels { gen_ai_request_model, server_address };
+            total(&self.upstream.requests, &labels, server.requests);
+            total(&self.upstream.retries, &labels, server.retries);
+            total(&self.upstream.failures, &labels, server.failures);
+            self.upstream.resting.get_or_create(&labels).set(server.resting.into());
+        }
+    }
+
     /// All metrics as text, with so many requests under way.
     pub(crate) fn to_text(&self, in_flight: usize) -> String {
         self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
@@ -234,13 +276,29 @@ impl Metrics {
             "Reservations that nobody settled in time",
             self.expired.clone(),
         );
+        registry.register(
+            "anbiq_telemetry_dropped",
+            "Exchanges that the collector of traces was not told of",
+            self.untold.clone(),
+        );
+        let Upstream { requests, retries, failures, resting } = &self.upstream;
+        registry.register("anbiq_upstream_requests", "Requests sent to a server", requests.clone());
+        registry.register("anbiq_upstream_retries", "Second and later tries sent to a server", retries.clone());
+        registry.register("anbiq_upstream_failures", "Requests that a server failed", failures.clone());
+        registry.register("anbiq_upstream_resting", "1 where a server is left alone for a while", resting.clone());
     }
 }
 
 fn labels(route: Route, model: &str) -> ModelLabels {
-    let gen_ai_operation_name = match route {
-        Route::Chat => "chat",
+    ModelLabels { gen_ai_operation_name: operation(route), gen_ai_request_model: model.to_owned() }
+}
+
+/// What OpenTelemetry calls a route.
+pub(crate) const fn operation(route: Route) -> &'static str {
+    match route {
+        // The conventions count both as one operation.
+        Route::Chat | Route::Responses => "chat",
         Route::Completions => "text_completion",
-    };
-    ModelLabels { gen_ai_operation_name, gen_ai_request_model: model.to_owned() }
+        Route::Embeddings => "embeddings",
+    }
 }

@@ -4,8 +4,13 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
-use futures::{StreamExt, stream};
+use anbiq_domain::Seeded;
+use anbiq_model::{
+    Abilities, EmbedRequest, Embedded, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored,
+    Server,
+};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
 
 /// A server among several of one model.
@@ -24,8 +29,9 @@ pub struct Member {
 pub struct PoolConfig {
     /// Most tries of one request, the first among them.
     pub tries: u32,
-    /// Pause before the servers are asked a second time; it doubles each time. A server that says how long to wait is
-    /// given that long.
+    /// Longest pause before the servers are asked a second time; it doubles each time. Half of it is left to chance, so
+    /// that those who failed together do not come back together. A server that says how long to wait is given that long,
+    /// and by the same chance a little more.
     pub pause: Duration,
     /// A longer pause than this is not made: the error goes to whoever asked, who knows better whether to wait.
     pub longest_pause: Duration,
@@ -33,6 +39,8 @@ pub struct PoolConfig {
     pub failures: u32,
     /// How long it rests. It is asked all the same where every other one rests too.
     pub rest: Duration,
+    /// Seed of that chance; of several gateways in front of the same servers each has its own.
+    pub seed: u64,
 }
 
 impl Default for PoolConfig {
@@ -43,6 +51,7 @@ impl Default for PoolConfig {
             longest_pause: Duration::from_secs(2),
             failures: 3,
             rest: Duration::from_secs(10),
+            seed: 0,
         }
     }
 }
@@ -56,6 +65,7 @@ pub struct Pool {
     members: Vec<Member>,
     config: PoolConfig,
     states: States,
+    chance: Mutex<Seeded>,
 }
 
 #[derive(Debug, Clone)]
@@ -70,6 +80,10 @@ struct State {
     rests: Option<Instant>,
     /// How much it lags behind its share.
     owed: i64,
+    /// What it was asked and how that ended, for whoever operates it.
+    requests: u64,
+    retries: u64,
+    failed: u64,
 }
 
 impl Pool {
@@ -84,7 +98,15 @@ impl Pool {
             return Err(ModelError::new(Fault::Setup, "pool_invalid", message));
         }
         let states = States(Arc::new(Mutex::new(vec![State::default(); members.len()])));
-        Ok(Self { name, members, config, states })
+        let chance = Mutex::new(Seeded::new(config.seed).fork(&format!("pauses of {name}")));
+        Ok(Self { name, members, config, states, chance })
+    }
+
+    /// How long to wait before the servers are asked again, the last of which said `asked`.
+    fn wait(&self, pause: Duration, asked: Option<Duration>) -> Duration {
+        let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).unit();
+        let half = pause / 2;
+        (half + half.mul_f64(chance)).max(asked.map_or(Duration::ZERO, |asked| asked + half.mul_f64(chance)))
     }
 
     /// Asks one server and waits for the first part of its answer.
@@ -114,13 +136,56 @@ impl Model for Pool {
     }
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
+        self.try_members(|index| self.begin(index, request.clone()).boxed()).await
+    }
+
+    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
+        let index = self.states.choose(&self.members, &vec![false; self.members.len()]);
+        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
+        member.model.score(requests).await
+    }
+
+    async fn embed(&self, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        self.try_members(|index| self.embed_by(index, request).boxed()).await
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        let (states, now) = (self.states.lock(), Instant::now());
+        let server = |(member, state): (&Member, &State)| {
+            let known = member.model.servers().into_iter().next();
+            Server {
+                requests: state.requests,
+                retries: state.retries,
+                failures: state.failed,
+                resting: state.rests.is_some_and(|until| until > now),
+                ..known.unwrap_or_else(|| Server::new(member.model.name()))
+            }
+        };
+        self.members.iter().zip(states.iter()).map(server).collect()
+    }
+}
+
+impl Pool {
+    async fn embed_by(&self, index: usize, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
+        let embedded = member.model.embed(request).await?;
+        self.states.answered(index);
+        Ok(embedded)
+    }
+
+    /// Asks one member, and others or the same again where it fails.
+    async fn try_members<'f, T>(
+        &self,
+        ask: impl Fn(usize) -> BoxFuture<'f, Result<T, ModelError>> + Send + Sync,
+    ) -> Result<T, ModelError> {
         let mut pause = self.config.pause;
         let mut tried = vec![false; self.members.len()];
         let mut tries = 1;
         loop {
             let index = self.states.choose(&self.members, &tried);
-            let error = match self.begin(index, request.clone()).await {
-                Ok(generation) => return Ok(generation),
+            self.states.asked(index, tries > 1);
+            let error = match ask(index).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             if error.fault == Fault::Request {
@@ -137,20 +202,14 @@ impl Model for Pool {
             if tried.contains(&false) {
                 continue;
             }
-            let wait = pause.max(Duration::from_millis(error.retry_after_ms.unwrap_or_default()));
-            if !error.retryable() || wait > self.config.longest_pause {
+            let asked = error.retry_after_ms.map(Duration::from_millis);
+            if !error.retryable() || pause.max(asked.unwrap_or_default()) > self.config.longest_pause {
                 return Err(error);
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(self.wait(pause, asked)).await;
             pause *= 2;
             tried.fill(false);
         }
-    }
-
-    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
-        let index = self.states.choose(&self.members, &vec![false; self.members.len()]);
-        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
-        member.model.score(requests).await
     }
 }
 
@@ -191,6 +250,13 @@ impl States {
         index
     }
 
+    fn asked(&self, index: usize, again: bool) {
+        if let Some(state) = self.lock().get_mut(index) {
+            state.requests += 1;
+            state.retries += u64::from(again);
+        }
+    }
+
     fn answered(&self, index: usize) {
         if let Some(state) = self.lock().get_mut(index) {
             state.failures = 0;
@@ -205,6 +271,7 @@ impl States {
             return;
         }
         state.failures = state.failures.saturating_add(1);
+        state.failed += 1;
         // Whoever says how long to wait is believed, within reason.
         let asked = error.retry_after_ms.map(|wait| Duration::from_millis(wait).min(config.rest));
         let worn = (state.failures >= config.failures).then_some(config.rest);

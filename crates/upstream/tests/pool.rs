@@ -169,3 +169,16 @@ async fn a_reader_that_leaves_ends_the_work() {
 fn a_pool_of_nobody_is_refused() {
     assert_eq!(Pool::new("m", Vec::new(), config()).unwrap_err().code, "pool_invalid");
 }
+
+#[tokio::test]
+async fn what_each_server_was_asked_is_counted() {
+    let (bad, good) = (Server::new(|_| refusal(500, None)).await, Server::new(|_| answer(true)).await);
+    let pool = pool(vec![bad.member(1, 0), good.member(1, 1)], PoolConfig { failures: 2, ..config() });
+    for _ in 0..3 {
+        ask(&pool).await.unwrap();
+    }
+    let [first, second] = pool.servers().try_into().unwrap();
+    assert_eq!((first.name.as_str(), second.name.as_str()), (bad.base.as_str(), good.base.as_str()));
+    assert_eq!((first.requests, first.retries, first.failures, first.resting), (2, 0, 2, true));
+    assert_eq!((second.requests, second.retries, second.failures, second.resting), (3, 2, 0, false));
+}

@@ -254,3 +254,31 @@ async fn given_text_is_scored_by_an_echo() {
     let chat = ScoreRequest { prompt: prompt(), answer };
     assert_eq!(model.score(&[chat]).await.unwrap_err().code, "scoring_unsupported");
 }
+
+#[tokio::test]
+async fn when_to_come_back_is_read_from_numbers_and_dates() {
+    const NOW: (&str, &str) = ("date", "Wed, 25 Nov 2026 12:00:00 GMT");
+    const CASES: &[(&[(&str, &str)], Option<u64>)] = &[
+        (&[("retry-after", "2")], Some(2000)),
+        (&[("retry-after", "0.25")], Some(250)),
+        (&[("retry-after-ms", "30"), ("retry-after", "2")], Some(30)),
+        (&[NOW, ("retry-after", "Wed, 25 Nov 2026 12:00:07 GMT")], Some(7000)),
+        (&[NOW, ("retry-after", "Wed, 25 Nov 2026 11:00:00 GMT")], Some(0)),
+        (&[("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT")], Some(0)),
+        (&[("retry-after", "soon")], None),
+        (&[("retry-after", "-1")], None),
+        (&[], None),
+    ];
+    for (headers, wait) in CASES {
+        let (base, _) = server(move |_| {
+            let mut answer = json_reply(503, &Value::Null);
+            for (name, value) in *headers {
+                answer.headers_mut().insert(*name, value.parse().unwrap());
+            }
+            answer
+        })
+        .await;
+        let error = Client::new(config(&base)).unwrap().chat(&hello(), &[]).await.unwrap_err();
+        assert_eq!(error.retry_after_ms, *wait, "{headers:?}");
+    }
+}

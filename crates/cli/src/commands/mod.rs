@@ -3,6 +3,7 @@
 mod admin;
 mod admin_key;
 mod case;
+mod config;
 mod customers;
 mod demo;
 mod distill;
@@ -14,7 +15,7 @@ mod watch;
 
 use clap::CommandFactory;
 
-use crate::args::{Cli, Command};
+use crate::args::{Cli, Command, LogFormat};
 use crate::talk::Talk;
 
 /// How a command ended that did not fail.
@@ -33,12 +34,13 @@ impl Outcome {
 }
 
 pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
-    let talk = Talk::new(cli.quiet);
+    let talk = Talk::new(cli.quiet, cli.log_format == LogFormat::Json);
     match cli.command {
         Command::Demo(args) => demo::run(args, talk).await,
         Command::Init(args) => admin::init(&args, talk),
         Command::Serve(args) => serve::run(&args, talk).await,
         Command::Admin(args) => admin_key::run(args, talk).await,
+        Command::Config(args) => config::run(args, talk),
         Command::Account(args) => customers::account(args, talk).await,
         Command::Key(args) => customers::key(args, talk).await,
         Command::User(args) => customers::user(args, talk).await,

@@ -17,12 +17,17 @@ use tokio::task::JoinSet;
 
 use self::reload::Configuration;
 use super::Outcome;
-use crate::args;
 use crate::site::Site;
 use crate::talk::Talk;
+use crate::{args, notify};
 
 pub(crate) async fn run(args: &args::Site, talk: Talk) -> anyhow::Result<Outcome> {
-    let site = Site::load(&args.config)?;
+    let mut site = Site::load(&args.config)?;
+    // Where the configuration names no collector, the environment may, as OpenTelemetry's convention has it.
+    let collector = &mut site.config.serve.telemetry.otlp;
+    if collector.is_none() {
+        *collector = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|address| !address.is_empty());
+    }
     let config = &site.config.serve;
     config.check()?;
     let doors = Doors {
@@ -109,6 +114,11 @@ pub(crate) async fn serve(
     }
     let Signals { stop, reload } = signals;
     let reloading = reload.map(|signal| tokio::spawn(reload_on(signal, configuration, talk)));
+    notify::tell("READY=1");
+    let stop = async {
+        stop.await;
+        notify::tell("STOPPING=1");
+    };
     let served = anbiq_serve::run(customers, gateway, stop).await;
     if let Some(reloading) = reloading {
         reloading.abort();

@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod admin;
+mod config;
 mod customers;
+mod drain;
 mod gateway;
 mod refusals;
+mod served;
 mod support;

@@ -17,7 +17,7 @@ fn an_unknown_configuration_key_is_an_error_with_file_and_line() {
        |
     13 | lissen = "127.0.0.1:1"
        | ^^^^^^
-    unknown field `lissen`, expected one of `listen`, `admin_listen`, `admin_anywhere`, `clock`, `trusted_proxies`, `reservation_ttl_ms`, `request_timeout_ms`, `drain_ms`, `heartbeat_ms`, `max_body_bytes`, `max_in_flight`, `max_in_flight_per_account`, `idempotency`, `twin`, `seed`
+    unknown field `lissen`, expected one of `listen`, `admin_listen`, `admin_anywhere`, `clock`, `trusted_proxies`, `reservation_ttl_ms`, `request_timeout_ms`, `drain_ms`, `heartbeat_ms`, `max_body_bytes`, `max_connections`, `header_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `max_in_flight`, `max_in_flight_per_account`, `idempotency`, `twin`, `upstream_allow`, `telemetry`, `seed`
     "#);
 }
 
