@@ -89,7 +89,7 @@ pub(crate) struct Inner {
     /// Held by whoever changes something: a change under a condition must not meet another between the two.
     pub(crate) changing: Mutex<()>,
     /// One permit for each request under way.
-    pub(crate) places: Semaphore,
+    pub(crate) places: Arc<Semaphore>,
 }
 
 impl Desk {
@@ -97,7 +97,7 @@ impl Desk {
     pub fn new(parts: DeskParts) -> Self {
         let DeskParts { ledger, journal, administrator, mut models, clock, reload } = parts;
         models.sort_by(|one, other| one.model.cmp(&other.model));
-        let (changing, places) = (Mutex::new(()), Semaphore::new(MOST));
+        let (changing, places) = (Mutex::new(()), Arc::new(Semaphore::new(MOST)));
         Self(Arc::new(Inner { ledger, journal, administrator, models, clock, reload, changing, places }))
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anbiq_domain::{AccountId, Digest, Hand, Timestamp};
@@ -18,6 +19,7 @@ use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
 use crate::desk::Inner;
@@ -91,18 +93,23 @@ pub(crate) struct Reply {
 }
 
 async fn answer(desk: Desk, operation: &'static Operation, request: Request) -> Response {
-    let Ok(_place) = desk.0.places.try_acquire() else {
+    let Ok(place) = Arc::clone(&desk.0.places).try_acquire_owned() else {
         return Problem::new(Code::Overloaded, Code::Overloaded.title()).into_response();
     };
-    let answer = timeout(PATIENCE, handle(&desk, operation, request)).await;
-    let answer = answer.unwrap_or_else(|_| Err(Problem::new(Code::TooSlow, Code::TooSlow.title())));
-    let mut response = answer.unwrap_or_else(IntoResponse::into_response);
+    let answer = timeout(PATIENCE, handle(&desk, operation, request, place)).await;
+    let slow = |_| Err(Problem::new(Code::TooSlow, "the request took too long; a change may be made all the same"));
+    let mut response = answer.unwrap_or_else(slow).unwrap_or_else(IntoResponse::into_response);
     // Answers may hold secrets, and always hold what is nobody else's business.
     response.headers_mut().entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     response
 }
 
-async fn handle(desk: &Desk, operation: &'static Operation, request: Request) -> Result<Response, Problem> {
+async fn handle(
+    desk: &Desk,
+    operation: &'static Operation,
+    request: Request,
+    place: OwnedSemaphorePermit,
+) -> Result<Response, Problem> {
     let (mut head, body) = request.into_parts();
     let at = desk.0.clock.now();
     let caller = authenticate(&desk.0, &head.headers, at).await?;
@@ -119,40 +126,40 @@ async fn handle(desk: &Desk, operation: &'static Operation, request: Request) ->
     let body = read(operation, &head.headers, body).await?;
     let wanted = Tags::read(&head.headers, &IF_MATCH)?;
     let unwanted = Tags::read(&head.headers, &IF_NONE_MATCH)?;
+    let name = name(operation, &head.headers, &caller)?;
     let call = Call { operation, caller, at, path, query, body, wanted, unwanted };
     if operation.verb == Verb::Get {
         let known = call.unwanted.clone();
         let reply = (operation.handler)(desk.clone(), call).await?;
         return Ok(unless_known(operation, known.as_ref(), reply));
     }
-    change(desk, operation, &head.headers, call).await
+    // In a task of its own: a change that the ledger has must reach the journal, whether its client stays or not.
+    let changing = tokio::spawn(change(desk.clone(), call, name, place));
+    let done = changing.await.map_err(|error| {
+        tracing::error!(%error, operation = operation.id, "an operation of the admin API broke off");
+        Problem::new(Code::Internal, Code::Internal.title())
+    })?;
+    Ok(written(operation, done?))
 }
 
-/// Makes a change, alone, once, and under its condition.
-async fn change(
-    desk: &Desk,
-    operation: &'static Operation,
-    headers: &HeaderMap,
-    call: Call,
-) -> Result<Response, Problem> {
+/// Makes a change, alone, and under its name once.
+async fn change(desk: Desk, call: Call, name: Option<String>, _place: OwnedSemaphorePermit) -> Result<Reply, Problem> {
     let _alone = desk.0.changing.lock().await;
     let ledger = &desk.0.ledger;
-    let claimed = match name(operation, headers, &call.caller)? {
-        Some(name) if ledger.claim(&name, call.at).await? => Some(name),
-        Some(_) => {
-            let words = "a request under this `Idempotency-Key` was carried out already\n\
-                         hint: look at what it made; a secret that was lost is replaced by a new key";
-            return Err(Problem::new(Code::Repeated, words));
-        }
-        None => None,
-    };
-    let done = (operation.handler)(desk.clone(), call).await;
-    if let (Err(problem), Some(name)) = (&done, &claimed)
+    if let Some(name) = &name
+        && !ledger.claim(name, call.at).await?
+    {
+        let words = "a request under this `Idempotency-Key` was carried out already\n\
+                     hint: look at what it made; a secret that was lost is replaced by a new key";
+        return Err(Problem::new(Code::Repeated, words));
+    }
+    let done = (call.operation.handler)(desk.clone(), call).await;
+    if let (Err(problem), Some(name)) = (&done, &name)
         && problem.changed_nothing()
     {
         ledger.unclaim(name).await?;
     }
-    Ok(written(operation, done?))
+    done
 }
 
 async fn authenticate(desk: &Inner, headers: &HeaderMap, at: Timestamp) -> Result<AdminSession, Problem> {

@@ -64,7 +64,7 @@ fn describe(operation: &Operation) -> Value {
         "operationId": operation.id,
         "tags": [operation.tag],
         "summary": operation.summary,
-        "description": format!("{} {}", who(operation.need), what(operation.reach)),
+        "description": format!("{} {}{}", who(operation.need), what(operation.reach), conditions(operation)),
         "parameters": parameters(operation),
         "responses": responses(operation),
     });
@@ -88,6 +88,17 @@ const fn what(reach: Reach) -> &'static str {
     }
 }
 
+/// The conditional headers of RFC 9110 are no parameters of an operation: they mean the same everywhere.
+fn conditions(operation: &Operation) -> &'static str {
+    match operation.verb {
+        Verb::Get => " With an `ETag` in `If-None-Match` the answer is 304 where nothing has changed.",
+        Verb::Put if operation.shown_by().is_some() => {
+            " With `If-Match` it is done only if the thing still has that `ETag`, with `If-None-Match: *` only if there is none."
+        }
+        _ => "",
+    }
+}
+
 fn parameters(operation: &Operation) -> Value {
     let mut all = Vec::new();
     for name in operation.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}')) {
@@ -103,19 +114,10 @@ fn parameters(operation: &Operation) -> Value {
         let after = schema::of_cursor(operation.id);
         all.push(optional("query", "after", after, "`next` of the page before"));
     }
-    let tags = json!({ "type": "string", "pattern": "^(\\*|\"[!#-~]{1,64}\")$", "minLength": 1 });
-    match operation.verb {
-        Verb::Post => {
-            let schema = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
-            let words = "a name of this request: under one name a request is carried out once in a day";
-            all.push(optional("header", "Idempotency-Key", schema, words));
-        }
-        Verb::Put if operation.shown_by().is_some() => {
-            all.push(optional("header", "If-Match", tags.clone(), "only if it still has this `ETag`"));
-            all.push(optional("header", "If-None-Match", tags, "`*`: only if it is not there yet"));
-        }
-        Verb::Get => all.push(optional("header", "If-None-Match", tags, "an `ETag` that is known already")),
-        Verb::Put | Verb::Delete => {}
+    if operation.verb == Verb::Post {
+        let schema = json!({ "type": "string", "pattern": "^[!-~]{1,255}$" });
+        let words = "a name of this request: under one name a request is carried out once in a day";
+        all.push(optional("header", "Idempotency-Key", schema, words));
     }
     Value::Array(all)
 }

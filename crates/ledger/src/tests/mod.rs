@@ -260,6 +260,7 @@ macro_rules! on_every_database {
     };
 }
 
+mod admin_keys;
 mod budgets;
 mod keys;
 
