@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anbiq_domain::{Answer, Finish, Message, Prompt, Role};
+use anbiq_domain::{Answer, Finish, Message, Prompt, Role, ToolCall};
 use anbiq_model::{Event, Fault, Model, Request, ScoreRequest, collect};
 use anbiq_openai::{ChatMessage, ChatRequest};
 use anbiq_secret::Secret;
@@ -152,6 +153,33 @@ async fn a_stream_ends_with_done_or_with_an_error() {
 
 fn prompt() -> Prompt {
     Prompt::Chat(vec![Message::new(Role::User, "hi")])
+}
+
+#[tokio::test]
+async fn calls_of_tools_and_cached_tokens_are_read_as_servers_write_them() {
+    let count = Arc::new(AtomicU64::new(0));
+    let (base, _) = server(move |_| {
+        let delta = |delta: Value| json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
+        // The second of two parallel draws finds more in the cache than the first.
+        let cached = 4 + 4 * count.fetch_add(1, Ordering::SeqCst);
+        let usage = json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14,
+            "prompt_tokens_details": {"cached_tokens": cached}}});
+        let events = [
+            // Without places, and with the name repeated: some servers write so.
+            delta(json!({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]})),
+            delta(json!({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "}"}}]})),
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
+            usage,
+        ];
+        sse_reply(&events, true)
+    })
+    .await;
+    let model = Upstream::new(UpstreamConfig::new("m", base, None)).unwrap();
+    let request = Request { n: 2, ..Request::new(prompt(), 9) };
+    let (answers, total) = collect(model.generate(request).await.unwrap(), 2).await.unwrap();
+    let call = ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
+    assert_eq!(answers, vec![Answer { tool_calls: vec![call], ..Answer::new("", Finish::ToolCalls) }; 2]);
+    assert_eq!((total.prompt_tokens, total.cached_tokens), (9, 4));
 }
 
 #[tokio::test]

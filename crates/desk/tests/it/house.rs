@@ -180,7 +180,7 @@ impl Reply {
 
 /// Gives each of the accounts a key, an acceptance, a budget and a grant.
 async fn furnish(ledger: &Ledger, administrator: &Administrator) -> [KeyId; 2] {
-    let plan = Plan { twin_share: 0.25, twin_first: 3, ..Plan::new(PlanId::new("standard").unwrap()) };
+    let plan = Plan { twin: TwinPlan { share: 0.25, first: 3, ..TwinPlan::default() }, ..Plan::new(PlanId::new("standard").unwrap()) };
     administrator.put_plan(&plan, NOW).await.unwrap();
     let prices = PriceList { input: Money::from_dollars(1), output: Money::from_dollars(2), ..PriceList::default() };
     administrator.set_prices("teacher", prices, NOW).await.unwrap();
