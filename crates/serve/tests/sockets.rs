@@ -259,7 +259,8 @@ async fn send(house: &House, bytes: &[u8]) -> String {
             }
         }
     };
-    tokio::time::timeout(PATIENCE, talk).await.expect("the gateway closes the connection");
+    let closed = tokio::time::timeout(PATIENCE, talk).await;
+    assert!(closed.is_ok(), "the gateway does not close the connection");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -349,4 +350,18 @@ async fn who_reads_nothing_costs_a_connection_for_a_while() {
     let second = write_out("GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n", &house.key, 0);
     assert_eq!(statuses(&send(&house, &second).await), [200]);
     drop(stream);
+}
+
+#[tokio::test]
+async fn idle_connections_give_way() {
+    let house = House::furnished(Setup { config: Config { max_connections: 200, ..config() }, ..Setup::default() }).await;
+    let mut idle = Vec::new();
+    for _ in 0..200 {
+        idle.push(TcpStream::connect(house.base.trim_start_matches("http://")).await.unwrap());
+    }
+    let reply = tokio::time::timeout(PATIENCE, house.chat(&hello())).await.unwrap();
+    assert_eq!(reply.status, 200, "it waited until the idle ones were closed");
+    for mut connection in idle {
+        assert_eq!(connection.read(&mut [0; 16]).await.unwrap_or(0), 0, "nothing is said to who says nothing");
+    }
 }
