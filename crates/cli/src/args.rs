@@ -41,6 +41,9 @@ pub(crate) enum Command {
     /// Look at a configuration before it is used.
     #[command(subcommand)]
     Config(Config),
+    /// Issue the keys of the admin API.
+    #[command(subcommand)]
+    Admin(Admin),
     /// Open, list and close accounts.
     #[command(subcommand)]
     Account(Account),
@@ -128,6 +131,51 @@ pub(crate) struct Init {
     /// Name of the journal, and the origin of its signed checkpoints.
     #[arg(long, default_value = "anbiq")]
     pub(crate) journal: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Issue, list and revoke admin keys.
+    #[command(subcommand)]
+    Key(AdminKeys),
+    /// Print the OpenAPI document of the admin API.
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminKeys {
+    /// Issue an admin key; it is shown once.
+    Issue {
+        /// What its holder may do: `viewer`, `operator`, `steward` or `owner`.
+        #[arg(long)]
+        role: String,
+        /// The only account that its holder sees.
+        #[arg(long)]
+        account: Option<String>,
+        /// Whose it is, in words.
+        #[arg(long)]
+        note: Option<String>,
+        /// Days until it expires.
+        #[arg(long)]
+        days: Option<u32>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Show all admin keys, without their secrets.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Revoke an admin key.
+    Revoke {
+        /// Its public part.
+        key: String,
+        #[command(flatten)]
+        site: Site,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -6,27 +6,29 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anbiq_domain::{Clock, CoinKey, SystemClock, Terms, Timestamp};
+use anbiq_desk::{Administrator, ModelFacts, Reloaded};
+use anbiq_domain::{Clock, CoinKey, Digest, SystemClock, Terms, Timestamp};
 use anbiq_journal::{Journal, JournalError, Options, SigningKey};
 use anbiq_ledger::{Ledger, Plan};
 use anbiq_lm::{Local, LocalOptions};
 use anbiq_model::Model;
 use anbiq_secret::Secret;
-use anbiq_serve::admin::Administrator;
 use anbiq_upstream::{Dialect, Member, Pool, PoolConfig, Upstream};
 use anyhow::{Context, bail};
 
 use crate::config::{Config, DialectName, ModelConfig, UpstreamConfig};
 
 /// An installation whose configuration was read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Site {
+    /// The file that it was read from.
+    pub(crate) path: PathBuf,
     pub(crate) config: Config,
 }
 
 impl Site {
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { config: Config::load(path)? })
+        Ok(Self { path: path.to_owned(), config: Config::load(path)? })
     }
 
     /// The present moment; nothing that a person does at the command line happens in simulated time.
@@ -140,6 +142,16 @@ impl Site {
         Ok(upstream)
     }
 
+    /// Every teacher of the configuration, as its administrator sees it.
+    pub(crate) fn model_facts(&self) -> Vec<ModelFacts> {
+        let facts = |model: &ModelConfig| ModelFacts {
+            model: model.name.clone(),
+            embedded: model.folder.is_some(),
+            servers: model.servers().len(),
+        };
+        self.config.models.iter().map(facts).collect()
+    }
+
     /// The plans as the ledger keeps them.
     pub(crate) fn plans(&self) -> Vec<Plan> {
         let plan = |config: &crate::config::PlanConfig| Plan {
@@ -164,32 +176,69 @@ impl Site {
         self.config.secrets.with_file_name("spool")
     }
 
-    /// Tells the ledger and the journal the plans, prices and terms of the configuration that they do not know yet.
+    /// Tells the ledger and the journal the plans, prices and terms of the configuration that it did not declare before,
+    /// and says which those are. What was declared and then changed by an administrator is left as it is.
     pub(crate) async fn declare(
         &self,
         ledger: &Ledger,
         administrator: &Administrator,
         now: Timestamp,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Reloaded> {
+        let mut done = Reloaded::default();
         for plan in self.plans() {
-            ledger.put_plan(&plan).await?;
+            let declaration = Declaration::of("plan", plan.id.as_str(), &plan)?;
+            if declaration.is_new(ledger).await? {
+                if ledger.plan(&plan.id).await?.as_ref() != Some(&plan) {
+                    administrator.put_plan(&plan, now).await?;
+                    done.plans.push(plan.id.to_string());
+                }
+                declaration.remember(ledger).await?;
+            }
         }
         for model in &self.config.models {
-            if ledger.prices(&model.name).await? != Some(model.prices) {
-                administrator.set_prices(&model.name, model.prices, now).await?;
+            let declaration = Declaration::of("prices", &model.name, &model.prices)?;
+            if declaration.is_new(ledger).await? {
+                if ledger.prices(&model.name).await? != Some(model.prices) {
+                    administrator.set_prices(&model.name, model.prices, now).await?;
+                    done.prices.push(model.name.clone());
+                }
+                declaration.remember(ledger).await?;
             }
         }
         for terms in self.terms()? {
             if ledger.terms(&terms.id, Some(terms.version)).await?.as_ref() != Some(&terms) {
                 administrator.issue_terms(&terms, now).await?;
+                done.terms.push(format!("{} version {}", terms.id, terms.version));
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// The terms that the configuration names.
-    fn terms(&self) -> anyhow::Result<Vec<Terms>> {
+    pub(crate) fn terms(&self) -> anyhow::Result<Vec<Terms>> {
         self.config.models.iter().filter_map(|model| model.terms.as_deref()).map(read_json).collect()
+    }
+}
+
+/// What the configuration says of one plan or price list. It is put into the ledger when it is new, not at every start:
+/// an administrator may have changed it since, by the admin API.
+struct Declaration {
+    what: String,
+    digest: Digest,
+}
+
+impl Declaration {
+    fn of(kind: &str, name: &str, value: &impl serde::Serialize) -> anyhow::Result<Self> {
+        let digest = Digest::of(&serde_json::to_vec(value)?);
+        Ok(Self { what: format!("{kind} {name}"), digest })
+    }
+
+    async fn is_new(&self, ledger: &Ledger) -> anyhow::Result<bool> {
+        Ok(ledger.declared(&self.what).await? != Some(self.digest))
+    }
+
+    async fn remember(&self, ledger: &Ledger) -> anyhow::Result<()> {
+        Ok(ledger.declare(&self.what, self.digest).await?)
     }
 }
 

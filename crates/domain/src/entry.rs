@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, EpochCommitment, Exchange, Grant, GrantId, JournalId, Keyed, PlanId, PriceList, Terms, TermsRef,
-    Timestamp,
+    AccountId, Administration, EpochCommitment, Exchange, Grant, GrantId, JournalId, Keyed, PlanId, PriceList, Terms,
+    TermsRef, Timestamp,
 };
 
 /// One record of the journal. Everything that `watch`, `trace` and a dossier's reader need to know stands here;
@@ -82,6 +82,8 @@ pub enum Entry {
     Exchange(Box<Exchange>),
     /// A request was refused before any model saw it.
     Refused(Refusal),
+    /// An administrator changed something.
+    Administered(Administration),
     /// The gateway stopped writing in good order.
     Closed {
         /// When.
@@ -104,6 +106,7 @@ impl Entry {
             Self::GrantGiven { grant } => grant.given,
             Self::Exchange(exchange) => exchange.at,
             Self::Refused(refusal) => refusal.at,
+            Self::Administered(administration) => administration.at,
         }
     }
 }

@@ -4,6 +4,7 @@
 //! the time or can fail for an outside reason; whoever needs the outside world passes it in as a [`Clock`]
 //! or a [`Seeded`] generator. The verbs never know each other: they meet in these types.
 
+mod administration;
 mod coin;
 mod digest;
 mod entry;
@@ -17,6 +18,7 @@ mod terms;
 mod time;
 mod window;
 
+pub use administration::{Administration, Hand};
 pub use coin::{CoinKey, EpochCommitment, commit_bytes, commit_text};
 pub use digest::{Digest, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};

@@ -8,7 +8,7 @@ use crate::disk::{Disk, DiskFile};
 use crate::format::{Header, MAGIC, checkpoints_path, lock_path, segment_name, write_frame};
 use crate::tree::Tree;
 use crate::verify::scan;
-use crate::{Checkpoint, JournalError, Position, Recovery, SigningKey, tree};
+use crate::{Checkpoint, JournalError, Position, Recovery, SigningKey, State, tree};
 
 /// The writing half of a journal, without its thread: one group at a time, durable or not at all.
 #[derive(Debug)]
@@ -144,6 +144,11 @@ impl Store {
 
     pub(crate) const fn id(&self) -> &JournalId {
         &self.id
+    }
+
+    pub(crate) fn state(&self) -> State {
+        let Self { tree, last_checkpoint, .. } = self;
+        State { entries: tree.size(), root: tree.root(), last_checkpoint: last_checkpoint.clone() }
     }
 
     /// How many records no checkpoint covers yet.

@@ -55,6 +55,17 @@ pub struct Recovery {
     pub last_checkpoint: Option<Checkpoint>,
 }
 
+/// How far a journal has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// How many entries are durable.
+    pub entries: u64,
+    /// Root of the tree over them; nobody has signed it yet where the last checkpoint covers fewer.
+    pub root: Digest,
+    /// The last signed root.
+    pub last_checkpoint: Option<Checkpoint>,
+}
+
 /// The writing end of a journal. Clones write to the same journal; it ends when the last of them is dropped or any is
 /// [closed](Journal::close), each time with a checkpoint.
 #[derive(Debug, Clone)]
@@ -73,6 +84,7 @@ struct Inner {
 
 enum Command {
     Append { payload: Vec<u8>, reply: Reply<Position> },
+    State(Reply<State>),
     Checkpoint(Reply<Checkpoint>),
     Close(Reply<Checkpoint>),
 }
@@ -143,6 +155,11 @@ impl Journal {
     pub fn append_blocking(&self, entry: &Entry) -> Result<Position, JournalError> {
         let payload = encode(entry)?;
         self.ask_blocking(|reply| Command::Append { payload, reply })
+    }
+
+    /// How far the journal has come; nothing is written.
+    pub async fn state(&self) -> Result<State, JournalError> {
+        self.ask(Command::State).await
     }
 
     /// Signs the root of everything that was appended before, and keeps the signature in the journal.
@@ -268,6 +285,7 @@ fn write(mut store: Store, mut commands: mpsc::Receiver<Command>, checkpoint_eve
         }
         append(&mut store, &payloads, replies);
         match order {
+            Some(Command::State(reply)) => reply.send(Ok(store.state())),
             Some(Command::Checkpoint(reply)) => reply.send(store.checkpoint()),
             Some(Command::Close(reply)) => {
                 reply.send(store.checkpoint());

@@ -7,11 +7,13 @@
 //! Time is always an argument: the ledger has no clock.
 
 mod accounts;
+mod admin_keys;
 mod backend;
 mod budget;
 mod cache;
 mod error;
 mod keys;
+mod list;
 mod reserve;
 mod schema;
 mod terms;
@@ -32,9 +34,11 @@ use backend::Backend;
 use cache::Cache;
 use writer::Writer;
 
+pub use admin_keys::{AdminKey, AdminRole, AdminSession, NewAdminKey};
 pub use budget::{Budget, BudgetState, BudgetUse, Holder, Measure, Shortfall, Unit};
 pub use error::{LedgerError, Who};
 pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session, public_part};
+pub use list::GrantRecord;
 pub use reserve::{Cost, ReservationId, Reserve, Reserved, Way};
 
 /// The ledger. Clones share it.

@@ -11,11 +11,12 @@ use crate::backend::Backend;
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next, beginning with the empty database. A step that was released never changes.
-const STEPS: [&[&str]; 3] = [
+const STEPS: [&[&str]; 4] = [
     &TABLES,
     // Programs that do not count it up must not change what others remember.
     &["INSERT INTO settings (name, value) VALUES ('generation', '0')"],
     &BUDGETS,
+    &crate::admin_keys::TABLES,
 ];
 
 const TABLES: [&str; 11] = [

@@ -13,11 +13,12 @@ use crate::telemetry::TelemetryConfig;
 pub struct Config {
     /// Where to listen; whoever opens the listener reads it.
     pub listen: SocketAddr,
-    /// Where to listen for whoever operates the gateway: `/livez`, `/readyz` and `/metrics`, without a key. Absent for
-    /// nowhere; whoever opens the listener reads it.
+    /// Where to listen for whoever operates the gateway: `/livez`, `/readyz` and `/metrics`, without a key, and the admin
+    /// API, which asks for one. Absent for nowhere; whoever opens the listener reads it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin_listen: Option<SocketAddr>,
-    /// May `admin_listen` be an address that other machines reach? Whoever reaches it needs no key.
+    /// May `admin_listen` be an address that other machines reach? Probes and metrics need
+    /// no key.
     pub admin_anywhere: bool,
     /// Whether times are real. With a simulated clock every request may say in the header `x-anbiq-time` when it was
     /// made, in milliseconds since 1970; with the system's clock that header means nothing.

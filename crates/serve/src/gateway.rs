@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anbiq_domain::{
     AccountId, Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp,
 };
-use anbiq_journal::{Journal, JournalError, Position, Reader};
+use anbiq_journal::{Journal, JournalError, Position, Reader, Spool};
 use anbiq_ledger::{Ledger, Session};
 use anbiq_model::Model;
 use anbiq_statistics::sketch::Sketcher;
@@ -18,7 +18,7 @@ use crate::rate::{Accounts, Taken};
 use crate::rejection::Rejection;
 use crate::repeats::Repeats;
 use crate::telemetry::Telemetry;
-use crate::{Config, Secrets, ServeError, Spool, routes};
+use crate::{Config, Secrets, ServeError, routes};
 
 /// What a gateway is made of.
 #[derive(Debug)]

@@ -26,10 +26,7 @@
 //! A request that names itself by `Idempotency-Key` is answered once, however often it is sent: `repeats`.
 //!
 //! Whoever operates it reads its state and its metrics at an address of their own: [`operate`].
-//!
-//! [`admin`] changes the ledger and the journal together; `spool` is for changes made while a gateway runs.
 
-pub mod admin;
 mod admission;
 mod answer;
 mod client;
@@ -46,12 +43,10 @@ mod repeats;
 mod request;
 mod routes;
 mod run;
-mod spool;
 mod telemetry;
 
 pub use config::{Config, IdempotencyConfig, Secrets, TwinConfig};
-pub use error::{ServeError, Unwritten};
+pub use error::ServeError;
 pub use gateway::{Gateway, GatewayParts};
 pub use run::{operate, run};
-pub use spool::{Spool, SpoolError};
 pub use telemetry::TelemetryConfig;

@@ -70,14 +70,15 @@ pub async fn run(
     Ok(())
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` of `gateway` on `listener`, until the future is dropped: who is told that
+/// Serves `/livez`, `/readyz` and `/metrics` of `gateway` on `listener`, and `beside` them what else is for whoever
+/// operates it, until the future is dropped: who is told that
 /// a gateway stops wants to see how it does.
 ///
 /// # Errors
 /// None so far: a listener that fails is tried again.
-pub async fn operate(listener: TcpListener, gateway: Gateway) -> Result<(), ServeError> {
+pub async fn operate(listener: TcpListener, gateway: Gateway, beside: axum::Router) -> Result<(), ServeError> {
     let limits = door::Limits { connections: OPERATORS, ..(&gateway.0.config).into() };
-    door::open(listener, gateway.admin_router(), limits, std::future::pending()).await;
+    door::open(listener, gateway.admin_router().merge(beside), limits, std::future::pending()).await;
     Ok(())
 }
 

@@ -354,7 +354,8 @@ async fn who_reads_nothing_costs_a_connection_for_a_while() {
 
 #[tokio::test]
 async fn idle_connections_give_way() {
-    let house = House::furnished(Setup { config: Config { max_connections: 200, ..config() }, ..Setup::default() }).await;
+    let house =
+        House::furnished(Setup { config: Config { max_connections: 200, ..config() }, ..Setup::default() }).await;
     let mut idle = Vec::new();
     for _ in 0..200 {
         idle.push(TcpStream::connect(house.base.trim_start_matches("http://")).await.unwrap());

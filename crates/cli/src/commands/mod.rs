@@ -1,6 +1,7 @@
 //! One module a command; each returns what the exit code says.
 
 mod admin;
+mod admin_key;
 mod case;
 mod config;
 mod customers;
@@ -39,6 +40,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Init(args) => admin::init(&args, talk),
         Command::Serve(args) => serve::run(&args, talk).await,
         Command::Config(args) => config::run(args, talk),
+        Command::Admin(args) => admin_key::run(args, talk).await,
         Command::Account(args) => customers::account(args, talk).await,
         Command::Key(args) => customers::key(args, talk).await,
         Command::User(args) => customers::user(args, talk).await,

@@ -170,6 +170,10 @@ async fn no_secret_leaves_its_place() {
     let [quiet, loud, poor] =
         ["quiet", "loud", "poor"].map(|account| place.run(&format!("key issue {account}")).out.trim().to_owned());
     canaries.insert("the key of an account", quiet.rsplit('-').next().unwrap().into());
+    let admin = place.run("admin key issue --role viewer");
+    assert_eq!(admin.code, 0, "{}", admin.err);
+    let admin = admin.out.trim().to_owned();
+    canaries.insert("the key of an administrator", admin.rsplit('-').next().unwrap().into());
     canaries.insert("the key of another account", poor.rsplit('-').next().unwrap().into());
 
     let environment =
@@ -239,6 +243,10 @@ async fn no_secret_leaves_its_place() {
     mock.fail_always(None);
     assert!(answered > 10, "{answered}");
     let metrics = ask(&operators, "GET /metrics", "", "");
+    for key in [&admin, &quiet, &format!("{admin}x")] {
+        let answer = ask(&operators, "GET /api/v1/accounts", &format!("authorization: Bearer {key}\r\n"), "");
+        outputs.insert(format!("the admin API, to key {}", outputs.len()), answer.into_bytes());
+    }
     assert!(metrics.contains("anbiq_upstream_requests_total"), "{metrics}");
     gateway.signal("-TERM");
     let (code, said) = gateway.ended();

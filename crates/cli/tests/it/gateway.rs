@@ -11,31 +11,43 @@ use anbiq_upstream::client::{Client, ClientConfig, ClientError};
 use crate::support::Place;
 
 /// A running gateway; stops when dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     url: String,
+    /// Where it is administered; empty for nowhere.
+    pub(crate) admin: String,
 }
 
 impl Running {
-    fn start(place: &Place) -> Self {
+    pub(crate) fn start(place: &Place) -> Self {
         let text = place.read("anbiq.toml").replace("127.0.0.1:8080", "127.0.0.1:0");
         place.write("anbiq.toml", &text);
         let mut child = place.command("serve").stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("http://"))).unwrap().unwrap();
+        let mut address = || {
+            let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("http://"))).unwrap().unwrap();
+            let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+            url.trim_end_matches(';').to_owned()
+        };
+        let url = address();
+        let admin = if text.contains("\nadmin_listen") { address() } else { String::new() };
         // Somebody must read on, or the gateway would wait for its reader.
         std::thread::spawn(move || lines.for_each(drop));
-        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
-        Self { child, url: url.trim_end_matches(';').to_owned() }
+        Self { child, url, admin }
     }
 
     fn client(&self, key: &str) -> Client {
         Client::new(ClientConfig::new(self.url.clone(), Some(Secret::new(key.to_owned())))).unwrap()
     }
 
-    fn stop(mut self) -> i32 {
-        let id = self.child.id().to_string();
-        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    /// Sends it a signal, such as `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let arguments = [format!("-{name}"), self.child.id().to_string()];
+        assert!(std::process::Command::new("kill").args(arguments).status().unwrap().success());
+    }
+
+    pub(crate) fn stop(mut self) -> i32 {
+        self.signal("TERM");
         self.child.wait().unwrap().code().unwrap_or(-1)
     }
 }

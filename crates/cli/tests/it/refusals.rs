@@ -122,7 +122,7 @@ fn wrong_words_are_a_usage_error() {
     "#);
     assert_snapshot!(place.run("account open a/b --plan standard").told(), @r#"
     exit 2
-    error: `a/b` cannot be an id: use 1 to 64 letters, digits, `.`, `_`, `-` or `:`
+    error: `a/b` cannot be an id: use 1 to 64 letters, digits, `.`, `_`, `-` or `:`, a letter or digit first
     "#);
     assert_snapshot!(place.run("verify nowhere").told(), @r#"
     exit 2

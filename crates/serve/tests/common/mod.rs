@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anbiq_desk::{Administrator, Record};
 use anbiq_domain::{
     AccountId, Clock, CoinKey, Conditions, Entry, Exchange, Finish, Grant, GrantId, JournalId, KeyId, ManualClock,
     Money, Permission, PlanId, PriceList, Prompt, Terms, TermsId, TextPolicy, Timestamp, Usage,
@@ -20,7 +21,6 @@ use anbiq_ledger::{BudgetState, Ledger, NewAccount, Plan};
 use anbiq_model::{
     Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
 };
-use anbiq_serve::admin::{Administrator, Record};
 use anbiq_serve::{Config, Gateway, GatewayParts, Secrets, ServeError};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -318,7 +318,7 @@ impl House {
         }));
         let admin_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_base = format!("http://{}", admin_listener.local_addr().unwrap());
-        tokio::spawn(anbiq_serve::operate(admin_listener, gateway.clone()));
+        tokio::spawn(anbiq_serve::operate(admin_listener, gateway.clone(), axum::Router::new()));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let shutdown = Some(shutdown);
         Self { folder, ledger, journal, admin, gateway, mock, key, key_id, base, admin_base, client, shutdown, running }

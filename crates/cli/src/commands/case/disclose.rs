@@ -78,6 +78,8 @@ fn is_opened(entry: &Entry, spoken_of: &BTreeSet<AccountId>) -> bool {
         Entry::AccountOpened { account, .. } | Entry::TermsAccepted { account, .. } => spoken_of.contains(account),
         Entry::GrantGiven { grant } => spoken_of.contains(&grant.account),
         Entry::Refused(refusal) => spoken_of.contains(&refusal.account),
+        // It says who administers, not who distilled, and may name any account.
+        Entry::Administered(_) => false,
         Entry::Opened { .. }
         | Entry::CoinsCommitted { .. }
         | Entry::TermsIssued { .. }
