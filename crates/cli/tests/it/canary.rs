@@ -63,7 +63,7 @@ fn forms(canary: &[u8]) -> Vec<Vec<u8>> {
 }
 
 fn holds(bytes: &[u8], needle: &[u8]) -> bool {
-    bytes.windows(needle.len()).any(|window| window == needle)
+    bytes.windows(needle.len()).any(|window| window.first() == needle.first() && window == needle)
 }
 
 /// Every file under `folder`, but not those under its `secrets`.
@@ -253,7 +253,7 @@ async fn no_secret_leaves_its_place() {
     gateway.signal("-TERM");
     let (code, said) = gateway.ended();
     assert_eq!(code, 0, "{said}");
-    assert!(said.contains("an exchange ended") && said.contains("\"TRACE\""), "logs were written, to the last detail");
+    assert!(said.contains("an exchange ended") && said.contains("a request was refused"), "logs were written: {said}");
 
     for words in [
         "journal show journal",
