@@ -38,12 +38,12 @@ pub(crate) enum Command {
     Init(Init),
     /// Put terms, prices, budgets and a journal in front of a teacher.
     Serve(Site),
-    /// Look at a configuration before it is used.
-    #[command(subcommand)]
-    Config(Config),
     /// Issue the keys of the admin API.
     #[command(subcommand)]
     Admin(Admin),
+    /// Look at a configuration before it is used.
+    #[command(subcommand)]
+    Config(Config),
     /// Open, list and close accounts.
     #[command(subcommand)]
     Account(Account),

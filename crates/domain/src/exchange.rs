@@ -88,6 +88,10 @@ pub enum Route {
     Chat,
     /// `/v1/completions`
     Completions,
+    /// `/v1/embeddings`
+    Embeddings,
+    /// `/v1/responses`
+    Responses,
 }
 
 /// A client as the network saw it, as keyed hashes.

@@ -2,6 +2,7 @@
 //!
 //! A model may run in this process (`anbiq-lm`) or behind HTTP (`anbiq-upstream`); the verbs do not care which.
 
+mod embed;
 mod error;
 mod generate;
 mod score;
@@ -10,6 +11,7 @@ pub mod template;
 
 use std::fmt;
 
+pub use embed::{EmbedRequest, Embedded, Inputs};
 pub use error::{Fault, ModelError};
 pub use generate::{Alternative, Calls, Event, Generation, Request, Sampling, TokenLogprob, ToolCallDelta, collect};
 pub use score::{ScoreRequest, Scored};
@@ -35,6 +37,11 @@ pub trait Model: Send + Sync + fmt::Debug {
     fn servers(&self) -> Vec<Server> {
         Vec::new()
     }
+
+    /// Makes vectors of texts. Most models cannot; see [`Abilities::embeddings`].
+    async fn embed(&self, _request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        Err(embed::unable())
+    }
 }
 
 /// What a model can do beyond answering with text.
@@ -54,6 +61,8 @@ pub struct Abilities {
     pub formats: bool,
     /// Whatever else the OpenAI dialect knows: penalties and biases, and content other than text.
     pub dialect: bool,
+    /// Vectors of texts.
+    pub embeddings: bool,
 }
 
 impl Abilities {
@@ -68,6 +77,7 @@ impl Abilities {
             tools: self.tools && other.tools,
             formats: self.formats && other.formats,
             dialect: self.dialect && other.dialect,
+            embeddings: self.embeddings && other.embeddings,
         }
     }
 }

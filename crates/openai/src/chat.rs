@@ -107,7 +107,7 @@ impl ChatMessage {
 
     /// What it says, in the words of the domain. Texts become one; where a part is no text, all parts are kept.
     pub fn into_message(self) -> Message {
-        let (content, parts) = self.content.map_or_else(Default::default, Content::into_domain);
+        let (content, parts) = self.content.map_or_else(Default::default, Content::into_parts);
         Message {
             role: self.role,
             content,
@@ -155,8 +155,8 @@ impl Content {
         }
     }
 
-    /// All of its text, and its parts where some are no text.
-    fn into_domain(self) -> (String, Vec<Value>) {
+    /// All of its text, and all parts where some are no text.
+    pub fn into_parts(self) -> (String, Vec<Value>) {
         match self {
             Self::Text(text) => (text, Vec::new()),
             Self::Parts(parts) => {

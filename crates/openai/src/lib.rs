@@ -6,9 +6,11 @@
 
 mod chat;
 mod completion;
+mod embedding;
 mod error;
 mod fields;
 mod models;
+mod response;
 pub mod sse;
 mod tool;
 
@@ -17,9 +19,16 @@ pub use chat::{
     ChatTopLogprob, Content, Delta, Part, ReplyMessage,
 };
 pub use completion::{Completion, CompletionChoice, CompletionLogprobs, CompletionPrompt, CompletionRequest};
+pub use embedding::{
+    Embedding, EmbeddingInput, EmbeddingRequest, EmbeddingResponse, EmbeddingUsage, EncodingFormat, Vector,
+};
 pub use error::{ApiError, ErrorEnvelope};
 pub use fields::{InvalidRequest, Stop, StreamOptions};
 pub use models::{ModelCard, ModelList};
+pub use response::{
+    Happened, IncompleteDetails, InputTokensDetails, OutputItem, OutputPart, OutputTokensDetails, ResponseEcho,
+    ResponseEvent, ResponseInput, ResponseObject, ResponseRequest, ResponseStatus, ResponseUsage,
+};
 pub use tool::{FunctionCall, FunctionDelta, ToolCall, ToolCallDelta};
 
 use anbiq_domain::Finish;

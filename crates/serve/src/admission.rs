@@ -135,6 +135,10 @@ fn prompt_bound(asked: &Asked, context: Option<u32>) -> u64 {
         let parts = message.other_kinds().count() as u64 * PART_TOKENS;
         8 + 16 * message.tool_calls.len() as u64 + message.bytes() as u64 + parts
     };
+    if let (Prompt::Text(text), Some(embedding)) = (&asked.prompt, &asked.embedding) {
+        // The context holds each text by itself.
+        return 8 * (1 + embedding.inputs.len() as u64) + text.len() as u64;
+    }
     let bound = match &asked.prompt {
         Prompt::Chat(messages) => 64 + messages.iter().map(message).sum::<u64>(),
         Prompt::Text(text) => 8 + text.len() as u64,

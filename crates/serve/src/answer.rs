@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{ExchangeId, Finish, Role, Route};
+use anbiq_domain::{ExchangeId, Finish, Role};
 use anbiq_model::{Calls, TokenLogprob, ToolCallDelta};
 use anbiq_openai::{
     ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatResponse, ChatTokenLogprob, ChatTopLogprob, Completion,
-    CompletionChoice, CompletionLogprobs, Delta, FinishReason, FunctionDelta, ReplyMessage, ToolCall, Usage, sse,
+    CompletionChoice, CompletionLogprobs, Delta, EncodingFormat, FinishReason, FunctionDelta, ReplyMessage,
+    ResponseEcho, ToolCall, Usage, sse,
 };
 use axum::body::Body;
 use bytes::Bytes;
@@ -17,13 +19,26 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
+use crate::embedding;
 use crate::exchange::Piece;
 use crate::rejection::Rejection;
+use crate::responses;
+
+/// In which form something is answered.
+#[derive(Debug, Clone)]
+pub(crate) enum Form {
+    Chat,
+    Completion,
+    /// What `/v1/responses` answers, with what was asked for.
+    Response(Arc<ResponseEcho>),
+    /// Vectors, in this encoding; never streamed.
+    Embedding(EncodingFormat),
+}
 
 /// What all parts of one answer have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Heading {
-    pub(crate) route: Route,
+    pub(crate) form: Form,
     pub(crate) id: ExchangeId,
     /// When, in seconds since 1970.
     pub(crate) created: i64,
@@ -45,6 +60,7 @@ const FRAME: usize = 16 << 10;
 /// The whole answer, as JSON.
 pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec<u8>, Rejection> {
     let mut choices: Vec<Choice> = (0..heading.n).map(|_| Choice::default()).collect();
+    let mut vectors = None;
     while let Some(piece) = pieces.recv().await {
         match piece? {
             Piece::Text { choice, text, logprobs } => {
@@ -63,7 +79,20 @@ pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec
                     choice.finish = Some(finish);
                 }
             }
-            Piece::Done(usage) => return Ok(heading.whole(choices, usage)),
+            Piece::Vectors(embedded) => vectors = Some(embedded),
+            Piece::Done(usage) => {
+                return match (&heading.form, vectors) {
+                    (Form::Embedding(encoding), Some(vectors)) => {
+                        Ok(to_json(&embedding::response(&heading.model, *encoding, &vectors, usage)))
+                    }
+                    (Form::Response(echo), _) => {
+                        let Choice { text, logprobs, calls, finish } = choices.into_iter().next().unwrap_or_default();
+                        let whole = responses::whole(heading, echo, text, logprobs, calls, finish, usage);
+                        Ok(to_json(&whole))
+                    }
+                    _ => Ok(heading.whole(choices, usage)),
+                };
+            }
         }
     }
     Err(lost())
@@ -74,7 +103,14 @@ pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec
 /// A stream that fails says so in an event and ends without `[DONE]`; dropping the body tells the exchange that the
 /// client has left.
 pub(crate) fn streamed(heading: Heading, first: Piece, pieces: Received, heartbeat: Duration) -> Body {
-    let writer = Writer { offsets: vec![0; heading.n as usize], begun: vec![false; heading.n as usize], heading };
+    let writer = match heading.form.clone() {
+        Form::Response(echo) => Either::Response(Box::new(responses::Writer::new(heading, echo))),
+        _ => Either::Plain(Writer {
+            offsets: vec![0; heading.n as usize],
+            begun: vec![false; heading.n as usize],
+            heading,
+        }),
+    };
     let state = Some((writer, Some(first), pieces));
     Body::from_stream(stream::unfold(state, move |state| async move {
         let (mut writer, first, mut pieces) = state?;
@@ -125,16 +161,17 @@ impl Choice {
 
 impl Heading {
     fn id(&self) -> String {
-        match self.route {
-            Route::Chat => format!("chatcmpl-{}", self.id),
-            Route::Completions => format!("cmpl-{}", self.id),
+        match self.form {
+            Form::Completion => format!("cmpl-{}", self.id),
+            // The others have no chunks.
+            Form::Chat | Form::Embedding(_) | Form::Response(_) => format!("chatcmpl-{}", self.id),
         }
     }
 
     fn whole(&self, choices: Vec<Choice>, usage: Usage) -> Vec<u8> {
         let choices = (0..).zip(choices);
-        match self.route {
-            Route::Chat => to_json(&ChatResponse {
+        match self.form {
+            Form::Chat | Form::Embedding(_) | Form::Response(_) => to_json(&ChatResponse {
                 id: self.id(),
                 object: "chat.completion".to_owned(),
                 created: self.created,
@@ -149,7 +186,7 @@ impl Heading {
                     .collect(),
                 usage: Some(usage),
             }),
-            Route::Completions => {
+            Form::Completion => {
                 let choices = choices.map(|(index, choice)| CompletionChoice {
                     index,
                     text: choice.text,
@@ -184,6 +221,35 @@ impl Heading {
     }
 }
 
+/// Whoever writes the events of an endpoint.
+enum Either {
+    Plain(Writer),
+    Response(Box<responses::Writer>),
+}
+
+impl Either {
+    /// Writes what came next; false where nothing follows.
+    fn take(&mut self, next: Option<Result<Piece, Rejection>>, events: &mut Vec<u8>) -> bool {
+        match next.unwrap_or_else(|| Err(lost())) {
+            Ok(piece) => {
+                let ends = matches!(piece, Piece::Done(_));
+                match self {
+                    Self::Plain(writer) => writer.write(piece, events),
+                    Self::Response(writer) => writer.write(piece, events),
+                }
+                !ends
+            }
+            Err(rejection) => {
+                match self {
+                    Self::Plain(_) => events.extend_from_slice(&sse::encode(&rejection.body())),
+                    Self::Response(writer) => writer.fail(&rejection, events),
+                }
+                false
+            }
+        }
+    }
+}
+
 /// Writes pieces as events.
 struct Writer {
     heading: Heading,
@@ -194,55 +260,38 @@ struct Writer {
 }
 
 impl Writer {
-    /// Writes what came next; false where nothing follows.
-    fn take(&mut self, next: Option<Result<Piece, Rejection>>, events: &mut Vec<u8>) -> bool {
-        match next {
-            Some(Ok(piece)) => {
-                let ends = matches!(piece, Piece::Done(_));
-                self.write(piece, events);
-                !ends
-            }
-            Some(Err(rejection)) => {
-                events.extend_from_slice(&sse::encode(&rejection.body()));
-                false
-            }
-            None => {
-                events.extend_from_slice(&sse::encode(&lost().body()));
-                false
-            }
-        }
-    }
-
     fn write(&mut self, piece: Piece, events: &mut Vec<u8>) {
-        match (self.heading.route, piece) {
-            (Route::Chat, Piece::Text { choice, text, logprobs }) => {
+        match (&self.heading.form, piece) {
+            (Form::Chat, Piece::Text { choice, text, logprobs }) => {
                 self.begin(choice, true, events);
                 let logprobs = self.heading.logprobs.then(|| chat_logprobs(logprobs));
                 self.chat(choice, Delta { content: Some(text), ..Delta::default() }, logprobs, None, events);
             }
-            (Route::Chat, Piece::ToolCall { choice, delta }) => {
+            (Form::Chat, Piece::ToolCall { choice, delta }) => {
                 self.begin(choice, false, events);
                 self.chat(choice, call_delta(delta), None, None, events);
             }
-            (Route::Chat, Piece::Finished { choice, finish }) => {
+            (Form::Chat, Piece::Finished { choice, finish }) => {
                 self.begin(choice, true, events);
                 self.chat(choice, Delta::default(), None, Some(finish), events);
             }
-            (Route::Completions, Piece::Text { choice, text, logprobs }) => {
+            (Form::Completion, Piece::Text { choice, text, logprobs }) => {
                 let offset = self.offsets.get_mut(choice as usize);
                 let logprobs = offset.filter(|_| self.heading.logprobs).map(|at| completion_logprobs(logprobs, at));
                 self.text(choice, text, logprobs, None, events);
             }
-            (Route::Completions, Piece::Finished { choice, finish }) => {
+            (Form::Completion, Piece::Finished { choice, finish }) => {
                 self.text(choice, String::new(), None, Some(finish), events);
             }
-            // No tool was offered.
-            (Route::Completions, Piece::ToolCall { .. }) => {}
-            (route, Piece::Done(usage)) => {
+            // No tool was offered, and vectors are not streamed.
+            (Form::Completion, Piece::ToolCall { .. })
+            | (Form::Embedding(_) | Form::Response(_), _)
+            | (_, Piece::Vectors(_)) => {}
+            (form, Piece::Done(usage)) => {
                 if self.heading.include_usage {
-                    let event = match route {
-                        Route::Chat => to_event(&self.heading.chunk(Vec::new(), Some(usage))),
-                        Route::Completions => to_event(&self.heading.completion(Vec::new(), Some(usage))),
+                    let event = match form {
+                        Form::Completion => to_event(&self.heading.completion(Vec::new(), Some(usage))),
+                        _ => to_event(&self.heading.chunk(Vec::new(), Some(usage))),
                     };
                     events.extend_from_slice(&event);
                 }
@@ -295,7 +344,7 @@ fn call_delta(delta: ToolCallDelta) -> Delta {
     Delta { tool_calls: Some(vec![delta]), ..Delta::default() }
 }
 
-fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {
+pub(crate) fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {
     let one = |token: TokenLogprob| ChatTokenLogprob {
         token: token.token,
         logprob: finite(token.logprob),

@@ -1,13 +1,16 @@
 //! One exchange: draw, commit, settle, and only then let the end of the answer go.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anbiq_domain::{
     Answer, Client, Draws, Entry, Exchange, Finish, KeyId, Money, Outcome, RequestFacts, Sketch, TextPolicy, Texts,
-    Timestamp, Twinning, Usage,
+    Timestamp, Twinning, Usage, commit_bytes,
 };
 use anbiq_ledger::{Cost, LedgerError, ReservationId};
-use anbiq_model::{Calls, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta};
+use anbiq_model::{
+    Calls, EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta,
+};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
@@ -25,6 +28,8 @@ pub(crate) enum Piece {
     Text { choice: u32, text: String, logprobs: Vec<TokenLogprob> },
     /// More of a tool's call.
     ToolCall { choice: u32, delta: ToolCallDelta },
+    /// Vectors, all at once: only after the exchange is durable.
+    Vectors(Arc<Embedded>),
     /// An answer ended: only after the exchange is durable.
     Finished { choice: u32, finish: Finish },
     /// All is said: only after the exchange is durable.
@@ -49,6 +54,8 @@ pub(crate) struct Conductor {
     pub(crate) gateway: Shared,
     pub(crate) admitted: Admitted,
     pub(crate) request: Request,
+    /// What is asked for where that is vectors.
+    pub(crate) embedding: Option<EmbedRequest>,
     pub(crate) facts: RequestFacts,
     pub(crate) account: anbiq_domain::AccountId,
     pub(crate) key: KeyId,
@@ -74,6 +81,7 @@ enum End {
 struct Drawn {
     texts: Vec<String>,
     calls: Vec<Calls>,
+    vectors: Option<Arc<Embedded>>,
     /// The length in tokens as far as it is known: by log-probabilities, or else by events.
     counted: Vec<u64>,
     finishes: Vec<Option<Finish>>,
@@ -103,6 +111,16 @@ impl Conductor {
         let deadline = self.started + Duration::from_millis(self.gateway.config.request_timeout_ms);
         let mut abort = self.gateway.abort.subscribe();
         let asked = Instant::now();
+        if let Some(request) = &self.embedding {
+            let embedded = tokio::select! {
+                embedded = self.admitted.model.embed(request) => embedded,
+                () = pieces.closed() => return End::Cancelled,
+                () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
+                () = aborted(&mut abort) => return End::Failed(shutting_down()),
+            };
+            drawn.waited += asked.elapsed();
+            return drawn.embed(embedded);
+        }
         let generation = tokio::select! {
             generation = self.admitted.model.generate(self.request.clone()) => generation,
             () = pieces.closed() => return End::Cancelled,
@@ -201,6 +219,9 @@ impl Conductor {
         self.settle(cost, usage).await;
         self.measure(drawn, usage, &Outcome::Completed);
         let ending = async {
+            if let Some(vectors) = &drawn.vectors {
+                pieces.send(Ok(Piece::Vectors(Arc::clone(vectors)))).await?;
+            }
             for index in served.indices() {
                 let finish = drawn.finishes.get(index as usize).copied().flatten().unwrap_or(Finish::Stop);
                 let choice = served.choice(index).unwrap_or_default();
@@ -266,6 +287,9 @@ impl Conductor {
         let answers = drawn.answers();
         let prompt = &self.request.prompt;
         let mut draws = Draws::commit(&self.gateway.coin, *id, prompt, &answers);
+        if let Some(vectors) = &drawn.vectors {
+            draws.texts.push(commit_bytes(&self.gateway.coin.salt(*id, 0), &vectors.bytes()));
+        }
         if let Served::One { index, .. } = served {
             draws.twinning = Some(Twinning { epoch: self.gateway.epoch, served: *index });
         }
@@ -375,6 +399,7 @@ impl Drawn {
         Self {
             texts: vec![String::new(); n],
             calls: vec![Calls::default(); n],
+            vectors: None,
             counted: vec![0; n],
             finishes: vec![None; n],
             prompt_tokens: None,
@@ -411,6 +436,17 @@ impl Drawn {
             }
         }
         Ok(())
+    }
+
+    fn embed(&mut self, embedded: Result<Embedded, ModelError>) -> End {
+        match embedded {
+            Ok(embedded) => {
+                self.prompt_tokens = Some(embedded.prompt_tokens);
+                self.vectors = Some(Arc::new(embedded));
+                End::Completed
+            }
+            Err(error) => End::Failed(error.into()),
+        }
     }
 
     /// The place of a draw that has not ended.

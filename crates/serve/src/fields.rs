@@ -48,7 +48,8 @@ const FIELDS: &[(&str, Need, ChangesNothing)] = &[
     ("suffix", Need::Impossible, |value| value == ""),
 ];
 
-type ChangesNothing = fn(&Value) -> bool;
+/// Does a field's value change nothing?
+pub(crate) type ChangesNothing = fn(&Value) -> bool;
 
 /// Most tools, as OpenAI has it.
 const TOOLS: usize = 128;

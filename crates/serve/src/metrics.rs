@@ -296,7 +296,9 @@ fn labels(route: Route, model: &str) -> ModelLabels {
 /// What OpenTelemetry calls a route.
 pub(crate) const fn operation(route: Route) -> &'static str {
     match route {
-        Route::Chat => "chat",
+        // The conventions count both as one operation.
+        Route::Chat | Route::Responses => "chat",
         Route::Completions => "text_completion",
+        Route::Embeddings => "embeddings",
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::mem::size_of;
+use std::mem::{size_of, size_of_val};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anbiq_domain::{AccountId, Digest, Timestamp};
@@ -297,6 +297,7 @@ fn size(piece: &Piece) -> usize {
             Piece::ToolCall { delta, .. } => {
                 delta.arguments.len() + [&delta.id, &delta.name].into_iter().flatten().map(String::len).sum::<usize>()
             }
+            Piece::Vectors(embedded) => embedded.vectors.iter().map(|vector| size_of_val(vector.as_slice())).sum(),
             Piece::Finished { .. } | Piece::Done(_) => 0,
         }
 }

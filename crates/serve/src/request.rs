@@ -1,17 +1,23 @@
 //! From a request's body to what a model is asked.
 
 use anbiq_domain::{Message, Prompt, RequestFacts, Route};
-use anbiq_model::{Abilities, Request, Sampling};
-use anbiq_openai::{ChatMessage, ChatRequest, CompletionPrompt, CompletionRequest, Stop, StreamOptions};
+use anbiq_model::{Abilities, EmbedRequest, Request, Sampling};
+use anbiq_openai::{
+    ChatMessage, ChatRequest, CompletionPrompt, CompletionRequest, EmbeddingRequest, ResponseRequest, Stop,
+    StreamOptions,
+};
 use serde_json::{Map, Value};
 
-use crate::fields;
+use crate::answer::Form;
 use crate::rejection::Rejection;
+use crate::{embedding, fields, responses};
 
 /// A request that makes sense; whether it is allowed is another question.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) route: Route,
+    /// How it is answered.
+    pub(crate) form: Form,
     pub(crate) model: String,
     pub(crate) prompt: Prompt,
     pub(crate) n: u32,
@@ -24,6 +30,8 @@ pub(crate) struct Asked {
     pub(crate) include_usage: bool,
     /// Fields that are handed on to a model that knows what to do with them.
     pub(crate) dialect: Map<String, Value>,
+    /// What is asked for where that is vectors; `prompt` has its texts too.
+    pub(crate) embedding: Option<EmbedRequest>,
 }
 
 /// Most messages of a conversation.
@@ -38,6 +46,8 @@ impl Asked {
         match route {
             Route::Chat => Self::chat(ChatRequest::parse(body)?),
             Route::Completions => Self::completion(CompletionRequest::parse(body)?),
+            Route::Embeddings => embedding::asked(EmbeddingRequest::parse(body)?),
+            Route::Responses => responses::asked(ResponseRequest::parse(body)?),
         }
     }
 
@@ -66,7 +76,7 @@ impl Asked {
             logprobs: self.logprobs,
             messages: match &self.prompt {
                 Prompt::Chat(messages) => u32::try_from(messages.len()).unwrap_or(u32::MAX),
-                Prompt::Text(_) => 1,
+                Prompt::Text(_) => self.embedding.as_ref().map_or(1, |asked| asked.inputs.len() as u32),
             },
             tools: self.dialect.get("tools").and_then(Value::as_array).map_or(0, |tools| tools.len() as u64),
             structured: self.dialect.contains_key("response_format"),
@@ -77,6 +87,9 @@ impl Asked {
     pub(crate) fn check(&self, abilities: Abilities) -> Result<(), Rejection> {
         if self.n > 1 && !abilities.several {
             return Err(Rejection::unsupported("n", "this model gives one answer at a time"));
+        }
+        if self.embedding.is_some() && !abilities.embeddings {
+            return Err(Rejection::unsupported("model", "this model gives no embeddings"));
         }
         fields::check(abilities, &self.dialect)?;
         if let Prompt::Chat(messages) = &self.prompt {
@@ -93,11 +106,16 @@ impl Asked {
         }
     }
 
+    /// What refuses it, in the words of its endpoint.
+    pub(crate) fn reword(&self, rejection: Rejection) -> Rejection {
+        if self.route == Route::Responses { responses::reworded(rejection) } else { rejection }
+    }
+
     /// The field that says how many alternatives a token are asked for.
     pub(crate) const fn logprobs_field(&self) -> &'static str {
         match self.route {
-            Route::Chat => "top_logprobs",
-            Route::Completions => "logprobs",
+            Route::Chat | Route::Responses => "top_logprobs",
+            Route::Completions | Route::Embeddings => "logprobs",
         }
     }
 
@@ -106,9 +124,7 @@ impl Asked {
         if request.messages.is_empty() {
             return Err(Rejection::value("messages", "`messages` is empty: a conversation has at least one message"));
         }
-        if request.messages.len() > MESSAGES {
-            return Err(Rejection::value("messages", format!("`messages` has more than {MESSAGES} messages")));
-        }
+        check_length(request.messages.len())?;
         let messages = request.messages.into_iter().enumerate().map(|(index, one)| message(index, one));
         let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
             (true, alternatives) => Some(alternatives_of("top_logprobs", alternatives.unwrap_or(0), 20)?),
@@ -127,6 +143,7 @@ impl Asked {
         let (stream, include_usage) = streaming(request.stream, request.stream_options)?;
         Ok(Self {
             route: Route::Chat,
+            form: Form::Chat,
             model: request.model,
             prompt: Prompt::Chat(messages.collect::<Result<_, _>>()?),
             n: at_least_one("n", request.n)?.unwrap_or(1),
@@ -137,6 +154,7 @@ impl Asked {
             stream,
             include_usage,
             dialect,
+            embedding: None,
         })
     }
 
@@ -153,6 +171,7 @@ impl Asked {
         let (stream, include_usage) = streaming(request.stream, request.stream_options)?;
         Ok(Self {
             route: Route::Completions,
+            form: Form::Completion,
             model: request.model,
             prompt: Prompt::Text(only_text(request.prompt)?),
             n,
@@ -164,8 +183,17 @@ impl Asked {
             stream,
             include_usage,
             dialect,
+            embedding: None,
         })
     }
+}
+
+/// Is a conversation of so many messages short enough?
+pub(crate) fn check_length(messages: usize) -> Result<(), Rejection> {
+    if messages > MESSAGES {
+        return Err(Rejection::value("messages", format!("`messages` has more than {MESSAGES} messages")));
+    }
+    Ok(())
 }
 
 /// Does every conversation's message hold only what a model with `abilities` can read?
@@ -209,7 +237,7 @@ fn only_text(prompt: CompletionPrompt) -> Result<String, Rejection> {
     }
 }
 
-fn sampling(temperature: Option<f32>, top_p: Option<f32>, seed: Option<i64>) -> Result<Sampling, Rejection> {
+pub(crate) fn sampling(temperature: Option<f32>, top_p: Option<f32>, seed: Option<i64>) -> Result<Sampling, Rejection> {
     let temperature = temperature.unwrap_or(1.0);
     if !(0.0..=2.0).contains(&temperature) {
         return Err(Rejection::value("temperature", "`temperature` is between 0 and 2"));
@@ -238,11 +266,11 @@ fn streaming(stream: Option<bool>, options: Option<StreamOptions>) -> Result<(bo
     Ok((stream, options.unwrap_or_default().include_usage))
 }
 
-fn at_least_one(name: &str, value: Option<u32>) -> Result<Option<u32>, Rejection> {
+pub(crate) fn at_least_one(name: &str, value: Option<u32>) -> Result<Option<u32>, Rejection> {
     if value == Some(0) { Err(Rejection::value(name, format!("`{name}` is at least 1"))) } else { Ok(value) }
 }
 
-fn alternatives_of(name: &str, asked: u32, most: u8) -> Result<u8, Rejection> {
+pub(crate) fn alternatives_of(name: &str, asked: u32, most: u8) -> Result<u8, Rejection> {
     let fits = u8::try_from(asked).ok().filter(|asked| *asked <= most);
     fits.ok_or_else(|| Rejection::value(name, format!("`{name}` is between 0 and {most}")))
 }

@@ -45,6 +45,8 @@ pub(crate) fn router(gateway: Shared) -> Router {
     let v1 = Router::new()
         .route("/chat/completions", post(chat))
         .route("/completions", post(completions))
+        .route("/embeddings", post(embeddings))
+        .route("/responses", post(responses))
         .route("/models", get(models))
         .route("/models/{*model}", get(model))
         .method_not_allowed_fallback(async || Rejection::wrong_method())
@@ -79,6 +81,14 @@ async fn chat(State(gateway): State<Shared>, request: Request) -> Response {
 
 async fn completions(State(gateway): State<Shared>, request: Request) -> Response {
     serve(gateway, Route::Completions, request).await
+}
+
+async fn embeddings(State(gateway): State<Shared>, request: Request) -> Response {
+    serve(gateway, Route::Embeddings, request).await
+}
+
+async fn responses(State(gateway): State<Shared>, request: Request) -> Response {
+    serve(gateway, Route::Responses, request).await
 }
 
 async fn models(State(gateway): State<Shared>, headers: HeaderMap) -> Result<Response, Rejection> {
@@ -186,6 +196,8 @@ async fn identify(
     let scope = match route {
         Route::Chat => Scope::Chat,
         Route::Completions => Scope::Completions,
+        Route::Embeddings => Scope::Embeddings,
+        Route::Responses => Scope::Responses,
     };
     let (session, at) = authenticate(gateway, headers, scope).await?;
     let address = client::address(peer, headers, &gateway.config.trusted_proxies);
@@ -239,9 +251,10 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
             }
         }
     };
-    let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await?;
+    let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await;
+    let admitted = admitted.map_err(|rejection| asked.reword(rejection))?;
     let heading = Heading {
-        route,
+        form: asked.form.clone(),
         id: admitted.id,
         created: caller.at.milliseconds().div_euclid(1000),
         model: asked.model.clone(),
@@ -252,6 +265,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     let conductor = Conductor {
         gateway: Arc::clone(gateway),
         request: asked.to_model(admitted.model.abilities(), admitted.max_tokens, admitted.served.draws()),
+        embedding: asked.embedding.clone(),
         facts: asked.facts(admitted.max_tokens),
         account: caller.session.account,
         key: caller.session.key,

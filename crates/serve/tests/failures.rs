@@ -12,6 +12,7 @@ use anbiq_journal::Options;
 use anbiq_ledger::{Budget, Holder, Measure, NewKey, Scope, Scopes};
 use anbiq_model::{Fault, ModelError};
 use anbiq_serve::Config;
+use common::teacher::{TEACHER, Teacher};
 use common::{
     House, Mock, NOW, Reply, Setup, Step, acme, ask, finished, grant, hello, money, terms, text, usage, with,
 };
@@ -77,7 +78,7 @@ async fn bad_requests_say_what_is_wrong() {
         lines.push(show(&house.send(house.post("/v1/completions", &body, &[])).await));
     }
     lines.push(show(&house.get("/v1/models/gone").await));
-    lines.push(show(&house.get("/v1/embeddings").await));
+    lines.push(show(&house.get("/v1/images").await));
     lines.push(show(&house.get("/v1/chat/completions").await));
     assert_snapshot!(lines.join("\n"), @r#"
     400 {"code":"invalid_json","message":"the request body is not valid JSON: EOF while parsing a value at line 1 column 0","param":null,"type":"invalid_request_error"}
@@ -226,6 +227,42 @@ async fn a_rate_is_limited() {
         ["limit", "remaining", "reset"].map(|name| third.header(&format!("x-ratelimit-{name}-requests")).to_owned());
     assert_eq!(rate, ["2", "0", "60000ms"], "who is turned away is told too");
     assert_snapshot!(show(&third), @r#"429 {"code":"rate_limit_exceeded","message":"rate limit reached: 2 requests a minute; try again in 30000 ms","param":null,"type":"requests"} retry-after: 30"#);
+}
+
+#[tokio::test]
+async fn every_route_has_its_headers_and_limits() {
+    for (path, body, stream_ends) in [
+        ("/v1/chat/completions", ask("open", "x"), Some("data: [DONE]")),
+        ("/v1/completions", json!({"model": "open", "prompt": "x"}), Some("data: [DONE]")),
+        ("/v1/responses", json!({"model": "open", "input": "x"}), Some("\"type\":\"response.completed\"")),
+        ("/v1/embeddings", json!({"model": TEACHER, "input": "x"}), None),
+    ] {
+        let (_teacher, model) = Teacher::start().await;
+        let mut setup = Setup { more: vec![model], ..Setup::default() };
+        setup.plan.requests_per_minute = Some(4);
+        let house = House::furnished(setup).await;
+        let send = |changes: Value| house.send(house.post(path, &with(body.clone(), changes), &[]));
+        let mut replies = vec![send(json!({})).await, send(json!({"model": "gone"})).await];
+        if let Some(end) = stream_ends {
+            let streamed = send(json!({"stream": true})).await;
+            assert!(streamed.body.lines().rfind(|line| !line.is_empty()).unwrap().contains(end), "{}", streamed.body);
+            replies.push(streamed);
+        } else {
+            replies.push(send(json!({"stream": true})).await);
+        }
+        replies.push(send(json!({"model": 5})).await);
+        replies.push(send(json!({})).await);
+        for (reply, left) in replies.iter().zip(["3", "2", "1", "0", "0"]) {
+            let rate = ["limit", "remaining"].map(|name| reply.header(&format!("x-ratelimit-{name}-requests")));
+            assert_eq!(rate, ["4", left], "{path} {}", reply.body);
+            assert!(!reply.header("x-request-id").is_empty() && !reply.header("openai-processing-ms").is_empty());
+        }
+        let statuses: Vec<u16> = replies.iter().map(|reply| reply.status.as_u16()).collect();
+        assert_eq!(statuses, [200, 404, if stream_ends.is_some() { 200 } else { 400 }, 400, 429], "{path}");
+        assert_eq!((replies[4].header("retry-after"), replies[4].header("retry-after-ms")), ("15", "15000"));
+        let stranger = house.send(house.post(path, &body, &[("authorization", "Bearer sk-wrong")])).await;
+        assert_eq!((stranger.status.as_u16(), stranger.header("x-request-id").is_empty()), (401, false));
+    }
 }
 
 #[tokio::test]

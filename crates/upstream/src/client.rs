@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use anbiq_openai::sse::{self, Decoder, Event};
 use anbiq_openai::{
-    ApiError, ChatChunk, ChatRequest, ChatResponse, Completion, CompletionRequest, ErrorEnvelope, ModelList,
+    ApiError, ChatChunk, ChatRequest, ChatResponse, Completion, CompletionRequest, EmbeddingRequest, EmbeddingResponse,
+    ErrorEnvelope, ModelList,
 };
 use anbiq_secret::{Secret, redact_url};
 use bytes::Bytes;
@@ -209,6 +210,14 @@ impl Client {
     ) -> Result<CompletionStream, ClientError> {
         let body = CompletionRequest { stream: Some(true), ..request.clone() };
         self.streamed("/completions", &body, headers).await
+    }
+
+    /// Asks for vectors of texts.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingResponse, ClientError> {
+        self.whole(Method::POST, "/embeddings", Some(request), &[]).await
     }
 
     /// Asks which models there are.

@@ -5,8 +5,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anbiq_domain::Seeded;
-use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, Server};
-use futures::{StreamExt, stream};
+use anbiq_model::{
+    Abilities, EmbedRequest, Embedded, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored,
+    Server,
+};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
 
 /// A server among several of one model.
@@ -132,14 +136,56 @@ impl Model for Pool {
     }
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
+        self.try_members(|index| self.begin(index, request.clone()).boxed()).await
+    }
+
+    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
+        let index = self.states.choose(&self.members, &vec![false; self.members.len()]);
+        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
+        member.model.score(requests).await
+    }
+
+    async fn embed(&self, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        self.try_members(|index| self.embed_by(index, request).boxed()).await
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        let (states, now) = (self.states.lock(), Instant::now());
+        let server = |(member, state): (&Member, &State)| {
+            let known = member.model.servers().into_iter().next();
+            Server {
+                requests: state.requests,
+                retries: state.retries,
+                failures: state.failed,
+                resting: state.rests.is_some_and(|until| until > now),
+                ..known.unwrap_or_else(|| Server::new(member.model.name()))
+            }
+        };
+        self.members.iter().zip(states.iter()).map(server).collect()
+    }
+}
+
+impl Pool {
+    async fn embed_by(&self, index: usize, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
+        let embedded = member.model.embed(request).await?;
+        self.states.answered(index);
+        Ok(embedded)
+    }
+
+    /// Asks one member, and others or the same again where it fails.
+    async fn try_members<'f, T>(
+        &self,
+        ask: impl Fn(usize) -> BoxFuture<'f, Result<T, ModelError>> + Send + Sync,
+    ) -> Result<T, ModelError> {
         let mut pause = self.config.pause;
         let mut tried = vec![false; self.members.len()];
         let mut tries = 1;
         loop {
             let index = self.states.choose(&self.members, &tried);
             self.states.asked(index, tries > 1);
-            let error = match self.begin(index, request.clone()).await {
-                Ok(generation) => return Ok(generation),
+            let error = match ask(index).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             if error.fault == Fault::Request {
@@ -164,27 +210,6 @@ impl Model for Pool {
             pause *= 2;
             tried.fill(false);
         }
-    }
-
-    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
-        let index = self.states.choose(&self.members, &vec![false; self.members.len()]);
-        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
-        member.model.score(requests).await
-    }
-
-    fn servers(&self) -> Vec<Server> {
-        let (states, now) = (self.states.lock(), Instant::now());
-        let server = |(member, state): (&Member, &State)| {
-            let known = member.model.servers().into_iter().next();
-            Server {
-                requests: state.requests,
-                retries: state.retries,
-                failures: state.failed,
-                resting: state.rests.is_some_and(|until| until > now),
-                ..known.unwrap_or_else(|| Server::new(member.model.name()))
-            }
-        };
-        self.members.iter().zip(states.iter()).map(server).collect()
     }
 }
 

@@ -3,16 +3,17 @@ use std::collections::VecDeque;
 use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
-    Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, Server,
-    TokenLogprob, ToolCallDelta,
+    Abilities, Alternative, EmbedRequest, Embedded, Event, Fault, Generation, Inputs, Model, ModelError, Request,
+    ScoreRequest, Scored, Server, TokenLogprob, ToolCallDelta,
 };
 use anbiq_openai::{
     ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
-    FinishReason, Stop, StreamOptions,
+    Embedding, EmbeddingInput, EmbeddingRequest, EncodingFormat, FinishReason, Stop, StreamOptions, Vector,
 };
 use anbiq_secret::{Secret, redact_url};
 use futures::stream::{self, BoxStream, SelectAll};
 use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use serde_json::Map;
 
 use crate::client::{Client, ClientConfig, ClientError, ErrorKind};
 
@@ -195,6 +196,7 @@ impl Model for Upstream {
             tools: true,
             formats: true,
             dialect: true,
+            embeddings: true,
         }
     }
 
@@ -213,6 +215,48 @@ impl Model for Upstream {
     fn servers(&self) -> Vec<Server> {
         vec![Server::new(redact_url(&self.config.client.base_url))]
     }
+
+    async fn embed(&self, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        let body = EmbeddingRequest {
+            model: self.config.model.clone(),
+            input: match &request.inputs {
+                Inputs::Texts(texts) => EmbeddingInput::Texts(texts.clone()),
+                Inputs::Tokens(lists) => EmbeddingInput::TokenLists(lists.clone()),
+            },
+            // Every server knows this form; what the customer gets is the gateway's own affair.
+            encoding_format: Some(EncodingFormat::Float),
+            dimensions: request.dimensions,
+            other: Map::new(),
+        };
+        let response = self.client.embeddings(&body).await.map_err(to_model_error)?;
+        let prompt_tokens = response.usage.prompt_tokens;
+        Ok(Embedded { vectors: vectors(response.data, request.inputs.len())?, prompt_tokens })
+    }
+}
+
+/// The vectors of `count` texts in their order.
+fn vectors(data: Vec<Embedding>, count: usize) -> Result<Vec<Vec<f32>>, ModelError> {
+    let malformed =
+        |what: &str| Err(ModelError::new(Fault::Model, "answer_malformed", format!("the server gave {what}")));
+    let mut vectors = vec![Vec::new(); count];
+    let mut length = None;
+    for Embedding { index, embedding, .. } in data {
+        let Some(slot) = vectors.get_mut(index as usize) else {
+            return malformed("a vector of a text that was not sent");
+        };
+        let Vector::Float(numbers) = embedding else { return malformed("a vector in a form that was not asked for") };
+        if numbers.is_empty() || !numbers.iter().all(|number| number.is_finite()) {
+            return malformed("a vector without numbers");
+        }
+        if *length.get_or_insert(numbers.len()) != numbers.len() {
+            return malformed("vectors of different lengths");
+        }
+        *slot = numbers;
+    }
+    if vectors.iter().any(Vec::is_empty) {
+        return malformed("fewer vectors than it was sent texts");
+    }
+    Ok(vectors)
 }
 
 /// A stream with the completions `first..first + n`.
@@ -326,11 +370,14 @@ fn events(sources: Vec<Source>, n: u32) -> impl Stream<Item = Result<Event, Mode
     stream::unfold(reading, async |mut reading| Some((reading.next().await?, reading)))
 }
 
+/// What comes of a source, each with its first completion; nothing at its end.
+type Marked = BoxStream<'static, (u32, Option<Result<Pieces, ClientError>>)>;
+
 /// An answer while it is read.
 struct Reading {
     /// Taken when the answer has ended.
     tally: Option<Tally>,
-    merged: SelectAll<BoxStream<'static, (u32, Option<Result<Pieces, ClientError>>)>>,
+    merged: SelectAll<Marked>,
     /// What is known already but was not given yet.
     ready: VecDeque<Event>,
 }

@@ -469,15 +469,13 @@ impl Reply {
 
 /// `text` with every UUID blanked.
 pub(crate) fn blank(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find("cmpl-") {
-        let (before, id) = rest.split_at(at + 5);
-        out.push_str(before);
-        out.push_str("ID");
-        rest = &id[36..];
+    let mut text = text.to_owned();
+    for marker in ["cmpl-", "resp_", "msg_", "fc_"] {
+        let parts: Vec<String> = text.split(marker).map(str::to_owned).collect();
+        let after = parts[1..].iter().map(|part| format!("{marker}ID{}", &part[36..]));
+        text = std::iter::once(parts[0].clone()).chain(after).collect();
     }
-    out + rest
+    text
 }
 
 /// A chat request to the teacher without terms.

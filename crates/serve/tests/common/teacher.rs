@@ -32,7 +32,10 @@ impl Teacher {
         let teacher = Self::default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}/v1", listener.local_addr().unwrap());
-        let router = Router::new().route("/v1/chat/completions", post(chat)).with_state(teacher.clone());
+        let router = Router::new()
+            .route("/v1/chat/completions", post(chat))
+            .route("/v1/embeddings", post(embeddings))
+            .with_state(teacher.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         let config =
             UpstreamConfig { client: ClientConfig::new(&base, None), ..UpstreamConfig::new(TEACHER, base, None) };
@@ -72,6 +75,33 @@ async fn chat(State(teacher): State<Teacher>, Json(body): Json<Value>) -> Respon
     events.push("[DONE]".to_owned());
     let text: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
     ([("content-type", "text/event-stream")], Body::from(text)).into_response()
+}
+
+/// A vector of each input: its place, its length, and then a number that is not exact in binary.
+async fn embeddings(State(teacher): State<Teacher>, Json(body): Json<Value>) -> Response {
+    let failure = {
+        let mut memory = teacher.0.lock().unwrap();
+        memory.asked.push(body.clone());
+        memory.failures.pop_front()
+    };
+    if let Some((status, error)) = failure {
+        return (status, Json(error)).into_response();
+    }
+    let inputs = body["input"].as_array().unwrap();
+    let length = |input: &Value| input.as_str().map_or_else(|| input.as_array().unwrap().len(), str::len);
+    let dimensions = body["dimensions"].as_u64().unwrap_or(4) as usize;
+    // The last one first: the places count.
+    let data: Vec<Value> = (0..inputs.len())
+        .rev()
+        .map(|place| {
+            let mut vector = vec![place as f64, length(&inputs[place]) as f64];
+            vector.resize(dimensions, 0.1);
+            json!({"object": "embedding", "index": place, "embedding": vector})
+        })
+        .collect();
+    let tokens = inputs.iter().map(length).sum::<usize>();
+    let usage = json!({"prompt_tokens": tokens, "total_tokens": tokens});
+    Json(json!({"object": "list", "data": data, "model": "x", "usage": usage})).into_response()
 }
 
 /// What it says to a request: two calls where it has tools and was not told what they say, JSON where that is demanded,

@@ -114,8 +114,8 @@ impl Stage {
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let doors = serve::Doors { customers: listener, operator: None };
         let signals = serve::Signals { stop: Box::pin(until), reload: None };
-        let talk_less = Talk::new(true, false);
-        let gateway = tokio::spawn(async move { serve::serve(&site, doors, clock, signals, talk_less).await });
+        let gateway =
+            tokio::spawn(async move { serve::serve(&site, doors, clock, signals, Talk::new(true, false)).await });
 
         let mut step = talk.step("playing the traffic over HTTP", world.calls.len() as u64);
         let config = PlayConfig::new(base_url, "still", self.keys.clone());
