@@ -294,6 +294,11 @@ async fn no_secret_leaves_its_place() {
         let own = ["a prompt", "a user's name", "a system's prompt"].contains(name);
         let all = outputs.iter().map(|(place, bytes)| (place.as_str(), bytes));
         for (place, bytes) in all.chain((!own).then_some(("answers that are errors", &errors_of_customers))) {
+            // How an account pays is what its operator wrote down, and is for the operator to read; for nobody else.
+            let kept = place.ends_with("ledger.db") || place.starts_with("the admin API");
+            if *name == "how an account pays" && kept {
+                continue;
+            }
             for form in forms(canary) {
                 if holds(bytes, &form) {
                     leaks.push(format!("{name} is in {place} as {}", String::from_utf8_lossy(&form)));
