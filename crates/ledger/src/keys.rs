@@ -425,7 +425,8 @@ impl<'key> Parts<'key> {
     }
 }
 
-/// The public part of a presented key of an account, where it has the form of one; whether there is such a key is another question.
+/// The public part of a presented key of an account, where it has the form of one; whether there is such a key is another
+/// question.
 pub fn public_part(presented: &str) -> Option<&str> {
     Parts::parse(ACCOUNT, presented).map(|parts| parts.public)
 }

@@ -82,6 +82,7 @@ async fn exchanges_twins_and_refusals_are_counted() {
     anbiq_refusals_total{code="unknown_url"} 1
     anbiq_requests_in_flight 0
     anbiq_reservations_expired_total 0
+    anbiq_telemetry_dropped_total 0
     anbiq_twin_cost_dollars_total{gen_ai_operation_name="chat",gen_ai_request_model="open",mode="together"} 0.000026
     anbiq_twin_tokens_total{gen_ai_operation_name="chat",gen_ai_request_model="open",mode="together"} 10
     anbiq_twins_drawn_total{gen_ai_operation_name="chat",gen_ai_request_model="open",mode="together"} 2

@@ -66,10 +66,28 @@ weight = 0
     );
     let done = place.run("config check");
     assert!(!done.out.contains("hunter2") && !done.out.contains("secret"), "{}", done.out);
-    assert_snapshot!(shown(&done), @"");
+    assert_snapshot!(shown(&done), @r#"
+    exit 1
+    model `remote`: `api_version` is for `dialect = "azure"`
+    model `remote`: the `weight` of a server is at least 1
+    the configuration cannot be used: `admin_listen` is `0.0.0.0:9090`, which other machines may reach, and it asks for no key
+    hint: listen on 127.0.0.1, or set `admin_anywhere = true` where the network keeps strangers out
+    ledger: the environment variable `ANBIQ_NO_SUCH_LEDGER` holds no URL
+    model `local`: there is no `nowhere/config.json`
+    model `local`: there is no `nowhere/tokenizer.json`
+    model `local`: cannot read `gone.json`: No such file or directory (os error 2)
+    model `remote`: `169.254.169.254` is a link-local, metadata or otherwise special address, which is not allowed
+    hint: where it is meant, name it or its network in `[serve] upstream_allow`
+    model `remote`: the environment variable `ANBIQ_NO_SUCH_KEY` holds no key
+    model `remote`: `http://host/v1` is not an address: it holds a user name
+    hint: write `http://HOST:PORT/v1`, with a name or a usual number for HOST
+    model `remote`: the file `empty.key` holds no key
+    model `remote`: everybody on this machine may read `other.key`
+    hint: chmod 600 other.key
+    "#);
     let json = place.run("config check --json");
     let report: serde_json::Value = serde_json::from_str(&json.out).unwrap();
-    assert_eq!((json.code, report["problems"].as_array().unwrap().len()), (1, 11), "{}", json.out);
+    assert_eq!((json.code, report["problems"].as_array().unwrap().len()), (1, 12), "{}", json.out);
 }
 
 #[test]

@@ -30,7 +30,7 @@ impl Served {
         ];
         let mut served = Self { child, said, readers, doors: Default::default() };
         let begun = Instant::now();
-        served.doors = ["serving on http://", "probes on http://"].map(|before| {
+        served.doors = ["serving on http://", "admin API on http://"].map(|before| {
             loop {
                 let said = served.said();
                 if let Some((_, rest)) = said.split_once(before)

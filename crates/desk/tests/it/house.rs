@@ -11,7 +11,7 @@ use anbiq_domain::{
     Permission, PlanId, PriceList, Terms, TermsId, Timestamp,
 };
 use anbiq_journal::{Journal, Options, Reader, SigningKey};
-use anbiq_ledger::{AdminRole, Ledger, NewAccount, NewAdminKey, Plan, User};
+use anbiq_ledger::{AdminRole, Ledger, NewAccount, NewAdminKey, Plan, TwinPlan, User};
 use bytes::Bytes;
 use http::{HeaderMap, Request, StatusCode};
 use http_body_util::{BodyExt, Full};
@@ -180,7 +180,10 @@ impl Reply {
 
 /// Gives each of the accounts a key, an acceptance, a budget and a grant.
 async fn furnish(ledger: &Ledger, administrator: &Administrator) -> [KeyId; 2] {
-    let plan = Plan { twin: TwinPlan { share: 0.25, first: 3, ..TwinPlan::default() }, ..Plan::new(PlanId::new("standard").unwrap()) };
+    let plan = Plan {
+        twin: TwinPlan { share: 0.25, first: 3, ..TwinPlan::default() },
+        ..Plan::new(PlanId::new("standard").unwrap())
+    };
     administrator.put_plan(&plan, NOW).await.unwrap();
     let prices = PriceList { input: Money::from_dollars(1), output: Money::from_dollars(2), ..PriceList::default() };
     administrator.set_prices("teacher", prices, NOW).await.unwrap();

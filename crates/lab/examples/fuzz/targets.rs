@@ -94,7 +94,7 @@ fn sse(input: &[u8]) -> Result<(), String> {
     if decode(input.chunks(step)) != whole {
         return Err(format!("in pieces of {step} bytes there are other events than at once"));
     }
-    for event in whole.map_or(Vec::new(), |events| events) {
+    for event in whole.unwrap_or_default() {
         if event.data.len() > LIMIT {
             return Err(format!("an event of {} bytes was let through", event.data.len()));
         }
