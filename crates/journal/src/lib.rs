@@ -5,7 +5,8 @@
 //! ```text
 //! DIR/journal.json       format, id, public key, time of creation, signed
 //! DIR/00000000.seg       segments: 16 bytes of magic, then frames
-//! DIR/00000001.seg         u32 length | u32 CRC-32C of the payload | payload       (little-endian)
+//! DIR/00000001.seg         u32 length | u32 CRC-32C of length and payload | payload   (little-endian)
+//!                          the length's top bit is set in the first frame of what was written in one go
 //! DIR/checkpoints.log    signed notes: the Merkle root at growing sizes
 //! DIR/lock               held by the writer
 //! ```
@@ -23,7 +24,11 @@ mod disk;
 mod error;
 mod format;
 mod key;
+#[cfg(test)]
+mod proof;
 mod read;
+#[cfg(test)]
+mod sim;
 mod store;
 pub mod tree;
 mod verify;

@@ -1,19 +1,21 @@
-use std::fs::File;
-use std::io::{BufRead as _, BufReader, Read, Seek as _, SeekFrom, Take};
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use anbiq_domain::{Digest, Entry, JournalId, Timestamp};
 
+use crate::disk::{Disk, ReadAt, RealDisk, Stretch};
 use crate::format::{
-    ENTRY_START, FRAME_HEADER, Header, MAGIC, checkpoints_path, count_segments, read_frame_header, segment_name,
+    ENTRY_START, FRAME_HEADER, Header, MAGIC, checkpoints_path, end_of_segments, read_frame_header, segment_name,
 };
 use crate::{Checkpoint, JournalError, Place, PublicKey, checkpoint, tree};
 
 /// Reads a journal, also while it is being written.
 #[derive(Debug, Clone)]
 pub struct Reader {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     header: Header,
 }
@@ -51,7 +53,12 @@ pub struct Torn {
 impl Reader {
     /// Opens the journal in `dir` for reading; no lock is taken.
     pub fn open(dir: &Path) -> Result<Self, JournalError> {
-        Ok(Self { dir: dir.to_owned(), header: Header::read(dir)? })
+        Self::open_on(Arc::new(RealDisk), dir)
+    }
+
+    pub(crate) fn open_on(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, JournalError> {
+        let header = Header::read(&*disk, dir)?;
+        Ok(Self { disk, dir: dir.to_owned(), header })
     }
 
     /// The journal's id.
@@ -72,13 +79,13 @@ impl Reader {
     /// The records in order, one in memory at a time. A torn tail ends them, see [`Entries::torn`]; damage is an error
     /// after which nothing comes.
     pub fn entries(&self) -> Result<Entries, JournalError> {
-        Ok(Entries { frames: Frames::open(&self.dir)? })
+        Ok(Entries { frames: Frames::open(&self.disk, &self.dir)? })
     }
 
     /// The last checkpoint, its signature checked; `None` where there is none yet.
     pub fn last_checkpoint(&self) -> Result<Option<Checkpoint>, JournalError> {
         let mut last = None;
-        for checkpoint in Checkpoints::open(&self.dir, &self.header)? {
+        for checkpoint in Checkpoints::open(&*self.disk, &self.dir, &self.header)? {
             last = Some(checkpoint?);
         }
         Ok(last)
@@ -126,9 +133,20 @@ impl Frame {
     }
 }
 
+/// The end of what is whole in the last segment.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct End {
+    pub(crate) segment: u32,
+    /// How much of it is whole.
+    pub(crate) length: u64,
+    /// Where its last group begins; 0 where there is none. All before it was synced before it was written.
+    pub(crate) group: u64,
+}
+
 /// Streams the frames of all segments.
 #[derive(Debug)]
 pub(crate) struct Frames {
+    disk: Arc<dyn Disk>,
     dir: PathBuf,
     segments: u32,
     next_segment: u32,
@@ -141,24 +159,28 @@ pub(crate) struct Frames {
 #[derive(Debug)]
 struct Segment {
     number: u32,
+    file: Arc<dyn ReadAt>,
     /// Ends where the file ended when it was opened, so that a writer at work cannot confuse us.
-    reader: BufReader<Take<File>>,
+    reader: BufReader<Stretch>,
     length: u64,
     offset: u64,
+    group: u64,
 }
 
 /// Why a frame, or the head of a segment, is not one.
 struct Bad(&'static str);
 
 impl Frames {
-    pub(crate) fn open(dir: &Path) -> Result<Self, JournalError> {
-        let segments = count_segments(dir)?;
-        Ok(Self { dir: dir.to_owned(), segments, next_segment: 0, current: None, index: 0, done: false, torn: None })
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, JournalError> {
+        let segments = end_of_segments(&**disk, dir, 0)?;
+        let (disk, dir) = (Arc::clone(disk), dir.to_owned());
+        Ok(Self { disk, dir, segments, next_segment: 0, current: None, index: 0, done: false, torn: None })
     }
 
-    /// Number and length of the last segment read: where a writer goes on.
-    pub(crate) fn end(&self) -> Option<(u32, u64)> {
-        self.current.as_ref().map(|segment| (segment.number, segment.offset))
+    /// Where a writer goes on.
+    pub(crate) fn end(&self) -> Option<End> {
+        let end = |segment: &Segment| End { segment: segment.number, length: segment.offset, group: segment.group };
+        self.current.as_ref().map(end)
     }
 
     pub(crate) const fn segments(&self) -> u32 {
@@ -178,8 +200,11 @@ impl Frames {
             }
             let Some(segment) = &mut self.current else { return Ok(None) };
             return match segment.frame() {
-                Ok(Ok(payload)) => {
+                Ok(Ok((payload, begins_group))) => {
                     let (number, offset) = (segment.number, segment.offset);
+                    if begins_group {
+                        segment.group = offset;
+                    }
                     segment.offset += (FRAME_HEADER + payload.len()) as u64;
                     let index = self.index;
                     self.index += 1;
@@ -194,32 +219,34 @@ impl Frames {
     fn open_next(&mut self) -> Result<Option<Bad>, JournalError> {
         let number = self.next_segment;
         let path = self.dir.join(segment_name(number));
-        let open = || -> std::io::Result<(BufReader<Take<File>>, u64, bool)> {
-            let file = File::open(&path)?;
-            let length = file.metadata()?.len();
-            let mut reader = BufReader::with_capacity(1 << 16, file.take(length));
+        let open = || -> std::io::Result<(Segment, bool)> {
+            let file = self.disk.read(&path)?;
+            let length = file.length()?;
+            let mut reader = BufReader::with_capacity(1 << 16, Stretch::new(Arc::clone(&file), 0, length));
             let mut magic = [0; MAGIC.len()];
             let whole = length >= MAGIC.len() as u64;
             if whole {
                 reader.read_exact(&mut magic)?;
             }
-            Ok((reader, length, whole && magic == *MAGIC))
+            let good = whole && magic == *MAGIC;
+            let offset = if good { MAGIC.len() as u64 } else { 0 };
+            Ok((Segment { number, file, reader, length, offset, group: 0 }, good))
         };
-        let (reader, length, good) = open().map_err(|error| JournalError::io("read", &path, error))?;
-        let offset = if good { MAGIC.len() as u64 } else { 0 };
-        self.current = Some(Segment { number, reader, length, offset });
+        let (segment, good) = open().map_err(|error| JournalError::io("read", &path, error))?;
+        self.current = Some(segment);
         self.next_segment += 1;
         Ok((!good).then_some(Bad("it does not begin as a segment does")))
     }
 
-    /// Is what begins here a torn tail or damage? Torn, if it is in the last segment and no whole record follows it: the
-    /// writer writes one group at a time, so whatever is followed by something was whole once.
+    /// Is what begins here a torn tail or damage? Torn, if it is in the last segment and no later group follows it: the
+    /// writer writes one group at a time, so whatever is followed by another group was whole once. Within one group a
+    /// later record may have reached the disk before an earlier one.
     fn end_at(&mut self, Bad(why): Bad) -> Result<Option<Frame>, JournalError> {
         let Some(segment) = &mut self.current else { return Ok(None) };
         let file = segment_name(segment.number);
         let last = segment.number + 1 == self.segments;
         let followed = last
-            && segment.followed_by_a_frame().map_err(|error| JournalError::io("read", &self.dir.join(&file), error))?;
+            && segment.followed_by_a_group().map_err(|error| JournalError::io("read", &self.dir.join(&file), error))?;
         if !last || followed {
             let place = Place { file, offset: segment.offset, index: self.index };
             let what = format!("{why}, and more records follow it");
@@ -244,42 +271,43 @@ impl Iterator for Frames {
 }
 
 impl Segment {
-    fn frame(&mut self) -> std::io::Result<Result<Vec<u8>, Bad>> {
+    /// The next payload, and whether it begins a group.
+    fn frame(&mut self) -> std::io::Result<Result<(Vec<u8>, bool), Bad>> {
         let left = self.length - self.offset;
         if left < FRAME_HEADER as u64 {
             return Ok(Err(Bad("the record's head is cut off")));
         }
         let mut header = [0; FRAME_HEADER];
         self.reader.read_exact(&mut header)?;
-        let Some((length, checksum)) = read_frame_header(header) else {
+        let Some(header) = read_frame_header(header) else {
             return Ok(Err(Bad("the record's length is impossible")));
         };
-        if left - (FRAME_HEADER as u64) < length as u64 {
+        if left - (FRAME_HEADER as u64) < header.length as u64 {
             return Ok(Err(Bad("the record is cut off")));
         }
-        let mut payload = vec![0; length];
+        let mut payload = vec![0; header.length];
         self.reader.read_exact(&mut payload)?;
-        Ok(if crc32c::crc32c(&payload) == checksum { Ok(payload) } else { Err(Bad("the record's checksum is wrong")) })
+        let whole = header.fits(&payload);
+        Ok(if whole { Ok((payload, header.begins_group)) } else { Err(Bad("the record's checksum is wrong")) })
     }
 
-    /// Is there a whole record anywhere after the bad one that begins at `offset`?
+    /// Is there a whole first record of a group anywhere after the bad one that begins at `offset`?
     ///
     /// Its length cannot be trusted, so every place where an entry could begin is tried.
-    fn followed_by_a_frame(&mut self) -> std::io::Result<bool> {
+    fn followed_by_a_group(&self) -> std::io::Result<bool> {
         const CHUNK: usize = 1 << 20;
-        let file = self.reader.get_mut().get_mut();
         let mut start = self.offset + 1;
         let mut buffer = Vec::with_capacity(CHUNK);
         while start < self.length {
             buffer.clear();
-            file.seek(SeekFrom::Start(start))?;
-            file.take((CHUNK as u64).min(self.length - start)).read_to_end(&mut buffer)?;
+            let end = self.length.min(start + CHUNK as u64);
+            Stretch::new(Arc::clone(&self.file), start, end).read_to_end(&mut buffer)?;
             for position in 0..buffer.len().saturating_sub(ENTRY_START.len() - 1) {
                 if !buffer[position..].starts_with(ENTRY_START) {
                     continue;
                 }
                 let payload = start + position as u64;
-                if payload > self.offset + FRAME_HEADER as u64 && frame_before(file, payload, self.length)? {
+                if payload > self.offset + FRAME_HEADER as u64 && self.group_begins_before(payload)? {
                     return Ok(true);
                 }
             }
@@ -288,20 +316,20 @@ impl Segment {
         }
         Ok(false)
     }
-}
 
-/// Does a whole frame have its payload at `payload`?
-fn frame_before(file: &mut File, payload: u64, end: u64) -> std::io::Result<bool> {
-    file.seek(SeekFrom::Start(payload - FRAME_HEADER as u64))?;
-    let mut header = [0; FRAME_HEADER];
-    file.read_exact(&mut header)?;
-    let Some((length, checksum)) = read_frame_header(header) else { return Ok(false) };
-    if end - payload < length as u64 {
-        return Ok(false);
+    /// Has a whole first frame of a group its payload at `payload`?
+    fn group_begins_before(&self, payload: u64) -> std::io::Result<bool> {
+        let mut reader = Stretch::new(Arc::clone(&self.file), payload - FRAME_HEADER as u64, self.length);
+        let mut header = [0; FRAME_HEADER];
+        reader.read_exact(&mut header)?;
+        let Some(header) = read_frame_header(header).filter(|header| header.begins_group) else { return Ok(false) };
+        if self.length - payload < header.length as u64 {
+            return Ok(false);
+        }
+        let mut bytes = vec![0; header.length];
+        reader.read_exact(&mut bytes)?;
+        Ok(header.fits(&bytes))
     }
-    let mut bytes = vec![0; length];
-    file.read_exact(&mut bytes)?;
-    Ok(crc32c::crc32c(&bytes) == checksum)
 }
 
 /// Streams the checkpoints of a journal, checking signatures, origin and that they grow.
@@ -309,9 +337,11 @@ fn frame_before(file: &mut File, payload: u64, end: u64) -> std::io::Result<bool
 pub(crate) struct Checkpoints {
     path: PathBuf,
     header: Header,
-    reader: BufReader<Take<File>>,
+    reader: BufReader<Stretch>,
     length: u64,
     pub(crate) offset: u64,
+    /// Where the last whole one begins.
+    pub(crate) last: u64,
     pub(crate) number: u64,
     last_size: Option<u64>,
     done: bool,
@@ -319,17 +349,21 @@ pub(crate) struct Checkpoints {
 }
 
 impl Checkpoints {
-    pub(crate) fn open(dir: &Path, header: &Header) -> Result<Self, JournalError> {
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, header: &Header) -> Result<Self, JournalError> {
         let path = checkpoints_path(dir);
-        let file = File::open(&path).map_err(|error| JournalError::io("read", &path, error))?;
-        let length = file.metadata().map_err(|error| JournalError::io("read", &path, error))?.len();
-        let reader = BufReader::new(file.take(length));
+        let open = || {
+            let file = disk.read(&path)?;
+            let length = file.length()?;
+            Ok((BufReader::new(Stretch::new(file, 0, length)), length))
+        };
+        let (reader, length) = open().map_err(|error| JournalError::io("read", &path, error))?;
         Ok(Self {
             path,
             header: header.clone(),
             reader,
             length,
             offset: 0,
+            last: 0,
             number: 0,
             last_size: None,
             done: false,
@@ -342,18 +376,22 @@ impl Checkpoints {
             return Ok(None);
         }
         let note = self.block().map_err(|error| JournalError::io("read", &self.path, error))?;
-        let Some(note) = note else {
-            let bytes = self.length - self.offset;
-            let why = "the checkpoint is cut off";
-            self.torn = Some(Torn { file: "checkpoints.log".to_owned(), offset: self.offset, bytes, why });
-            return Ok(None);
-        };
-        let bad = |what: String| JournalError::BadCheckpoint { number: self.number, what };
+        let Some(note) = note else { return Ok(self.end_at("the checkpoint is cut off")) };
+        let last = self.offset + note.len() as u64 == self.length;
         let text =
             note.strip_suffix(b"\n\n").map(|body| [body, b"\n"].concat()).and_then(|body| String::from_utf8(body).ok());
-        let text = text.ok_or_else(|| bad("it is not text that ends in an empty line".to_owned()))?;
-        let checkpoint =
-            checkpoint::parse_and_verify(&text, &self.header.public_key).map_err(|error| bad(error.to_string()))?;
+        let read = text.ok_or_else(|| "it is not text that ends in an empty line".to_owned());
+        let read = read.and_then(|text| {
+            checkpoint::parse_and_verify(&text, &self.header.public_key).map_err(|error| error.to_string())
+        });
+        let bad = |what: String| JournalError::BadCheckpoint { number: self.number, what };
+        let checkpoint = match read {
+            Ok(checkpoint) => checkpoint,
+            // What is written last may have reached the disk in part, its line ends among it. Without it the records are
+            // as good as before it was signed.
+            Err(_) if last => return Ok(self.end_at("the last checkpoint is not whole")),
+            Err(what) => return Err(bad(what)),
+        };
         if checkpoint.origin != self.header.id {
             return Err(bad(format!("it is of the journal `{}`", checkpoint.origin)));
         }
@@ -362,8 +400,15 @@ impl Checkpoints {
         }
         self.last_size = Some(checkpoint.size);
         self.number += 1;
+        self.last = self.offset;
         self.offset += note.len() as u64;
         Ok(Some(checkpoint))
+    }
+
+    fn end_at(&mut self, why: &'static str) -> Option<Checkpoint> {
+        let bytes = self.length - self.offset;
+        self.torn = Some(Torn { file: "checkpoints.log".to_owned(), offset: self.offset, bytes, why });
+        None
     }
 
     /// The six lines of a note and the empty line after it, or `None` where they are cut off.

@@ -1,11 +1,13 @@
 use std::path::Path;
+use std::sync::Arc;
 
 use serde::Serialize;
 
 use anbiq_domain::{Digest, JournalId};
 
+use crate::disk::{Disk, RealDisk};
 use crate::format::Header;
-use crate::read::{Checkpoints, Frame, Frames, Torn};
+use crate::read::{Checkpoints, End, Frame, Frames, Torn};
 use crate::tree::{self, Tree};
 use crate::{Checkpoint, JournalError, PublicKey};
 
@@ -44,11 +46,19 @@ impl Report {
 ///
 /// `expected` is the key that must have signed it; without one the journal's own word is taken for who signed.
 pub fn verify(dir: &Path, expected: Option<&PublicKey>) -> Result<Report, JournalError> {
-    let header = Header::read(dir)?;
+    verify_on(&(Arc::new(RealDisk) as Arc<dyn Disk>), dir, expected)
+}
+
+pub(crate) fn verify_on(
+    disk: &Arc<dyn Disk>,
+    dir: &Path,
+    expected: Option<&PublicKey>,
+) -> Result<Report, JournalError> {
+    let header = Header::read(&**disk, dir)?;
     if let Some(expected) = expected.filter(|key| **key != header.public_key) {
         return Err(JournalError::WrongKey { expected: expected.to_string(), found: header.public_key.to_string() });
     }
-    let scan = scan(dir, &header, |frame| frame.into_record().map(|_| ()))?;
+    let scan = scan(disk, dir, &header, |frame| frame.into_record().map(|_| ()))?;
     Ok(Report {
         id: header.id,
         public_key: header.public_key,
@@ -66,25 +76,27 @@ pub fn verify(dir: &Path, expected: Option<&PublicKey>) -> Result<Report, Journa
 pub(crate) struct Scan {
     pub(crate) tree: Tree,
     pub(crate) segments: u32,
-    /// Number and whole length of the last segment.
-    pub(crate) end: Option<(u32, u64)>,
+    pub(crate) end: Option<End>,
     pub(crate) torn: Option<Torn>,
     pub(crate) checkpoints: u64,
     pub(crate) checkpoints_end: u64,
+    /// Where the last checkpoint begins.
+    pub(crate) checkpoints_last: u64,
     pub(crate) last_checkpoint: Option<Checkpoint>,
     pub(crate) torn_checkpoint: Option<Torn>,
 }
 
 /// Reads everything once, records and checkpoints side by side.
 pub(crate) fn scan(
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     header: &Header,
     mut visit: impl FnMut(Frame) -> Result<(), JournalError>,
 ) -> Result<Scan, JournalError> {
     // The checkpoints first: of a journal that is being written, one that is newer than the records we see would look
     // like a loss.
-    let mut checkpoints = Checkpoints::open(dir, header)?;
-    let mut frames = Frames::open(dir)?;
+    let mut checkpoints = Checkpoints::open(&**disk, dir, header)?;
+    let mut frames = Frames::open(disk, dir)?;
     let mut tree = Tree::new();
     let mut last_checkpoint = None;
     let mut next = checkpoints.next().transpose()?;
@@ -112,6 +124,7 @@ pub(crate) fn scan(
         torn: frames.torn,
         checkpoints: checkpoints.number,
         checkpoints_end: checkpoints.offset,
+        checkpoints_last: checkpoints.last,
         last_checkpoint,
         torn_checkpoint: checkpoints.torn,
     })

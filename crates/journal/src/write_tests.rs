@@ -1,9 +1,9 @@
 use std::io;
 
-use anbiq_domain::{AccountId, JournalId, Refusal, Timestamp};
+use anbiq_domain::{AccountId, JournalId, Refusal, Seeded, Timestamp};
 
 use super::*;
-use crate::disk::DiskFile;
+use crate::sim::{SimDisk, Trouble};
 use crate::{Reader, verify};
 
 fn key() -> SigningKey {
@@ -104,7 +104,7 @@ fn what_cannot_be_opened_says_why() {
     ];
     assert!(errors.iter().all(|error| error.code() == "journal_other_format"));
     insta::assert_snapshot!(told(errors[0].clone()), @"
-    `DIR` is a journal of format 7; this program reads and writes format 1
+    `DIR` is a journal of format 7; this program reads and writes format 2
     hint: read it with the version of anbiq that wrote it
     ");
     std::fs::write(path.join("journal.json"), header).unwrap();
@@ -161,45 +161,16 @@ fn an_entry_that_could_not_be_read_back_is_refused() {
     assert_eq!(journal.close().unwrap().size, 0);
 }
 
-/// A disk whose files are full.
-#[derive(Debug)]
-struct FullDisk;
-
-#[derive(Debug)]
-struct FullFile;
-
-impl Disk for FullDisk {
-    fn create(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FullFile))
-    }
-    fn open(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FullFile))
-    }
-    fn remove(&self, _path: &Path) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl DiskFile for FullFile {
-    fn append(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    fn truncate(&mut self, _length: u64) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_fails_all_of_a_group() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(create(dir.path(), small()));
-    let (journal, _) = Journal::open_on(dir.path(), key(), &small(), Arc::new(FullDisk)).unwrap();
+    let disk = SimDisk::new(Seeded::new(1));
+    let dir = Path::new("/journal");
+    let id = JournalId::new("j").unwrap();
+    drop(Store::create(dir, id, Timestamp::default(), key(), 300, disk.share()).unwrap());
+    let (journal, _) = Journal::open_on(dir, key(), &small(), disk.share()).unwrap();
+    for operation in 0..20 {
+        disk.trouble_after(operation, Trouble::Refused(io::ErrorKind::StorageFull));
+    }
     let (one, two) = (entry(1), entry(2));
     let (one, two) = tokio::join!(journal.append(&one), journal.append(&two));
     for error in [one.unwrap_err(), two.unwrap_err()] {
