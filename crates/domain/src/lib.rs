@@ -17,7 +17,7 @@ mod terms;
 mod time;
 
 pub use coin::{CoinKey, EpochCommitment, commit_text};
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestBuilder, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};
 pub use exchange::{
     Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, Twinning,

@@ -13,7 +13,7 @@ use anbiq_domain::{Digest, JournalId, Seeded, Timestamp};
 use crate::sim::{Broken, SimDisk, Trouble};
 use crate::store::Store;
 use crate::verify::verify_on;
-use crate::{JournalError, Reader, SigningKey, tree};
+use crate::{JournalError, Keep, Reader, SealedFile, SigningKey, tree};
 
 const DIR: &str = "/journal";
 const SEGMENT: u64 = 600;
@@ -26,6 +26,8 @@ struct Tally {
     crashes_in_recovery: u64,
     acknowledged: u64,
     torn: u64,
+    sealed: u64,
+    pruned: u64,
     flips: u64,
 }
 
@@ -37,6 +39,8 @@ struct Told {
     acknowledged: BTreeMap<u64, Digest>,
     /// The largest checkpoint.
     signed: u64,
+    /// Records before this one may be deleted: somebody asked for it.
+    may_go: u64,
     /// Leaves that were handed in, whatever came of them.
     submitted: BTreeSet<Digest>,
     /// Leaves that were refused for good.
@@ -102,15 +106,44 @@ impl Point {
         };
         let Some(mut store) = store else { return Ok(false) };
         for _ in 0..4 + self.random.below(30) {
-            match self.random.below(8) {
-                0..6 => self.append(&mut store)?,
-                _ => match store.checkpoint() {
+            match self.random.below(12) {
+                0..8 => self.append(&mut store)?,
+                8..10 => match store.checkpoint() {
                     Ok(checkpoint) => self.told.signed = self.told.signed.max(checkpoint.size),
                     Err(error) => self.excuse("signing", &error)?,
                 },
+                _ => self.seal(&mut store)?,
             }
         }
         Ok(true)
+    }
+
+    /// Seals what is closed, after closing the open segment now and then, and deletes the oldest files now and then.
+    fn seal(&mut self, store: &mut Store) -> Result<(), String> {
+        if self.random.chance(0.3) {
+            store.roll();
+        }
+        let mut sealer = match store.sealer() {
+            Ok(sealer) => sealer,
+            Err(error) => return self.excuse("sealing", &error),
+        };
+        loop {
+            match sealer.seal_next(store.open_segment(), &|| false) {
+                Ok(Some(_)) => self.tally.sealed += 1,
+                Ok(None) => break,
+                Err(error) => return self.excuse("sealing", &error),
+            }
+        }
+        if self.random.chance(0.25) {
+            let keep = Keep { age_ms: None, bytes: Some(self.random.below(60_000) as u64) };
+            let (signed, now) = (store.signed(), Timestamp::default());
+            self.told.may_go = sealer.superfluous(&keep, signed, now).last().map_or(self.told.may_go, SealedFile::end);
+            match sealer.prune(&keep, signed, now) {
+                Ok(files) => self.tally.pruned += files.len() as u64,
+                Err(error) => return self.excuse("deleting", &error),
+            }
+        }
+        Ok(())
     }
 
     fn open(&mut self) -> Result<Option<Store>, JournalError> {
@@ -177,21 +210,27 @@ impl Point {
             Err(error) => return Err(format!("the journal is gone: {error}")),
         };
         let mut found = BTreeMap::new();
-        for record in reader.entries().map_err(in_words)? {
+        let entries = reader.entries().map_err(in_words)?;
+        let from = entries.before().size();
+        for record in entries {
             let record = record.map_err(|error| format!("reading after a crash: {error}"))?;
             found.insert(record.index, record.leaf);
         }
-        self.hold(&found)?;
+        self.hold(&found, from)?;
         let report = verify_on(&self.disk.share(), dir, Some(&key().public())).map_err(in_words)?;
         let signed = report.size - report.unsigned;
-        if report.size != found.len() as u64 || signed < self.told.signed {
+        if report.size != from + found.len() as u64 || signed < self.told.signed {
             return Err(format!("{signed} are signed, but {} were: {report:?}", self.told.signed));
         }
         Ok(())
     }
 
-    fn hold(&self, found: &BTreeMap<u64, Digest>) -> Result<(), String> {
-        if let Some((index, _)) = self.told.acknowledged.iter().find(|(index, leaf)| found.get(index) != Some(*leaf)) {
+    fn hold(&self, found: &BTreeMap<u64, Digest>, from: u64) -> Result<(), String> {
+        if from > self.told.may_go {
+            return Err(format!("the records before {from} were deleted, and nobody asked for it"));
+        }
+        let mut left = self.told.acknowledged.range(from..);
+        if let Some((index, _)) = left.find(|(index, leaf)| found.get(index) != Some(*leaf)) {
             return Err(format!("record {index} was acknowledged and is lost: {} are left", found.len()));
         }
         for (index, leaf) in found {
@@ -209,6 +248,10 @@ impl Point {
     fn close(&mut self) -> Result<(), String> {
         let Some(mut store) = self.open().map_err(in_words)? else { return Err("it did not open".to_owned()) };
         self.append(&mut store)?;
+        if self.random.chance(0.5) {
+            store.roll();
+            self.seal(&mut store)?;
+        }
         let checkpoint = store.checkpoint().map_err(in_words)?;
         self.told.signed = checkpoint.size;
         drop(store);
@@ -265,6 +308,8 @@ fn prove(seed: u64, points: u64, broken: Option<Broken>) -> Result<Tally, String
         all.crashes_in_recovery += one.crashes_in_recovery;
         all.acknowledged += one.acknowledged;
         all.torn += one.torn;
+        all.sealed += one.sealed;
+        all.pruned += one.pruned;
         all.flips += one.flips;
     }
     Ok(all)
@@ -275,6 +320,7 @@ fn a_crash_anywhere_loses_nothing() {
     let tally = prove(1, 300, None).unwrap();
     // The trouble does come.
     assert!(tally.crashes > 300 && tally.crashes_in_recovery > 20 && tally.torn > 20, "{tally:?}");
+    assert!(tally.sealed > 300 && tally.pruned > 20, "{tally:?}");
 }
 
 #[test]
@@ -283,6 +329,8 @@ fn the_proof_fails_on_a_journal_that_does_not_sync() {
         (Broken::FileSync(".seg"), ""),
         (Broken::FileSync(".json.new"), "is not a journal"),
         (Broken::FileSync("checkpoints.log"), "are signed, but"),
+        (Broken::FileSync(".parquet.new"), "its bytes are not those that were signed"),
+        (Broken::FileSync(".list.new"), "`sealed.list` does not hold"),
         (Broken::DirSync, ""),
         (Broken::Truncate, ""),
     ] {

@@ -10,6 +10,8 @@ use crate::disk::{Disk, ReadAt, RealDisk, Stretch};
 use crate::format::{
     ENTRY_START, FRAME_HEADER, Header, MAGIC, checkpoints_path, end_of_segments, read_frame_header, segment_name,
 };
+use crate::sealed::{Leaves, List, Retained, SealedFile, damaged};
+use crate::tree::Tree;
 use crate::{Checkpoint, JournalError, Place, PublicKey, checkpoint, tree};
 
 /// Reads a journal, also while it is being written.
@@ -31,9 +33,9 @@ pub struct Record {
     pub entry: Entry,
     /// [`tree::leaf_hash`] of the payload.
     pub leaf: Digest,
-    /// Number of its segment.
+    /// Number of its segment, sealed or not.
     pub segment: u32,
-    /// Where in the segment its frame begins.
+    /// Where in the segment its frame begins; in a sealed file its row.
     pub offset: u64,
 }
 
@@ -76,10 +78,25 @@ impl Reader {
         self.header.created
     }
 
-    /// The records in order, one in memory at a time. A torn tail ends them, see [`Entries::torn`]; damage is an error
+    /// The records in order, sealed or not, one (of sealed files some thousand) in memory at a time. They begin after
+    /// those that were deleted, see [`Entries::before`]. A torn tail ends them, see [`Entries::torn`]; damage is an error
     /// after which nothing comes.
     pub fn entries(&self) -> Result<Entries, JournalError> {
-        Ok(Entries { frames: Frames::open(&self.disk, &self.dir)? })
+        Ok(Entries { frames: Frames::open(&self.disk, &self.dir, &self.header, Part::Kept)? })
+    }
+
+    /// The sealed files, oldest first.
+    pub fn sealed(&self) -> Result<Vec<SealedFile>, JournalError> {
+        Ok(self.list()?.files)
+    }
+
+    /// What was deleted, and what is kept of it; `None` where nothing was.
+    pub fn retained(&self) -> Result<Option<Retained>, JournalError> {
+        Ok(self.list()?.retained)
+    }
+
+    fn list(&self) -> Result<List, JournalError> {
+        List::read(&*self.disk, &self.dir, &self.header.id, &self.header.public_key)
     }
 
     /// The last checkpoint, its signature checked; `None` where there is none yet.
@@ -99,6 +116,11 @@ pub struct Entries {
 }
 
 impl Entries {
+    /// The tree of the records that were deleted: with [`crate::tree::Levels::after`] it gives the proofs of the others.
+    pub fn before(&self) -> &Tree {
+        &self.frames.start
+    }
+
     /// The torn tail that ended the iteration, if one did.
     pub fn torn(&self) -> Option<&Torn> {
         self.frames.torn.as_ref()
@@ -118,17 +140,21 @@ impl Iterator for Entries {
 pub(crate) struct Frame {
     pub(crate) index: u64,
     pub(crate) payload: Vec<u8>,
+    pub(crate) file: Arc<str>,
     pub(crate) segment: u32,
     pub(crate) offset: u64,
 }
 
 impl Frame {
-    pub(crate) fn into_record(self) -> Result<Record, JournalError> {
-        let entry = serde_json::from_slice(&self.payload).map_err(|error| JournalError::Damaged {
-            place: Place { file: segment_name(self.segment), offset: self.offset, index: self.index },
+    pub(crate) fn entry(&self) -> Result<Entry, JournalError> {
+        serde_json::from_slice(&self.payload).map_err(|error| JournalError::Damaged {
+            place: Place { file: self.file.to_string(), offset: self.offset, index: self.index },
             what: format!("its checksum holds but it is not an entry: {error}"),
-        })?;
-        let leaf = tree::leaf_hash(&self.payload);
+        })
+    }
+
+    pub(crate) fn into_record(self) -> Result<Record, JournalError> {
+        let (entry, leaf) = (self.entry()?, tree::leaf_hash(&self.payload));
         Ok(Record { index: self.index, payload: self.payload, entry, leaf, segment: self.segment, offset: self.offset })
     }
 }
@@ -143,38 +169,82 @@ pub(crate) struct End {
     pub(crate) group: u64,
 }
 
-/// Streams the frames of all segments.
+/// Which part of a journal is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Everything that was not deleted.
+    Kept,
+    /// The segments only.
+    Unsealed,
+}
+
+/// Streams the frames of sealed files and segments.
 #[derive(Debug)]
 pub(crate) struct Frames {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
-    segments: u32,
+    header: Header,
+    pub(crate) list: List,
+    /// The tree before the first frame.
+    pub(crate) start: Tree,
+    /// The number after the last segment's.
+    pub(crate) segments: u32,
     next_segment: u32,
+    file: Option<OpenFile>,
     current: Option<Segment>,
     index: u64,
     done: bool,
     pub(crate) torn: Option<Torn>,
 }
 
+/// A sealed file that is being read.
 #[derive(Debug)]
-struct Segment {
+struct OpenFile {
+    sealed: SealedFile,
+    name: Arc<str>,
+    leaves: Leaves,
+}
+
+/// A segment that is being read.
+#[derive(Debug)]
+pub(crate) struct Segment {
     number: u32,
+    name: Arc<str>,
+    path: PathBuf,
     file: Arc<dyn ReadAt>,
     /// Ends where the file ended when it was opened, so that a writer at work cannot confuse us.
     reader: BufReader<Stretch>,
     length: u64,
     offset: u64,
     group: u64,
+    /// Why what is at `offset` is not a frame.
+    bad: Option<&'static str>,
 }
 
-/// Why a frame, or the head of a segment, is not one.
+/// Why a frame is not one.
 struct Bad(&'static str);
 
 impl Frames {
-    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path) -> Result<Self, JournalError> {
-        let segments = end_of_segments(&**disk, dir, 0)?;
-        let (disk, dir) = (Arc::clone(disk), dir.to_owned());
-        Ok(Self { disk, dir, segments, next_segment: 0, current: None, index: 0, done: false, torn: None })
+    pub(crate) fn open(disk: &Arc<dyn Disk>, dir: &Path, header: &Header, part: Part) -> Result<Self, JournalError> {
+        let (list, segments) = listed(&**disk, dir, header)?;
+        let (start, next_segment) = match part {
+            Part::Kept => (list.gone(), list.first_segment()),
+            Part::Unsealed => (list.tree(), list.next_segment()),
+        };
+        Ok(Self {
+            disk: Arc::clone(disk),
+            dir: dir.to_owned(),
+            header: header.clone(),
+            list,
+            index: start.size(),
+            start,
+            segments,
+            next_segment,
+            file: None,
+            current: None,
+            done: false,
+            torn: None,
+        })
     }
 
     /// Where a writer goes on.
@@ -183,77 +253,98 @@ impl Frames {
         self.current.as_ref().map(end)
     }
 
-    pub(crate) const fn segments(&self) -> u32 {
-        self.segments
-    }
-
     fn step(&mut self) -> Result<Option<Frame>, JournalError> {
         loop {
-            if self.current.as_ref().is_none_or(|segment| segment.offset == segment.length) {
-                if self.next_segment == self.segments {
-                    return Ok(None);
-                }
-                if let Some(bad) = self.open_next()? {
-                    return self.end_at(bad);
-                }
-                continue;
+            if let Some(frame) = self.sealed_frame()? {
+                return Ok(Some(frame));
             }
-            let Some(segment) = &mut self.current else { return Ok(None) };
-            return match segment.frame() {
-                Ok(Ok((payload, begins_group))) => {
-                    let (number, offset) = (segment.number, segment.offset);
-                    if begins_group {
-                        segment.group = offset;
-                    }
-                    segment.offset += (FRAME_HEADER + payload.len()) as u64;
-                    let index = self.index;
-                    self.index += 1;
-                    Ok(Some(Frame { index, payload, segment: number, offset }))
+            if let Some(segment) = self.current.as_mut().filter(|segment| segment.offset < segment.length) {
+                let (number, offset, file) = (segment.number, segment.offset, Arc::clone(&segment.name));
+                let Some(payload) = segment.next()? else { return self.end_at() };
+                let index = self.index;
+                self.index += 1;
+                return Ok(Some(Frame { index, payload, file, segment: number, offset }));
+            }
+            if let Some(sealed) = self.list.files.iter().find(|file| file.segment == self.next_segment) {
+                self.current = None;
+                if sealed.first != self.index {
+                    return Err(damaged(&sealed.name(), self.index, "it does not begin where the one before ends"));
                 }
-                Ok(Err(bad)) => self.end_at(bad),
-                Err(error) => Err(JournalError::io("read", &self.dir.join(segment_name(segment.number)), error)),
-            };
+                let leaves = Leaves::open(&*self.disk, &self.dir, sealed)?;
+                self.file = Some(OpenFile { sealed: sealed.clone(), name: sealed.name().into(), leaves });
+                self.next_segment += 1;
+            } else if self.next_segment >= self.segments {
+                return Ok(None);
+            } else if !self.open_next()? {
+                return self.end_at();
+            }
         }
     }
 
-    fn open_next(&mut self) -> Result<Option<Bad>, JournalError> {
-        let number = self.next_segment;
-        let path = self.dir.join(segment_name(number));
-        let open = || -> std::io::Result<(Segment, bool)> {
-            let file = self.disk.read(&path)?;
-            let length = file.length()?;
-            let mut reader = BufReader::with_capacity(1 << 16, Stretch::new(Arc::clone(&file), 0, length));
-            let mut magic = [0; MAGIC.len()];
-            let whole = length >= MAGIC.len() as u64;
-            if whole {
-                reader.read_exact(&mut magic)?;
+    fn sealed_frame(&mut self) -> Result<Option<Frame>, JournalError> {
+        let Some(file) = &mut self.file else { return Ok(None) };
+        let unreadable = |error: parquet::errors::ParquetError| damaged(&file.name, self.index, &error.to_string());
+        match file.leaves.next().map_err(unreadable)? {
+            Some(payload) => {
+                let index = self.index;
+                self.index += 1;
+                let (segment, offset) = (file.sealed.segment, index - file.sealed.first);
+                Ok(Some(Frame { index, payload, file: Arc::clone(&file.name), segment, offset }))
             }
-            let good = whole && magic == *MAGIC;
-            let offset = if good { MAGIC.len() as u64 } else { 0 };
-            Ok((Segment { number, file, reader, length, offset, group: 0 }, good))
-        };
-        let (segment, good) = open().map_err(|error| JournalError::io("read", &path, error))?;
-        self.current = Some(segment);
-        self.next_segment += 1;
-        Ok((!good).then_some(Bad("it does not begin as a segment does")))
+            None if self.index == file.sealed.end() => {
+                self.file = None;
+                Ok(None)
+            }
+            None => Err(damaged(&file.name, self.index, "it holds fewer records than it says")),
+        }
+    }
+
+    /// Opens the next segment; true if it begins as one does.
+    fn open_next(&mut self) -> Result<bool, JournalError> {
+        match Segment::open(&*self.disk, &self.dir, self.next_segment) {
+            Ok(segment) => {
+                let good = segment.offset > 0;
+                self.current = Some(segment);
+                self.next_segment += 1;
+                Ok(good)
+            }
+            // A writer at work may have sealed it since we looked.
+            Err(error @ JournalError::Io { .. }) => {
+                let (list, segments) = listed(&*self.disk, &self.dir, &self.header)?;
+                let sealed = list.files.iter().any(|file| file.segment == self.next_segment);
+                (self.list, self.segments) = (list, segments);
+                if sealed { Ok(true) } else { Err(error) }
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Is what begins here a torn tail or damage? Torn, if it is in the last segment and no later group follows it: the
     /// writer writes one group at a time, so whatever is followed by another group was whole once. Within one group a
     /// later record may have reached the disk before an earlier one.
-    fn end_at(&mut self, Bad(why): Bad) -> Result<Option<Frame>, JournalError> {
-        let Some(segment) = &mut self.current else { return Ok(None) };
-        let file = segment_name(segment.number);
+    fn end_at(&mut self) -> Result<Option<Frame>, JournalError> {
+        let Some(segment) = &self.current else { return Ok(None) };
+        let why = segment.bad.unwrap_or("it does not begin as a segment does");
         let last = segment.number + 1 == self.segments;
-        let followed = last
-            && segment.followed_by_a_group().map_err(|error| JournalError::io("read", &self.dir.join(&file), error))?;
-        if !last || followed {
-            let place = Place { file, offset: segment.offset, index: self.index };
-            let what = format!("{why}, and more records follow it");
-            return Err(JournalError::Damaged { place, what });
+        if !last || segment.followed_by_a_group().map_err(|error| JournalError::io("read", &segment.path, error))? {
+            return Err(segment.damaged(self.index, &format!("{why}, and more records follow it")));
         }
+        let file = segment.name.to_string();
         self.torn = Some(Torn { file, offset: segment.offset, bytes: segment.length - segment.offset, why });
         Ok(None)
+    }
+}
+
+/// What is sealed, and the number after the last segment's.
+fn listed(disk: &dyn Disk, dir: &Path, header: &Header) -> Result<(List, u32), JournalError> {
+    // A writer at work may seal a segment, so that it is gone, after the list was read and before the folder is.
+    let mut tries = 3;
+    loop {
+        let list = List::read(disk, dir, &header.id, &header.public_key)?;
+        match end_of_segments(disk, dir, list.next_segment()) {
+            Err(JournalError::Damaged { .. }) if tries > 0 => tries -= 1,
+            end => return end.map(|end| (list, end)),
+        }
     }
 }
 
@@ -271,6 +362,61 @@ impl Iterator for Frames {
 }
 
 impl Segment {
+    /// Opens a segment; its offset is 0 where it does not begin as one does.
+    pub(crate) fn open(disk: &dyn Disk, dir: &Path, number: u32) -> Result<Self, JournalError> {
+        let name = segment_name(number);
+        let path = dir.join(&name);
+        let open = || -> std::io::Result<Self> {
+            let file = disk.read(&path)?;
+            let length = file.length()?;
+            let mut reader = BufReader::with_capacity(1 << 16, Stretch::new(Arc::clone(&file), 0, length));
+            let mut magic = [0; MAGIC.len()];
+            let whole = length >= MAGIC.len() as u64;
+            if whole {
+                reader.read_exact(&mut magic)?;
+            }
+            let offset = if whole && magic == *MAGIC { MAGIC.len() as u64 } else { 0 };
+            let (name, path) = (name.as_str().into(), path.clone());
+            Ok(Self { number, name, path, file, reader, length, offset, group: 0, bad: None })
+        };
+        open().map_err(|error| JournalError::io("read", &path, error))
+    }
+
+    /// The next payload; `None` at the end, and where what comes is not whole, which `bad` then says.
+    fn next(&mut self) -> Result<Option<Vec<u8>>, JournalError> {
+        if self.offset == self.length {
+            return Ok(None);
+        }
+        match self.frame().map_err(|error| JournalError::io("read", &self.path, error))? {
+            Ok((payload, begins_group)) => {
+                if begins_group {
+                    self.group = self.offset;
+                }
+                self.offset += (FRAME_HEADER + payload.len()) as u64;
+                Ok(Some(payload))
+            }
+            Err(Bad(why)) => {
+                self.bad = Some(why);
+                Ok(None)
+            }
+        }
+    }
+
+    /// The next payload of a closed segment, all of which was durable once.
+    pub(crate) fn next_whole(&mut self, index: u64) -> Result<Option<Vec<u8>>, JournalError> {
+        let payload = self.next()?;
+        match self.bad {
+            _ if self.offset == 0 => Err(self.damaged(index, "it does not begin as a segment does")),
+            Some(why) => Err(self.damaged(index, why)),
+            None => Ok(payload),
+        }
+    }
+
+    fn damaged(&self, index: u64, what: &str) -> JournalError {
+        let place = Place { file: self.name.to_string(), offset: self.offset, index };
+        JournalError::Damaged { place, what: what.to_owned() }
+    }
+
     /// The next payload, and whether it begins a group.
     fn frame(&mut self) -> std::io::Result<Result<(Vec<u8>, bool), Bad>> {
         let left = self.length - self.offset;

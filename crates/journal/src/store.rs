@@ -3,11 +3,12 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anbiq_domain::{JournalId, Timestamp};
+use anbiq_domain::{Clock as _, JournalId, SystemClock, Timestamp};
 
 use crate::disk::{Disk, DiskFile, Lock, Stretch, append_all};
 use crate::format::{Header, MAGIC, checkpoints_path, end_of_segments, lock_path, segment_name, write_frame};
-use crate::read::End;
+use crate::read::{End, Part};
+use crate::sealed::Sealer;
 use crate::tree::Tree;
 use crate::verify::scan;
 use crate::{Checkpoint, JournalError, Position, Recovery, SigningKey, tree};
@@ -24,6 +25,8 @@ pub(crate) struct Store {
     /// The segment that is appended to; none before the first entry.
     segment: Option<Log>,
     next_segment: u32,
+    /// When the first entry of the open segment happened or was written.
+    began: Timestamp,
     checkpoints: Log,
     last_checkpoint: Option<Checkpoint>,
     poisoned: Option<String>,
@@ -81,6 +84,7 @@ impl Store {
             tree: Tree::new(),
             segment: None,
             next_segment: 0,
+            began: created,
             checkpoints: Log { path, file, length: 0 },
             last_checkpoint: None,
             poisoned: None,
@@ -103,7 +107,14 @@ impl Store {
             });
         }
         let lock = lock(&*disk, dir)?;
-        let scan = scan(&disk, dir, &header, |_| Ok(()))?;
+        let mut began = SystemClock.now();
+        // The signed list vouches for what is sealed, so opening takes no longer the more of it there is.
+        let scan = scan(&disk, dir, &header, Part::Unsealed, |frame| {
+            if frame.offset == MAGIC.len() as u64 {
+                began = frame.entry()?.at();
+            }
+            Ok(())
+        })?;
         let recovery = Recovery {
             entries: scan.tree.size(),
             root: scan.tree.root(),
@@ -128,6 +139,9 @@ impl Store {
             }
             None => None,
         };
+        for path in scan.list.leftovers(&*disk, dir)? {
+            disk.remove(&path).map_err(|error| JournalError::io("remove", &path, error))?;
+        }
         // A killed process may have made files whose names no power cut would spare: from here on we vouch for them.
         sync_dir(&*disk, dir)?;
         let store = Self {
@@ -139,6 +153,7 @@ impl Store {
             tree: scan.tree,
             segment,
             next_segment,
+            began,
             checkpoints,
             last_checkpoint: scan.last_checkpoint,
             poisoned: None,
@@ -153,7 +168,7 @@ impl Store {
 
     /// How many records no checkpoint covers yet.
     pub(crate) fn unsigned(&self) -> u64 {
-        self.tree.size() - self.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
+        self.tree.size() - self.signed()
     }
 
     /// Appends all of `payloads` or none, in one write and one fsync, and says where they are.
@@ -193,6 +208,33 @@ impl Store {
         Ok(checkpoint)
     }
 
+    /// Closes the open segment, if it holds any entry; the next entry begins another.
+    pub(crate) fn roll(&mut self) {
+        self.segment.take_if(|segment| segment.length > MAGIC.len() as u64);
+    }
+
+    /// [`Store::roll`], if the segment began before `moment`.
+    pub(crate) fn roll_if_before(&mut self, moment: Timestamp) {
+        if self.began < moment {
+            self.roll();
+        }
+    }
+
+    /// Number of the segment that is or will be written: all below it are closed.
+    pub(crate) fn open_segment(&self) -> u32 {
+        self.next_segment - u32::from(self.segment.is_some())
+    }
+
+    /// How many records are signed for.
+    pub(crate) fn signed(&self) -> u64 {
+        self.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
+    }
+
+    /// Who seals the closed segments of this journal.
+    pub(crate) fn sealer(&self) -> Result<Sealer, JournalError> {
+        Sealer::open(Arc::clone(&self.disk), &self.dir, self.id.clone(), self.signer.clone())
+    }
+
     fn healthy(&self) -> Result<(), JournalError> {
         self.poisoned.as_ref().map_or(Ok(()), |why| Err(JournalError::Poisoned(why.clone())))
     }
@@ -205,6 +247,7 @@ impl Store {
         // Its name must be durable before anything in it is acknowledged.
         sync_dir(&*self.disk, &self.dir).map_err(|error| poison(&mut self.poisoned, Failure::Unknown(error)))?;
         self.segment = Some(log);
+        self.began = SystemClock.now();
         self.next_segment += 1;
         Ok(())
     }
