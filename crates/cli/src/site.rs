@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anbiq_domain::{Clock, CoinKey, SystemClock, Terms, Timestamp};
-use anbiq_journal::{Journal, JournalError, Options, SigningKey};
+use anbiq_journal::{Journal, JournalError, SigningKey, TextKeys};
 use anbiq_ledger::{Ledger, Plan};
 use anbiq_lm::{Local, LocalOptions};
 use anbiq_model::Model;
@@ -54,11 +54,7 @@ impl Site {
     /// Opens the journal for writing, or makes it.
     pub(crate) fn journal(&self) -> Result<Journal, JournalError> {
         let config = &self.config.journal;
-        let options = Options {
-            segment_bytes: config.segment_bytes,
-            checkpoint_every: config.checkpoint_every,
-            ..Options::default()
-        };
+        let options = config.options();
         let signer = self.signer()?;
         if config.path.join("journal.json").exists() {
             Journal::open(&config.path, signer, options).map(|(journal, _)| journal)
@@ -77,6 +73,11 @@ impl Site {
     /// The key of sketches and of everything else that is compared but not shown.
     pub(crate) fn sketch_key(&self) -> anyhow::Result<[u8; 32]> {
         secret_file(&self.config.secrets.join("sketch.key"))
+    }
+
+    /// The keys of the accounts' sealed texts.
+    pub(crate) fn text_keys(&self) -> TextKeys {
+        text_keys(&self.config.secrets)
     }
 
     /// A fresh coin key, and the number of its epoch. Every start of a gateway is an epoch of its own, so that a
@@ -168,6 +169,11 @@ impl Site {
     fn terms(&self) -> anyhow::Result<Vec<Terms>> {
         self.config.models.iter().filter_map(|model| model.terms.as_deref()).map(read_json).collect()
     }
+}
+
+/// The keys of the accounts' sealed texts in a folder of secrets.
+pub(crate) fn text_keys(secrets: &Path) -> TextKeys {
+    TextKeys::new(secrets.join("texts"))
 }
 
 /// A Hugging Face folder, answered in this process.

@@ -13,7 +13,7 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{ColumnPath, TypePtr};
 
-use anbiq_domain::{Entry, Exchange, Outcome, Texts};
+use anbiq_domain::{Entry, Exchange, Outcome};
 
 /// The column of the bytes that are hashed, which comes first.
 pub(crate) const LEAF: &str = "leaf";
@@ -189,7 +189,9 @@ fn account(entry: &Entry) -> Option<&str> {
     match entry {
         Entry::Exchange(exchange) => Some(exchange.account.as_str()),
         Entry::Refused(refusal) => Some(refusal.account.as_str()),
-        Entry::AccountOpened { account, .. } | Entry::TermsAccepted { account, .. } => Some(account.as_str()),
+        Entry::AccountOpened { account, .. }
+        | Entry::TermsAccepted { account, .. }
+        | Entry::TextsForgotten { account, .. } => Some(account.as_str()),
         Entry::GrantGiven { grant } => Some(grant.account.as_str()),
         _ => None,
     }
@@ -216,8 +218,9 @@ fn minhash(exchange: &Exchange) -> Vec<u8> {
 }
 
 fn texts(exchange: &Exchange) -> &'static str {
-    match &exchange.texts {
-        Some(Texts { .. }) => "plain",
-        None => "none",
+    match (&exchange.texts, &exchange.sealed) {
+        (Some(_), _) => "plain",
+        (None, Some(_)) => "sealed",
+        (None, None) => "none",
     }
 }

@@ -38,6 +38,7 @@ mod sealed;
 #[cfg(test)]
 mod sim;
 mod store;
+mod texts;
 pub mod tree;
 mod upkeep;
 mod verify;
@@ -49,6 +50,7 @@ pub use format::{FORMAT, MAX_ENTRY_BYTES};
 pub use key::{PublicKey, PublicKeyError, SigningKey};
 pub use read::{Entries, Reader, Record, Torn};
 pub use sealed::{FileReport, Keep, Retained, SealedFile, verify_file};
+pub use texts::{TextKeys, TextsError};
 pub use upkeep::{Pruned, prune, seal};
 pub use verify::{Report, verify};
 pub use write::{Journal, Options, Position, Recovery, Seal};

@@ -4,7 +4,7 @@
 //! and what to do; the gateway already acts on the ledger then.
 
 use anbiq_domain::{AccountId, Entry, Grant, GrantId, KeyedHasher, PriceList, Terms, TermsRef, Timestamp};
-use anbiq_journal::Journal;
+use anbiq_journal::{Journal, TextKeys};
 use anbiq_ledger::{Ledger, NewAccount};
 
 use crate::spool::Spool;
@@ -78,6 +78,17 @@ impl Administrator {
         self.ledger.accept_terms(account, terms, at).await?;
         let entry = Entry::TermsAccepted { at, account: account.clone(), terms: terms.clone() };
         self.record(&entry, || format!("the acceptance by `{account}`"), "accept the same terms again").await
+    }
+
+    /// Destroys the key of `account`'s sealed texts, for ever; false where it has none.
+    ///
+    /// # Errors
+    /// The key cannot be destroyed, or it is and the journal fails.
+    pub async fn forget_texts(&self, account: &AccountId, keys: &TextKeys, at: Timestamp) -> Result<bool, ServeError> {
+        let Some(key) = keys.forget(account)? else { return Ok(false) };
+        let entry = Entry::TextsForgotten { at, account: account.clone(), key };
+        let hint = "the key is destroyed; only the journal does not say when";
+        self.record(&entry, || format!("that the texts of `{account}` are forgotten"), hint).await.map(|()| true)
     }
 
     /// Gives a grant.

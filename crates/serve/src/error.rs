@@ -1,4 +1,4 @@
-use anbiq_journal::JournalError;
+use anbiq_journal::{JournalError, TextsError};
 use anbiq_ledger::LedgerError;
 
 use crate::SpoolError;
@@ -31,6 +31,9 @@ pub enum ServeError {
     /// Entries that wait in the spool cannot be taken into the journal.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// The key of an account's sealed texts cannot be destroyed.
+    #[error(transparent)]
+    Texts(#[from] TextsError),
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     Random,
@@ -58,6 +61,7 @@ impl ServeError {
             Self::DuplicateModel(_) => "duplicate_model",
             Self::Ledger(error) => error.code(),
             Self::Journal(error) => error.code(),
+            Self::Texts(error) => error.code(),
             Self::Unjournalled { .. } => "not_journalled",
             Self::Spool(_) => "spool_failed",
             Self::Random => "no_random_bytes",

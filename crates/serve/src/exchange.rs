@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use anbiq_domain::{
-    Answer, Client, Draws, Entry, Exchange, Finish, KeyId, Money, Outcome, RequestFacts, Sketch, TextPolicy, Texts,
-    Timestamp, Twinning, Usage,
+    Answer, Client, Draws, Entry, Exchange, Finish, Keeping, KeyId, Money, Outcome, RequestFacts, SealedTexts, Sketch,
+    TextPolicy, Texts, Timestamp, Twinning, Usage,
 };
+use anbiq_journal::TextsError;
 use anbiq_ledger::{LedgerError, ReservationId};
 use anbiq_model::{Event, Fault, Generation, ModelError, Request, TokenLogprob};
 use tokio::sync::{mpsc, watch};
@@ -249,10 +250,10 @@ impl Conductor {
         if let Served::One { index, .. } = served {
             draws.twinning = Some(Twinning { epoch: self.gateway.epoch, served: *index });
         }
-        let keep = match self.policy {
-            TextPolicy::Off => false,
-            TextPolicy::Twinned => draws.twinning.is_some(),
-            TextPolicy::Plain => true,
+        let (texts, sealed) = match self.policy.keeps(draws.twinning.is_some()) {
+            Keeping::Nothing => (None, None),
+            Keeping::Plain => (Some(Texts { prompt: prompt.clone(), answers }), None),
+            Keeping::Sealed => (None, self.seal(&Texts { prompt: prompt.clone(), answers })),
         };
         Entry::Exchange(Box::new(Exchange {
             id: *id,
@@ -270,8 +271,20 @@ impl Conductor {
             cost,
             outcome,
             draws,
-            texts: keep.then(|| Texts { prompt: prompt.clone(), answers }),
+            texts,
+            sealed,
         }))
+    }
+
+    /// The texts under the account's key. Where that cannot be had they are not kept: never in the open, and the
+    /// commitments stay.
+    fn seal(&self, texts: &Texts) -> Option<SealedTexts> {
+        let id = self.admitted.id;
+        let keys = self.gateway.texts.as_ref().ok_or(TextsError::Absent);
+        let sealed = keys.and_then(|keys| keys.seal(&self.account, id, texts));
+        let told =
+            |error: &TextsError| tracing::error!(exchange = %id, code = error.code(), %error, "texts were not kept");
+        sealed.inspect_err(told).ok()
     }
 
     /// The length of the prompt of an exchange that was cancelled before the model told it: English has about four

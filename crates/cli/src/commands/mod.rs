@@ -40,7 +40,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Key(args) => admin::key(args, talk).await,
         Command::Terms(args) => admin::terms(args, talk).await,
         Command::Grant(args) => admin::grant(args, talk).await,
-        Command::Journal(args) => journal::run(args),
+        Command::Journal(args) => journal::run(args, talk),
         Command::Watch(args) => watch::run(&args),
         Command::Distill(args) => distill::run(args, talk).await,
         Command::Trace(args) => trace::run(&args, talk).await,

@@ -11,13 +11,13 @@ use anbiq_upstream::client::{Client, ClientConfig, ClientError};
 use crate::support::Place;
 
 /// A running gateway; stops when dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     url: String,
 }
 
 impl Running {
-    fn start(place: &Place) -> Self {
+    pub(crate) fn start(place: &Place) -> Self {
         let text = place.read("anbiq.toml").replace("127.0.0.1:8080", "127.0.0.1:0");
         place.write("anbiq.toml", &text);
         let mut child = place.command("serve").stderr(Stdio::piped()).spawn().unwrap();
@@ -29,14 +29,22 @@ impl Running {
         Self { child, url: url.trim_end_matches(';').to_owned() }
     }
 
-    fn client(&self, key: &str) -> Client {
+    pub(crate) fn client(&self, key: &str) -> Client {
         Client::new(ClientConfig::new(self.url.clone(), Some(Secret::new(key.to_owned())))).unwrap()
     }
 
-    fn stop(mut self) -> i32 {
+    pub(crate) fn stop(mut self) -> i32 {
         let id = self.child.id().to_string();
         std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
         self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Running {
+    /// As a power cut or the system's killer would: without a word.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 }
 
@@ -47,7 +55,7 @@ impl Drop for Running {
     }
 }
 
-fn ask(words: &str) -> ChatRequest {
+pub(crate) fn ask(words: &str) -> ChatRequest {
     ChatRequest {
         model: "teacher".to_owned(),
         messages: vec![ChatMessage::new(Role::User, words)],
@@ -56,7 +64,7 @@ fn ask(words: &str) -> ChatRequest {
     }
 }
 
-fn key(place: &Place, account: &str) -> String {
+pub(crate) fn key(place: &Place, account: &str) -> String {
     let issued = place.run(&format!("key issue {account}"));
     assert_eq!(issued.code, 0, "{}", issued.err);
     issued.out.trim().to_owned()

@@ -3,5 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod gateway;
+mod journal;
+mod kill;
 mod refusals;
 mod support;

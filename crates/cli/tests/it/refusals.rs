@@ -13,9 +13,9 @@ fn an_unknown_configuration_key_is_an_error_with_file_and_line() {
     place.write("anbiq.toml", &text);
     assert_snapshot!(place.run("serve").told(), @r#"
     exit 2
-    error: anbiq.toml: TOML parse error at line 13, column 1
+    error: anbiq.toml: TOML parse error at line 15, column 1
        |
-    13 | lissen = "127.0.0.1:1"
+    15 | lissen = "127.0.0.1:1"
        | ^^^^^^
     unknown field `lissen`, expected one of `listen`, `admin_listen`, `admin_anywhere`, `clock`, `trusted_proxies`, `reservation_ttl_ms`, `request_timeout_ms`, `drain_ms`, `heartbeat_ms`, `max_body_bytes`, `max_in_flight`, `max_in_flight_per_account`, `idempotency`, `twin`, `seed`
     "#);

@@ -275,6 +275,7 @@ impl Composer {
             outcome: Outcome::Completed,
             draws: Draws { prompt: Digest::of(b""), texts: Vec::new(), twinning: None },
             texts: None,
+            sealed: None,
         })));
     }
 
