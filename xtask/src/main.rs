@@ -4,7 +4,7 @@
 //!
 //! `cargo xtask bench serve [--rates 1000,2000,4000] [--seconds 10] [--json FILE] ...` measures what the gateway adds to a
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
-//! measures how many entries a second a journal takes.
+//! measures how many exchanges a second a journal takes, `cargo xtask bench sketch` how long a sketch takes.
 //!
 //! `cargo xtask prove journal [--points 10000] [--seed 1]` crashes a journal on a simulated disk at so many points; the
 //! tests do it at some hundred.
@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] \
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
                      | prove journal [--points N] [--seed S]";
 
 fn main() -> ExitCode {
@@ -80,6 +80,10 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "journal" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-journal", "append_rate")).args(rest).status()?.success())
+        }
+        "sketch" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-statistics", "sketch_rate")).args(rest).status()?.success())
         }
         _ => Err(USAGE.into()),
     }

@@ -81,6 +81,10 @@ pub struct Retained {
 }
 
 /// Which sealed files are kept; what is not set is no limit.
+///
+/// What goes is gone for every reader: accounts that were opened, terms that were accepted and coins that were committed
+/// in a deleted file are no longer known from the journal. Keep as long as a gateway runs without a restart, which is one
+/// epoch of coins, and as long as a case may reach back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Keep {
     /// Files whose last record is older than this are deleted, in milliseconds.

@@ -140,6 +140,11 @@ impl TextKeys {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unusable(&path, error)),
         };
+        if text.expose().bytes().all(|byte| byte == 0) {
+            // It was being destroyed when the program or the machine stopped.
+            fs::remove_file(&path).map_err(|error| unusable(&path, error))?;
+            return Ok(None);
+        }
         let mut bytes = [0; 32];
         let decoded = hex::decode_to_slice(text.expose().trim_end(), &mut bytes);
         decoded.map_err(|_| unusable(&path, io::Error::other("expected 64 hexadecimal digits")))?;

@@ -18,6 +18,8 @@ pub struct Selection {
     pub model: Option<String>,
     /// At most so many pairs, the first ones; `None` for no limit. Bounds the memory that texts take.
     pub most_items: Option<usize>,
+    /// The place in the journal of the first entry that is given: more than 0 where older ones were deleted.
+    pub first_index: u64,
 }
 
 /// One twinned exchange.
@@ -133,7 +135,7 @@ pub fn from_journal(entries: impl IntoIterator<Item = Entry>, selection: &Select
     let operators = by_account(&selection.operators)?;
     let mut collected = Collected { operators: selection.operators.clone(), ..Collected::default() };
     let mut epochs = HashSet::new();
-    for (index, entry) in (0_u64..).zip(entries) {
+    for (index, entry) in (selection.first_index..).zip(entries) {
         match entry {
             Entry::CoinsCommitted { epoch, .. } => {
                 epochs.insert(epoch.epoch);

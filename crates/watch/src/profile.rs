@@ -136,6 +136,7 @@ impl World {
             Entry::CoinsCommitted { .. }
             | Entry::PricesSet { .. }
             | Entry::TermsAccepted { .. }
+            | Entry::TextsForgotten { .. }
             | Entry::Closed { .. } => {}
         }
     }

@@ -81,8 +81,10 @@ pub(crate) fn collect(
         }
         record.entry
     };
-    let entries = reader.entries()?.map_while(|record| keep(record.map(&mut opened), &mut damage));
-    let collected = items::from_journal(entries, &Selection { operators, ..Selection::default() });
+    let records = reader.entries()?;
+    let selection = Selection { operators, first_index: records.before().size(), ..Selection::default() };
+    let entries = records.map_while(|record| keep(record.map(&mut opened), &mut damage));
+    let collected = items::from_journal(entries, &selection);
     match damage {
         Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
         None => Ok((collected?, closed)),
