@@ -26,12 +26,18 @@ pub(crate) enum Command {
     Init(Init),
     /// Put terms, prices, budgets and a journal in front of a teacher.
     Serve(Site),
-    /// Open accounts and set their budgets.
+    /// Open, list and close accounts.
     #[command(subcommand)]
     Account(Account),
-    /// Issue and revoke API keys.
+    /// Issue, rotate, list and revoke API keys.
     #[command(subcommand)]
     Key(Key),
+    /// Name the people who use an account.
+    #[command(subcommand)]
+    User(User),
+    /// Limit what a key, an account or an operator may spend, in money and in tokens, over a time.
+    #[command(subcommand)]
+    Budget(Budget),
     /// Show and accept the terms of a teacher.
     #[command(subcommand)]
     Terms(Terms),
@@ -110,10 +116,47 @@ pub(crate) enum Account {
         /// All the money it may spend, in dollars.
         #[arg(long)]
         budget: Option<String>,
+        /// The operator that it belongs to; a name that is new declares one.
+        #[arg(long)]
+        operator: Option<String>,
         #[command(flatten)]
         site: Site,
     },
-    /// Set an account's budget and show what is spent.
+    /// Put an account on another plan, or declare whose it is.
+    Set {
+        /// Which account.
+        account: String,
+        /// The plan it is on from now on.
+        #[arg(long)]
+        plan: Option<String>,
+        /// The operator that it belongs to; a name that is new declares one.
+        #[arg(long, conflicts_with = "no_operator")]
+        operator: Option<String>,
+        /// It belongs to no operator.
+        #[arg(long)]
+        no_operator: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// List accounts.
+    List {
+        /// Only those of this operator.
+        #[arg(long)]
+        operator: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Close an account: its keys no longer hold.
+    Close {
+        /// Which account.
+        account: String,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Set an account's budget for all time and show what is spent; `anbiq budget` knows all others.
     Budget {
         /// Which account.
         account: String,
@@ -141,6 +184,38 @@ pub(crate) enum Key {
         /// Days until it expires.
         #[arg(long)]
         days: Option<u32>,
+        /// What you call it.
+        #[arg(long)]
+        name: Option<String>,
+        /// For which user of the account.
+        #[arg(long)]
+        user: Option<String>,
+        /// Endpoints that it is good for, such as `chat,models`; without it for all.
+        #[arg(long, value_enum, value_delimiter = ',', value_name = "ROUTES")]
+        scope: Vec<Scope>,
+        /// Models that it is good for; without it for all.
+        #[arg(long, value_delimiter = ',', value_name = "MODELS")]
+        model: Vec<String>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Issue a key in the place of another, which holds for a while longer. Budgets go on.
+    Rotate {
+        /// The public part of the old one.
+        key: String,
+        /// How long the old one still holds, such as `24h`, `30m` or `0s`.
+        #[arg(long, default_value = "24h")]
+        grace: String,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// List the keys of an account.
+    List {
+        /// Which account.
+        account: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         site: Site,
     },
@@ -148,6 +223,130 @@ pub(crate) enum Key {
     Revoke {
         /// Its public part.
         key: String,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+/// An endpoint that a key may be good for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Scope {
+    /// `/v1/chat/completions`
+    Chat,
+    /// `/v1/completions`
+    Completions,
+    /// `/v1/embeddings`
+    Embeddings,
+    /// `/v1/responses`
+    Responses,
+    /// `/v1/models`
+    Models,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Add a user to an account.
+    Add {
+        /// Which account.
+        account: String,
+        /// The user, as you name them.
+        user: String,
+        /// Who that is.
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Remove a user and revoke the keys of that user.
+    Remove {
+        /// Which account.
+        account: String,
+        /// Which user.
+        user: String,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// List the users of an account.
+    List {
+        /// Which account.
+        account: String,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+/// Whose budget.
+#[derive(Debug, Clone, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Holder {
+    /// Of this account.
+    #[arg(long)]
+    pub(crate) account: Option<String>,
+    /// Of this key, by its public part, and of those that follow it by rotation.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Of all accounts of this operator together.
+    #[arg(long)]
+    pub(crate) operator: Option<String>,
+}
+
+/// What a budget limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Unit {
+    /// Money.
+    Money,
+    /// Tokens of prompts and answers together.
+    Tokens,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Budget {
+    /// Set a budget, or change its limit.
+    Set {
+        #[command(flatten)]
+        holder: Holder,
+        /// The time: `total`, `month`, `week`, `day`, or hours such as `6h`; of the calendar in UTC.
+        #[arg(long, default_value = "total")]
+        window: String,
+        /// At most so many dollars.
+        #[arg(long, required_unless_present = "tokens", conflicts_with = "tokens")]
+        money: Option<String>,
+        /// At most so many tokens, of prompts and answers together.
+        #[arg(long)]
+        tokens: Option<u64>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Take a budget away.
+    Remove {
+        #[command(flatten)]
+        holder: Holder,
+        /// Its time.
+        #[arg(long, default_value = "total")]
+        window: String,
+        /// What it limits.
+        #[arg(long, value_enum)]
+        unit: Unit,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// List budgets and what is left of them.
+    List {
+        /// Only of this account.
+        #[arg(long)]
+        account: Option<String>,
+        /// Only of this key.
+        #[arg(long, conflicts_with = "account")]
+        key: Option<String>,
+        /// Only of this operator.
+        #[arg(long, conflicts_with_all = ["account", "key"])]
+        operator: Option<String>,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
         #[command(flatten)]
         site: Site,
     },

@@ -166,6 +166,14 @@ pub(crate) struct PlanConfig {
     pub(crate) max_tokens: u32,
     /// Most requests a minute; absent for no limit.
     pub(crate) requests_per_minute: Option<u32>,
+    /// Most requests a day, by the calendar in UTC; absent for no limit.
+    pub(crate) requests_per_day: Option<u32>,
+    /// Most tokens a minute, of prompts and answers together; absent for no limit.
+    pub(crate) tokens_per_minute: Option<u32>,
+    /// Most requests of an account under way; absent for the limit of `[serve]`.
+    pub(crate) max_in_flight: Option<u32>,
+    /// Largest request body, in bytes; absent for the limit of `[serve]`.
+    pub(crate) max_body_bytes: Option<u64>,
 }
 
 fn default_secrets() -> PathBuf {

@@ -133,6 +133,10 @@ impl Site {
             max_n: config.max_n,
             max_tokens: config.max_tokens,
             requests_per_minute: config.requests_per_minute,
+            requests_per_day: config.requests_per_day,
+            tokens_per_minute: config.tokens_per_minute,
+            max_in_flight: config.max_in_flight,
+            max_body_bytes: config.max_body_bytes,
         };
         self.config.plans.iter().map(plan).collect()
     }

@@ -315,8 +315,10 @@ async fn an_interrupted_capture_goes_on_exactly() {
     assert_eq!(fs::read(&path).unwrap(), wanted, "the same bytes as without faults");
     // Whatever was answered is either in the file or counted as lost.
     let prices = recipe.teacher.as_ref().unwrap().prices.unwrap();
-    let each = prices
-        .cost(anbiq_domain::Usage { prompt_tokens: 10, completion_tokens: 20, twin_tokens: 0 }, Default::default());
+    let each = prices.cost(
+        anbiq_domain::Usage { prompt_tokens: 10, completion_tokens: 20, ..Default::default() },
+        Default::default(),
+    );
     let answered = mock.answered.load(Ordering::SeqCst) as i64;
     assert_eq!(rest.cost.nanos(), 200 * each.nanos());
     assert!(rest.lost.nanos() >= (answered - 200) * each.nanos(), "{answered} answered, {rest:?}");

@@ -1,7 +1,10 @@
+use std::borrow::Cow;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use crate::sketch::read_bytes;
 use crate::{
@@ -69,11 +72,21 @@ pub struct RequestFacts {
     /// Log-probabilities asked for: alternatives a token; absent where none were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub logprobs: Option<u8>,
-    /// Messages in the prompt.
+    /// Messages in the prompt; inputs of embeddings.
     pub messages: u32,
+    /// Tools that the model was offered.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tools: u64,
+    /// Was a form of the answer demanded, such as JSON of some schema?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub structured: bool,
 }
 
-/// An endpoint that answers with text.
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// An endpoint that a model stands behind.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Route {
@@ -130,11 +143,21 @@ impl<'de> Deserialize<'de> for Client {
 pub struct Usage {
     /// Of the prompt.
     pub prompt_tokens: u64,
+    /// So many of those the model's server had read before.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cached_tokens: u64,
     /// Of the answers that were served.
     pub completion_tokens: u64,
     /// Of the twins that were not served; the customer is never charged for them.
     #[serde(default)]
     pub twin_tokens: u64,
+}
+
+impl Usage {
+    /// All that the customer has to do with: of the prompt and of the answers that were served.
+    pub const fn total(self) -> u64 {
+        self.prompt_tokens.saturating_add(self.completion_tokens)
+    }
 }
 
 /// How an exchange ended.
@@ -157,7 +180,8 @@ pub enum Outcome {
 pub struct Draws {
     /// Commitment to the prompt: salted like a draw, with index 255.
     pub prompt: Digest,
-    /// Commitment to each draw's text, in the order of drawing.
+    /// Commitment to what each draw says, in the order of drawing: to [`Answer::canonical`]. Embeddings have one, to the
+    /// bytes of all their numbers: each vector in turn, each number as IEEE 754 binary32 in little-endian order.
     pub texts: Vec<Digest>,
     /// How the served one was chosen among them; absent where all were served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -174,7 +198,7 @@ impl Draws {
     pub fn commit(coin: &CoinKey, exchange: ExchangeId, prompt: &Prompt, answers: &[Answer]) -> Self {
         let texts = (0..Self::PROMPT_INDEX)
             .zip(answers)
-            .map(|(index, answer)| commit_text(&coin.salt(exchange, index), &answer.text))
+            .map(|(index, answer)| commit_text(&coin.salt(exchange, index), &answer.canonical()))
             .collect();
         let prompt = commit_text(&coin.salt(exchange, Self::PROMPT_INDEX), &prompt.canonical());
         Self { prompt, texts, twinning: None }
@@ -195,7 +219,7 @@ pub struct Twinning {
 pub struct Texts {
     /// What was asked.
     pub prompt: Prompt,
-    /// Every draw, in the order of [`Draws::texts`].
+    /// Every draw, in the order of [`Draws::texts`]. Of embeddings only what was asked is kept.
     pub answers: Vec<Answer>,
 }
 
@@ -224,6 +248,43 @@ pub struct Answer {
     pub text: String,
     /// Why it ended.
     pub finish: Finish,
+    /// The tools that it calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+}
+
+impl Answer {
+    /// A completion that calls no tool.
+    pub fn new(text: impl Into<String>, finish: Finish) -> Self {
+        Self { text: text.into(), finish, tool_calls: Vec::new() }
+    }
+
+    /// What a commitment is made to: the text alone where no tool is called, or else the JSON of text and calls without
+    /// spaces.
+    pub fn canonical(&self) -> Cow<'_, str> {
+        #[derive(Serialize)]
+        struct Said<'a> {
+            text: &'a str,
+            tool_calls: &'a [ToolCall],
+        }
+        if self.tool_calls.is_empty() {
+            return Cow::Borrowed(&self.text);
+        }
+        // Strings always have a JSON form.
+        let said = serde_json::to_string(&Said { text: &self.text, tool_calls: &self.tool_calls });
+        Cow::Owned(said.unwrap_or_default())
+    }
+}
+
+/// A call of a tool: a function of the application, which a model asks it to run.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+pub struct ToolCall {
+    /// By which the tool's answer is told from others.
+    pub id: String,
+    /// Which function.
+    pub name: String,
+    /// Its arguments, as JSON if the model made no mistake.
+    pub arguments: String,
 }
 
 /// Why a completion ended.
@@ -234,6 +295,10 @@ pub enum Finish {
     Stop,
     /// It reached its largest length.
     Length,
+    /// The model calls tools and waits for what they say.
+    ToolCalls,
+    /// The server cut something out.
+    ContentFilter,
 }
 
 /// What a model is asked: a conversation, or a text to go on with.
@@ -249,12 +314,12 @@ pub enum Prompt {
 impl Prompt {
     /// A conversation of one message by the user.
     pub fn user(text: impl Into<String>) -> Self {
-        Self::Chat(vec![Message { role: Role::User, content: text.into() }])
+        Self::Chat(vec![Message::new(Role::User, text)])
     }
 
     /// The bytes that a commitment is made to: its JSON without spaces.
     pub fn canonical(&self) -> String {
-        // Strings and enums of strings always have a JSON form.
+        // Strings, enums of strings and JSON itself always have a JSON form.
         serde_json::to_string(self).unwrap_or_default()
     }
 
@@ -272,8 +337,40 @@ impl Prompt {
 pub struct Message {
     /// Who speaks.
     pub role: Role,
-    /// What is said.
+    /// What is said: all of its text.
     pub content: String,
+    /// Which of several that have the same role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The tools that the model called with it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
+    /// The call that it answers, where a tool speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// All its parts as they came, texts among them, where some are no text, such as images; otherwise none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<Value>,
+}
+
+impl Message {
+    /// A message of plain text.
+    pub fn new(role: Role, content: impl Into<String>) -> Self {
+        let content = content.into();
+        Self { role, content, name: None, tool_calls: Vec::new(), tool_call_id: None, parts: Vec::new() }
+    }
+
+    /// Bytes of all its text: what it says, its name, and the calls it makes or answers.
+    pub fn bytes(&self) -> usize {
+        let own = [&self.name, &self.tool_call_id].into_iter().flatten().map(String::len).sum::<usize>();
+        let calls = self.tool_calls.iter().map(|call| call.id.len() + call.name.len() + call.arguments.len());
+        self.content.len() + own + calls.sum::<usize>()
+    }
+
+    /// The types of its parts that are no text, such as `image_url`.
+    pub fn other_kinds(&self) -> impl Iterator<Item = &str> {
+        self.parts.iter().filter_map(|part| part["type"].as_str()).filter(|kind| *kind != "text")
+    }
 }
 
 /// Who speaks in a conversation.
@@ -300,5 +397,56 @@ impl Role {
             Self::Assistant => "assistant",
             Self::Tool => "tool",
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Seeded;
+
+    /// Commitments in journals that exist were made to these bytes.
+    #[test]
+    fn plain_texts_keep_their_bytes() {
+        let plain = [Message::new(Role::System, "be brief"), Message::new(Role::User, "hi \"you\"")];
+        assert_eq!(
+            Prompt::Chat(plain.to_vec()).canonical(),
+            r#"{"chat":[{"role":"system","content":"be brief"},{"role":"user","content":"hi \"you\""}]}"#
+        );
+        assert_eq!(Prompt::Text("x".into()).canonical(), r#"{"text":"x"}"#);
+        let answer = Answer::new("ab", Finish::Length);
+        assert_eq!(serde_json::to_string(&answer).unwrap(), r#"{"text":"ab","finish":"length"}"#);
+        assert_eq!(answer.canonical(), "ab");
+        let usage = Usage { prompt_tokens: 1, completion_tokens: 2, ..Usage::default() };
+        assert_eq!(
+            serde_json::to_string(&usage).unwrap(),
+            r#"{"prompt_tokens":1,"completion_tokens":2,"twin_tokens":0}"#
+        );
+        let old = r#"{"route":"chat","stream":false,"temperature":0.5,"top_p":0.25,"max_tokens":7,"n":3,"messages":2}"#;
+        let facts: RequestFacts = serde_json::from_str(old).unwrap();
+        assert_eq!(serde_json::to_string(&facts).unwrap(), old);
+    }
+
+    #[test]
+    fn a_commitment_covers_tool_calls() {
+        let call = |arguments: &str| ToolCall { id: "c".into(), name: "f".into(), arguments: arguments.into() };
+        let mut answer = Answer { tool_calls: vec![call("{}")], ..Answer::new("t", Finish::ToolCalls) };
+        assert_eq!(answer.canonical(), r#"{"text":"t","tool_calls":[{"id":"c","name":"f","arguments":"{}"}]}"#);
+        let (coin, prompt) = (CoinKey::from_bytes([7; 32]), Prompt::user("x"));
+        let id = ExchangeId::fresh(Timestamp::from_milliseconds(5), &mut Seeded::new(3));
+        let commit = |answer: &Answer| Draws::commit(&coin, id, &prompt, std::slice::from_ref(answer));
+        let before = commit(&answer);
+        answer.tool_calls[0].arguments = "{ }".into();
+        assert_ne!(commit(&answer).texts, before.texts);
+        let again: Answer = serde_json::from_str(&serde_json::to_string(&answer).unwrap()).unwrap();
+        assert_eq!(again, answer);
+    }
+
+    #[test]
+    fn what_a_message_says_besides_text_is_kept() {
+        let text = r#"{"role":"user","content":"a","parts":[{"text":"a","type":"text"},{"image_url":{"url":"data:"},"type":"image_url"}]}"#;
+        let message: Message = serde_json::from_str(text).unwrap();
+        assert_eq!((message.other_kinds().collect::<Vec<_>>(), message.bytes()), (vec!["image_url"], 1));
+        assert_eq!(serde_json::to_string(&message).unwrap(), text);
     }
 }

@@ -86,8 +86,12 @@ named_id!(
     JournalId
 );
 named_id!(
-    /// The person or firm behind one or more accounts, as inferred by `watch`.
+    /// The person or firm behind one or more accounts: as inferred by `watch`, or as declared in the ledger.
     OperatorId
+);
+named_id!(
+    /// Somebody who uses an account, as its holder names them.
+    UserId
 );
 
 /// One request and its answer. A UUID of version 7 (RFC 9562): it sorts by time.

@@ -47,6 +47,14 @@ impl Money {
         let rounded_up = exact.div_euclid(1_000_000) + i128::from(exact.rem_euclid(1_000_000) != 0);
         Self(i64::try_from(rounded_up).unwrap_or(i64::MAX))
     }
+
+    /// So much of a hundred parts of it, rounded up to a whole nano-dollar.
+    #[must_use]
+    pub fn percent(self, percent: u8) -> Self {
+        let exact = i128::from(self.0) * i128::from(percent);
+        let rounded_up = exact.div_euclid(100) + i128::from(exact.rem_euclid(100) != 0);
+        Self(i64::try_from(rounded_up).unwrap_or(i64::MAX))
+    }
 }
 
 impl Add for Money {
@@ -124,26 +132,40 @@ impl<'de> Deserialize<'de> for Money {
 }
 
 /// What a model costs, per million tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PriceList {
     /// Prompt tokens of ordinary use.
     pub input: Money,
+    /// Prompt tokens that the model had read before; the price of `input` where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input: Option<Money>,
     /// Completion tokens of ordinary use.
     pub output: Money,
     /// Completion tokens under a distillation grant; ordinary output price where it is absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distillation_output: Option<Money>,
+    /// What requests cost that need not be answered at once, in percent of ordinary use; all of it where it is absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_percent: Option<u8>,
 }
 
 impl PriceList {
-    /// What `usage` costs in `class`. Twins are drawn at the provider's own cost and never charged.
+    /// What `usage` costs in `class`, rounded up to a whole nano-dollar for each kind of token. Twins are drawn at the
+    /// provider's own cost and never charged.
     pub fn cost(&self, usage: Usage, class: PriceClass) -> Money {
         let output = match class {
-            PriceClass::Standard => self.output,
+            PriceClass::Standard | PriceClass::Batch => self.output,
             PriceClass::Distillation => self.distillation_output.unwrap_or(self.output),
         };
-        self.input.per_million(usage.prompt_tokens) + output.per_million(usage.completion_tokens)
+        let cached = usage.cached_tokens.min(usage.prompt_tokens);
+        let whole = self.input.per_million(usage.prompt_tokens - cached)
+            + self.cached_input.unwrap_or(self.input).per_million(cached)
+            + output.per_million(usage.completion_tokens);
+        match self.batch_percent {
+            Some(percent) if class == PriceClass::Batch => whole.percent(percent),
+            _ => whole,
+        }
     }
 }
 
@@ -169,6 +191,29 @@ mod tests {
         assert_eq!(Money::from_dollars(2).per_million(1), Money(2_000));
         assert_eq!(Money(1).per_million(1), Money(1));
         assert_eq!(Money(1).per_million(0), Money::ZERO);
+    }
+
+    #[test]
+    fn each_kind_of_token_has_its_price() {
+        let list = PriceList {
+            input: Money::from_dollars(10),
+            cached_input: Some(Money::from_dollars(1)),
+            output: Money::from_dollars(100),
+            distillation_output: Some(Money::from_dollars(200)),
+            batch_percent: Some(50),
+        };
+        let usage = Usage { prompt_tokens: 30, cached_tokens: 10, completion_tokens: 3, twin_tokens: 99 };
+        let micro = |class| list.cost(usage, class).nanos() / 1_000;
+        assert_eq!(micro(PriceClass::Standard), 20 * 10 + 10 + 3 * 100);
+        assert_eq!(micro(PriceClass::Distillation), 20 * 10 + 10 + 3 * 200);
+        assert_eq!(micro(PriceClass::Batch), (20 * 10 + 10 + 3 * 100) / 2);
+        let plain = PriceList { cached_input: None, distillation_output: None, batch_percent: None, ..list };
+        for class in [PriceClass::Standard, PriceClass::Distillation, PriceClass::Batch] {
+            assert_eq!(plain.cost(usage, class).nanos() / 1_000, 30 * 10 + 3 * 100, "{class:?}");
+        }
+        // A model that counts more cached tokens than the prompt has does not make the rest cheaper.
+        let odd = Usage { cached_tokens: 50, ..usage };
+        assert_eq!(list.cost(odd, PriceClass::Standard).nanos() / 1_000, 30 + 3 * 100);
     }
 
     proptest! {

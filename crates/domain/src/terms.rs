@@ -132,6 +132,8 @@ pub enum PriceClass {
     Standard,
     /// Use under a distillation grant.
     Distillation,
+    /// Ordinary use that need not be answered at once.
+    Batch,
 }
 
 /// What the journal may keep of prompts and answers.

@@ -91,7 +91,7 @@ fn exchange(random: &mut Seeded) -> Result<Entry, Box<dyn std::error::Error>> {
         },
         client,
         sketch,
-        usage: Usage { prompt_tokens: 240, completion_tokens: 310, twin_tokens: 290 },
+        usage: Usage { prompt_tokens: 240, completion_tokens: 310, twin_tokens: 290, ..Usage::default() },
         cost: Money::from_nanos(740_000),
         outcome: Outcome::Completed,
         draws: Draws {

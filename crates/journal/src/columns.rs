@@ -89,6 +89,7 @@ const COLUMNS: &[Column] = &[
         exchange(row).and_then(|exchange| exchange.draws.twinning).map(|twin| Cell::Number(twin.served.into()))
     }),
     Column("optional binary texts (UTF8)", |row| of(row, |exchange| text(texts(exchange)))),
+    Column("optional int64 cached_tokens", |row| count(row, |exchange| exchange.usage.cached_tokens)),
 ];
 
 /// The schema of a sealed file.

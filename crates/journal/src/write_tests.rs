@@ -254,6 +254,7 @@ fn a_sealed_file_has_typed_columns_beside_the_bytes_that_are_hashed() {
     twin_epoch 4
     twin_served 1
     texts "plain"
+    cached_tokens 0
     "#);
 }
 

@@ -193,7 +193,12 @@ fn whole(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Respons
     let content = words.concat();
     let choice = |index| ChatChoice {
         index,
-        message: ReplyMessage { role: Role::Assistant, content: Some(content.clone()), refusal: None },
+        message: ReplyMessage {
+            role: Role::Assistant,
+            content: Some(content.clone()),
+            refusal: None,
+            tool_calls: None,
+        },
         logprobs: logprobs(request, words),
         finish_reason: Some(FinishReason::Stop),
     };
@@ -229,7 +234,7 @@ fn streamed(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Resp
     };
     let piece = |content: Option<&String>, finish_reason| ChatChunkChoice {
         index: 0,
-        delta: Delta { role: None, content: content.cloned() },
+        delta: Delta { content: content.cloned(), ..Delta::default() },
         logprobs: content.and_then(|word| logprobs(request, std::slice::from_ref(word))),
         finish_reason,
     };

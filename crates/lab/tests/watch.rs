@@ -77,10 +77,11 @@ fn journal(world: &World, seed: u64) -> Vec<Entry> {
                 n: 1,
                 logprobs: call.logprobs,
                 messages: call.messages.len() as u32 + if call.continues { 2 } else { 0 },
+                ..RequestFacts::default()
             },
             client: client(&hasher, call.address, &account.agent),
             sketch: sketcher.sketch(&prompt),
-            usage: Usage { prompt_tokens: 20, completion_tokens, twin_tokens: 0 },
+            usage: Usage { prompt_tokens: 20, completion_tokens, ..Usage::default() },
             cost: Money::from_nanos(1_000 * completion_tokens as i64),
             outcome: Outcome::Completed,
             draws: Draws::commit(

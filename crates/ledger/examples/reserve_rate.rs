@@ -9,9 +9,9 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anbiq_domain::{
-    AccountId, Conditions, Money, Permission, PlanId, PriceList, Terms, TermsId, TextPolicy, Timestamp,
+    AccountId, Conditions, Money, OperatorId, Permission, PlanId, PriceList, Terms, TermsId, Timestamp, Window,
 };
-use anbiq_ledger::{Ledger, NewAccount, Plan};
+use anbiq_ledger::{Budget, Cost, Holder, Ledger, Measure, NewAccount, Plan, Reserve, Way};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -31,21 +31,13 @@ async fn main() -> Outcome<()> {
     };
     let (accounts, key) = furnish(&ledger).await?;
     let mut out = std::io::stdout();
-    for callers in [1, 16, 256] {
-        let rate = rate(callers, async |caller| {
-            let account = &accounts[caller % accounts.len()];
-            let held = ledger.reserve(account, Money::from_nanos(100), None, NOW, 60_000).await?;
-            ledger.settle(&held, Money::from_nanos(70), 0, NOW).await?;
-            Ok(())
-        });
-        writeln!(out, "{callers:>5} callers: {:>9.0} reserve+settle pairs/s", rate.await?)?;
-    }
+    pairs(&ledger, &accounts, "pairs").await?;
+    limit(&ledger, &accounts).await?;
+    pairs(&ledger, &accounts, "pairs with four further budgets").await?;
     for callers in [1, 16, 256] {
         let rate = rate(callers, async |_| {
             let session = ledger.authenticate(&key, NOW).await?;
-            let terms = ledger.terms_of_teacher("teacher").await?.ok_or("no terms")?;
-            ledger.grant_of(&session.account, &terms.id, NOW).await?;
-            ledger.prices("teacher").await?;
+            ledger.teacher(&session, "teacher").await?;
             Ok(())
         });
         writeln!(out, "{callers:>5} callers: {:>9.0} lookups of a request/s", rate.await?)?;
@@ -55,6 +47,37 @@ async fn main() -> Outcome<()> {
         std::fs::remove_dir_all(&dir)?;
     }
     Ok(())
+}
+
+async fn pairs(ledger: &Ledger, accounts: &[AccountId], what: &str) -> Outcome<()> {
+    let cost = |nanos| Cost { money: Money::from_nanos(nanos), tokens: 10, completion_tokens: 5 };
+    for callers in [1, 16, 256] {
+        let rate = rate(callers, async |caller| {
+            let account = accounts[caller % accounts.len()].clone();
+            let ways = vec![Way { grant: None, most: cost(100) }];
+            let held = ledger.reserve(Reserve { account, key: None, ways, at: NOW, ttl_ms: 60_000 }).await?;
+            ledger.settle(&held.id, cost(70)).await?;
+            Ok(())
+        });
+        writeln!(std::io::stdout(), "{callers:>5} callers: {:>9.0} reserve+settle {what}/s", rate.await?)?;
+    }
+    Ok(())
+}
+
+/// Three budgets for each account, and one for all of them.
+async fn limit(ledger: &Ledger, accounts: &[AccountId]) -> Outcome<()> {
+    let operator = OperatorId::new("operator")?;
+    let money = Measure::Money(Money::from_dollars(1_000_000));
+    for account in accounts {
+        ledger.set_operator(account, Some(&operator), NOW).await?;
+        for (window, limit) in
+            [(Window::Day, money), (Window::Month, money), (Window::Day, Measure::Tokens(1_000_000_000_000))]
+        {
+            ledger.put_budget(&Budget { holder: Holder::Account(account.clone()), window, limit }).await?;
+        }
+    }
+    let holder = Holder::Operator(operator);
+    Ok(ledger.put_budget(&Budget { holder, window: Window::Month, limit: money }).await?)
 }
 
 /// How often a second `work` is done by so many callers at once.
@@ -74,16 +97,7 @@ async fn rate(callers: usize, work: impl AsyncFn(usize) -> Outcome<()>) -> Outco
 
 /// A plan, terms, prices, eight accounts, and a key of the first.
 async fn furnish(ledger: &Ledger) -> Outcome<(Vec<AccountId>, String)> {
-    let plan = Plan {
-        id: PlanId::new("standard")?,
-        text_policy: TextPolicy::Twinned,
-        twin_share: 0.25,
-        twin_first: 3,
-        max_logprobs: Some(5),
-        max_n: 4,
-        max_tokens: 512,
-        requests_per_minute: None,
-    };
+    let plan = Plan { max_logprobs: Some(5), ..Plan::new(PlanId::new("standard")?) };
     ledger.put_plan(&plan).await?;
     let terms = Terms {
         id: TermsId::new("teacher-terms")?,
@@ -95,7 +109,7 @@ async fn furnish(ledger: &Ledger) -> Outcome<(Vec<AccountId>, String)> {
     };
     ledger.put_terms(&terms, NOW).await?;
     let (input, output) = (Money::from_dollars(1), Money::from_dollars(4));
-    ledger.put_prices("teacher", PriceList { input, output, distillation_output: None }, NOW).await?;
+    ledger.put_prices("teacher", PriceList { input, output, ..PriceList::default() }, NOW).await?;
     let mut accounts = Vec::new();
     for number in 0..8 {
         let id = AccountId::new(format!("account-{number}"))?;

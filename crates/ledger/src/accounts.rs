@@ -1,10 +1,8 @@
-//! Plans, accounts and keys.
+//! Plans, operators, accounts and their users.
 
-use anbiq_domain::{AccountId, Digest, KeyId, TermsRef, Timestamp};
-use anbiq_secret::Secret;
+use anbiq_domain::{AccountId, OperatorId, PlanId, Timestamp, UserId};
 
-use crate::key::{self, Parts};
-use crate::{Account, Ledger, LedgerError, NewAccount, Plan, Session, from_json, id, to_json};
+use crate::{Account, Ledger, LedgerError, NewAccount, Page, Plan, User, from_json, id, to_json};
 
 impl Ledger {
     /// Makes a plan, or changes it for all accounts that are on it.
@@ -16,6 +14,25 @@ impl Ledger {
             .execute(&mut *change)
             .await?;
         Ok(change.commit().await?)
+    }
+
+    /// The plan `plan`, where there is one.
+    pub async fn plan(&self, plan: &PlanId) -> Result<Option<Plan>, LedgerError> {
+        let row: Option<(String,)> = sqlx::query_as("SELECT body FROM plans WHERE id = $1")
+            .bind(plan.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        row.map(|(body,)| from_json("plan", &body)).transpose()
+    }
+
+    /// All plans, by name; the cursor is the name of a plan.
+    pub async fn plans(&self, page: &Page) -> Result<Vec<Plan>, LedgerError> {
+        let rows: Vec<(String,)> = sqlx::query_as("SELECT body FROM plans WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(page.after())
+            .bind(page.limit())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|(body,)| from_json("plan", body)).collect()
     }
 
     /// Opens an account, without a budget limit.
@@ -46,21 +63,80 @@ impl Ledger {
 
     /// The account `account`, where there is one.
     pub async fn account(&self, account: &AccountId) -> Result<Option<Account>, LedgerError> {
-        let row: Option<(String, Option<String>, i64, Option<i64>)> =
-            sqlx::query_as("SELECT plan, payment, opened, closed FROM accounts WHERE id = $1")
+        let row: Option<AccountRow> =
+            sqlx::query_as("SELECT id, plan, operator, payment, opened, closed FROM accounts WHERE id = $1")
                 .bind(account.as_str())
                 .fetch_optional(&self.readers)
                 .await?;
-        row.map(|(plan, payment, opened, closed)| {
-            Ok(Account {
-                id: account.clone(),
-                plan: id("plan id", &plan)?,
-                payment,
-                opened: Timestamp::from_milliseconds(opened),
-                closed: closed.map(Timestamp::from_milliseconds),
-            })
-        })
-        .transpose()
+        row.map(Account::read).transpose()
+    }
+
+    /// All accounts, or those of one operator, by name; the cursor is the name of an account.
+    pub async fn accounts(&self, operator: Option<&OperatorId>, page: &Page) -> Result<Vec<Account>, LedgerError> {
+        let rows: Vec<AccountRow> = sqlx::query_as(
+            "SELECT id, plan, operator, payment, opened, closed FROM accounts \
+             WHERE ($1 = '' OR operator = $1) AND id > $2 ORDER BY id LIMIT $3",
+        )
+        .bind(operator.map_or("", OperatorId::as_str))
+        .bind(page.after())
+        .bind(page.limit())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(Account::read).collect()
+    }
+
+    /// Puts an account on another plan.
+    pub async fn set_plan(&self, account: &AccountId, plan: &PlanId) -> Result<(), LedgerError> {
+        if self.plan(plan).await?.is_none() {
+            return Err(LedgerError::UnknownPlan(plan.clone()));
+        }
+        let mut change = self.administer().await?;
+        let set = sqlx::query("UPDATE accounts SET plan = $1 WHERE id = $2")
+            .bind(plan.as_str())
+            .bind(account.as_str())
+            .execute(&mut *change)
+            .await?;
+        if set.rows_affected() == 0 {
+            return Err(LedgerError::UnknownAccount(account.clone()));
+        }
+        Ok(change.commit().await?)
+    }
+
+    /// Declares that an account is of `operator`, who is made where there is none, or of nobody. What it costs counts for
+    /// the budgets of its operator from the next request on.
+    pub async fn set_operator(
+        &self,
+        account: &AccountId,
+        operator: Option<&OperatorId>,
+        now: Timestamp,
+    ) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
+        if let Some(operator) = operator {
+            sqlx::query("INSERT INTO operators (id, declared) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING")
+                .bind(operator.as_str())
+                .bind(now.milliseconds())
+                .execute(&mut *change)
+                .await?;
+        }
+        let set = sqlx::query("UPDATE accounts SET operator = $1 WHERE id = $2")
+            .bind(operator.map(OperatorId::as_str))
+            .bind(account.as_str())
+            .execute(&mut *change)
+            .await?;
+        if set.rows_affected() == 0 {
+            return Err(LedgerError::UnknownAccount(account.clone()));
+        }
+        Ok(change.commit().await?)
+    }
+
+    /// The operators that were declared, by name; the cursor is the name of an operator.
+    pub async fn operators(&self, page: &Page) -> Result<Vec<OperatorId>, LedgerError> {
+        let rows: Vec<(String,)> = sqlx::query_as("SELECT id FROM operators WHERE id > $1 ORDER BY id LIMIT $2")
+            .bind(page.after())
+            .bind(page.limit())
+            .fetch_all(&self.readers)
+            .await?;
+        rows.iter().map(|(name,)| id("operator id", name)).collect()
     }
 
     /// Closes an account: its keys no longer hold and nothing more is reserved; what is under way is still settled.
@@ -77,121 +153,87 @@ impl Ledger {
         Ok(change.commit().await?)
     }
 
-    /// Issues a key. The whole key is given out here and never again: only a hash of its secret half is stored.
-    pub async fn issue_key(
-        &self,
-        account: &AccountId,
-        expires: Option<Timestamp>,
-        now: Timestamp,
-    ) -> Result<(KeyId, Secret<String>), LedgerError> {
-        let (public, secret, whole) = key::draw()?;
-        let mut change = self.administer().await?;
-        let issued = sqlx::query(
-            "INSERT INTO api_keys (id, account, hash, issued, expires) \
-             SELECT $1, id, $2, $3, $4 FROM accounts WHERE id = $5",
-        )
-        .bind(public.as_str())
-        .bind(key::hash(&self.pepper, secret.expose()).to_string())
-        .bind(now.milliseconds())
-        .bind(expires.map(Timestamp::milliseconds))
-        .bind(account.as_str())
-        .execute(&mut *change)
-        .await?;
-        if issued.rows_affected() == 0 {
-            return Err(LedgerError::UnknownAccount(account.clone()));
-        }
-        change.commit().await?;
-        Ok((public, whole))
-    }
-
-    /// Revokes a key at once; doing it again changes nothing.
-    pub async fn revoke_key(&self, key: &KeyId, now: Timestamp) -> Result<(), LedgerError> {
-        let mut change = self.administer().await?;
-        let revoked = sqlx::query("UPDATE api_keys SET revoked = COALESCE(revoked, $1) WHERE id = $2")
-            .bind(now.milliseconds())
-            .bind(key.as_str())
-            .execute(&mut *change)
-            .await?;
-        if revoked.rows_affected() == 0 {
-            return Err(LedgerError::UnknownKey(key.clone()));
-        }
-        Ok(change.commit().await?)
-    }
-
-    /// Whose key is `presented`?
-    ///
-    /// A malformed, an unknown and a wrong key take the same work and give the same answer, so that nobody can search
-    /// for public halves. That a key was revoked or has expired is told only to one who knows its secret.
+    /// Adds a user to an account. One that was removed may be added again.
     ///
     /// # Errors
     ///
-    /// `invalid_api_key`, `key_revoked`, `key_expired`, `account_closed`, or the database fails.
-    pub async fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Session, LedgerError> {
-        let nobody = Parts { public: "000000000000", secret: "000000000000000000000000000000000000000000000000" };
-        let parsed = Parts::parse(presented);
-        let well_formed = parsed.is_some();
-        let parts = parsed.unwrap_or(nobody);
-        let hash = key::hash(&self.pepper, parts.secret);
-        let entry = (parts.public.to_owned(), hash);
-        let holder = self.remembered(|kept| &mut kept.keys, entry, self.key_holder(parts.public, hash)).await?;
-        if !well_formed {
-            return Err(LedgerError::InvalidKey);
-        }
-        if holder.revoked {
-            return Err(LedgerError::KeyRevoked);
-        }
-        if holder.expires.is_some_and(|end| now >= end) {
-            return Err(LedgerError::KeyExpired);
-        }
-        if holder.closed {
-            return Err(LedgerError::AccountClosed);
-        }
-        Ok(holder.session)
-    }
-
-    /// Whose key has this public half and this hash of its secret half?
-    async fn key_holder(&self, public: &str, hash: Digest) -> Result<KeyHolder, LedgerError> {
-        let row: Option<KeyRow> = sqlx::query_as(
-            "SELECT api_keys.hash, api_keys.account, api_keys.expires, api_keys.revoked, accounts.closed, plans.body \
-             FROM api_keys JOIN accounts ON accounts.id = api_keys.account JOIN plans ON plans.id = accounts.plan \
-             WHERE api_keys.id = $1",
+    /// `user_exists`, `unknown_account`, or the database fails.
+    pub async fn add_user(&self, user: &User) -> Result<(), LedgerError> {
+        let mut change = self.administer().await?;
+        let added = sqlx::query(
+            "INSERT INTO users (account, id, name, added) SELECT id, $1, $2, $3 FROM accounts WHERE id = $4 \
+             ON CONFLICT (account, id) DO UPDATE SET name = excluded.name, added = excluded.added, removed = NULL \
+             WHERE users.removed IS NOT NULL",
         )
-        .bind(public)
-        .fetch_optional(&self.readers)
+        .bind(user.id.as_str())
+        .bind(user.name.as_deref())
+        .bind(user.added.milliseconds())
+        .bind(user.account.as_str())
+        .execute(&mut *change)
         .await?;
-        let stored = row.as_ref().and_then(|row| row.0.parse().ok()).unwrap_or(Digest::from_bytes([0; 32]));
-        let equal = anbiq_secret::equal(hash.as_bytes(), stored.as_bytes());
-        let Some((_, account, expires, revoked, closed, plan)) = row.filter(|_| equal) else {
-            return Err(LedgerError::InvalidKey);
-        };
-        let account: AccountId = id("account id", &account)?;
-        let accepted = self.all_accepted(&account).await?;
-        Ok(KeyHolder {
-            expires: expires.map(Timestamp::from_milliseconds),
-            revoked: revoked.is_some(),
-            closed: closed.is_some(),
-            session: Session { account, key: id("key id", public)?, plan: from_json("plan", &plan)?, accepted },
+        if added.rows_affected() == 1 {
+            return Ok(change.commit().await?);
+        }
+        change.rollback().await?;
+        Err(match self.account(&user.account).await? {
+            Some(_) => LedgerError::UserExists(user.id.clone()),
+            None => LedgerError::UnknownAccount(user.account.clone()),
         })
     }
 
-    async fn all_accepted(&self, account: &AccountId) -> Result<Vec<TermsRef>, LedgerError> {
-        let rows: Vec<(String, i64)> =
-            sqlx::query_as("SELECT terms, version FROM acceptances WHERE account = $1 ORDER BY terms")
+    /// Removes a user from an account and revokes the keys of that user, all at once; says how many there were.
+    pub async fn remove_user(&self, account: &AccountId, user: &UserId, now: Timestamp) -> Result<u64, LedgerError> {
+        let mut change = self.administer().await?;
+        let removed = sqlx::query("UPDATE users SET removed = $1 WHERE account = $2 AND id = $3 AND removed IS NULL")
+            .bind(now.milliseconds())
+            .bind(account.as_str())
+            .bind(user.as_str())
+            .execute(&mut *change)
+            .await?;
+        if removed.rows_affected() == 0 {
+            return Err(LedgerError::UnknownUser(user.clone()));
+        }
+        let revoked =
+            sqlx::query("UPDATE api_keys SET revoked = $1 WHERE account = $2 AND user_id = $3 AND revoked IS NULL")
+                .bind(now.milliseconds())
                 .bind(account.as_str())
-                .fetch_all(&self.readers)
+                .bind(user.as_str())
+                .execute(&mut *change)
                 .await?;
-        rows.into_iter().map(|(terms, version)| crate::terms::reference(&terms, version)).collect()
+        change.commit().await?;
+        Ok(revoked.rows_affected())
+    }
+
+    /// The users of an account that were not removed, by name; the cursor is the name of a user.
+    pub async fn users(&self, account: &AccountId, page: &Page) -> Result<Vec<User>, LedgerError> {
+        let rows: Vec<(String, Option<String>, i64)> = sqlx::query_as(
+            "SELECT id, name, added FROM users WHERE account = $1 AND id > $2 AND removed IS NULL ORDER BY id LIMIT $3",
+        )
+        .bind(account.as_str())
+        .bind(page.after())
+        .bind(page.limit())
+        .fetch_all(&self.readers)
+        .await?;
+        let user = |(user, name, added): (String, _, _)| {
+            let added = Timestamp::from_milliseconds(added);
+            Ok(User { account: account.clone(), id: id("user id", &user)?, name, added })
+        };
+        rows.into_iter().map(user).collect()
     }
 }
 
-/// A key, its account, and whether they still hold.
-#[derive(Clone)]
-pub(crate) struct KeyHolder {
-    expires: Option<Timestamp>,
-    revoked: bool,
-    closed: bool,
-    session: Session,
-}
+/// Name, plan, operator, means of payment, opening, closing.
+type AccountRow = (String, String, Option<String>, Option<String>, i64, Option<i64>);
 
-/// Hash, account, end, revocation, closing of the account, plan.
-type KeyRow = (String, String, Option<i64>, Option<i64>, Option<i64>, String);
+impl Account {
+    fn read((name, plan, operator, payment, opened, closed): AccountRow) -> Result<Self, LedgerError> {
+        Ok(Self {
+            id: id("account id", &name)?,
+            plan: id("plan id", &plan)?,
+            operator: operator.map(|operator| id("operator id", &operator)).transpose()?,
+            payment,
+            opened: Timestamp::from_milliseconds(opened),
+            closed: closed.map(Timestamp::from_milliseconds),
+        })
+    }
+}

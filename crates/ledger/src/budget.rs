@@ -1,30 +1,17 @@
-//! Budgets: reserve, settle, release, expire.
+//! Budgets: who may spend how much money and how many tokens in which time.
 //!
-//! Whatever changes more than one row here has the ledger to itself while it does: the changes of all programs come one
-//! after the other, and none meets another in the middle. The statements do not rest on that alone: each looks at its
-//! conditions in the moment of the change.
+//! An account's money for all time stands in its own row, since every request changes it; every other budget has rows of
+//! its own, one for each window of time that something was spent in.
 
-use std::collections::BTreeMap;
 use std::fmt;
 
-use anbiq_domain::{AccountId, GrantId, Money, Timestamp};
-use serde::Serialize;
+use anbiq_domain::{AccountId, KeyId, Money, OperatorId, Timestamp, Window};
+use serde::{Deserialize, Serialize};
 use sqlx::AnyConnection;
 
-use crate::writer::{Change, Writer};
-use crate::{Ledger, LedgerError, Who};
+use crate::{Ledger, LedgerError, Page, to_i64, to_u64};
 
-/// Money held for one request under way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ReservationId(String);
-
-impl fmt::Display for ReservationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// A budget and what became of it.
+/// The budget of an account for all time, in money, and what became of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct BudgetState {
     /// All that may be spent; `None` for no limit.
@@ -35,31 +22,150 @@ pub struct BudgetState {
     pub reserved: Money,
 }
 
-/// The most that one request may hold: a million dollars. It keeps every sum far from the end of 64 bits.
-const LARGEST: Money = Money::from_dollars(1_000_000);
+/// So much may be spent by somebody in each window of time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Budget {
+    /// By whom.
+    pub holder: Holder,
+    /// In which time.
+    pub window: Window,
+    /// How much at most.
+    pub limit: Measure,
+}
 
-/// How long a closed reservation is remembered, so that closing it twice is noticed: a day.
-const MEMORY_MS: i64 = 24 * 3_600_000;
+/// Whose budget it is. What a request costs counts for its key, the account of that and the operator of that.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holder {
+    /// One key, and all keys that follow it by rotation.
+    Key(KeyId),
+    /// One account.
+    Account(AccountId),
+    /// All accounts that are declared to be of one operator.
+    Operator(OperatorId),
+}
 
-/// Reservations expired in one transaction.
-const BATCH: i64 = 500;
+/// An amount of what a budget limits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Measure {
+    /// Money.
+    Money(Money),
+    /// Tokens of prompts and answers together.
+    Tokens(u64),
+}
+
+/// Which kind of amount.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unit {
+    /// Money.
+    Money,
+    /// Tokens of prompts and answers together.
+    Tokens,
+}
+
+/// A budget, and what became of it in the window of some moment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct BudgetUse {
+    /// Which budget.
+    #[serde(flatten)]
+    pub budget: Budget,
+    /// Charged in this window.
+    pub spent: Measure,
+    /// Held by requests that began in this window and are under way.
+    pub reserved: Measure,
+    /// When the window ends; absent where it does not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ends: Option<Timestamp>,
+}
+
+/// A budget that does not hold what was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    /// Which budget.
+    pub budget: Budget,
+    /// Charged so far, in this window.
+    pub spent: Measure,
+    /// Held by requests under way.
+    pub reserved: Measure,
+    /// What was to be reserved.
+    pub asked: Measure,
+    /// When a new window begins, in which it would be held; absent where there is none.
+    pub resets: Option<Timestamp>,
+}
+
+/// How long a window is remembered after its end, where nothing of it is open any more: 35 days.
+pub(crate) const WINDOW_MEMORY_MS: i64 = 35 * 24 * 3_600_000;
 
 impl Ledger {
-    /// Sets the limit of an account's budget. What was spent stays spent: a limit below it stops the account.
-    pub async fn set_budget(&self, account: &AccountId, limit: Money) -> Result<(), LedgerError> {
-        if limit < Money::ZERO {
-            return Err(LedgerError::OutOfRange("a budget below zero"));
-        }
-        // Budgets are not remembered, so the generation need not count this.
-        let set = sqlx::query("UPDATE accounts SET budget = $1 WHERE id = $2")
-            .bind(limit.nanos())
-            .bind(account.as_str())
-            .execute(&self.writers)
+    /// Sets a budget, or changes its limit. It counts what is spent from when it is first set; what was spent stays spent,
+    /// so that a limit below it stops its holder until the window ends.
+    ///
+    /// # Errors
+    ///
+    /// The holder is unknown, the limit is out of range, or the database fails.
+    pub async fn put_budget(&self, budget: &Budget) -> Result<(), LedgerError> {
+        let limit = budget.limit.count()?;
+        let mut change = self.backend.begin_alone(&self.writers).await?;
+        let row = Row::of(&mut change, &budget.holder, budget.limit.unit(), budget.window).await?;
+        if let Some(account) = row.account() {
+            set_account_limit(&mut change, account, Some(limit)).await?;
+        } else {
+            sqlx::query(
+                "INSERT INTO budgets (holder, unit, period, ceiling) VALUES ($1, $2, $3, $4) \
+                 ON CONFLICT (holder, unit, period) DO UPDATE SET ceiling = excluded.ceiling",
+            )
+            .bind(row.holder)
+            .bind(row.unit.as_str())
+            .bind(row.period)
+            .bind(limit)
+            .execute(&mut *change)
             .await?;
-        if set.rows_affected() == 1 { Ok(()) } else { Err(LedgerError::UnknownAccount(account.clone())) }
+        }
+        Ok(change.commit().await?)
     }
 
-    /// The budget of `account`, where there is such an account.
+    /// Takes a budget away, with what is remembered of it. An account's money for all time is counted on, without limit.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_budget` where there is none, the holder is unknown, or the database fails.
+    pub async fn remove_budget(&self, holder: &Holder, unit: Unit, window: Window) -> Result<(), LedgerError> {
+        let unknown = || LedgerError::UnknownBudget(holder.clone(), unit, window);
+        let mut change = self.backend.begin_alone(&self.writers).await?;
+        let row = Row::of(&mut change, holder, unit, window).await?;
+        if let Some(account) = row.account() {
+            if !set_account_limit(&mut change, account, None).await? {
+                return Err(unknown());
+            }
+        } else {
+            let mut removed = 0;
+            for table in [
+                "DELETE FROM budget_windows WHERE holder = $1 AND unit = $2 AND period = $3",
+                "DELETE FROM budgets WHERE holder = $1 AND unit = $2 AND period = $3",
+            ] {
+                let query = sqlx::query(table).bind(row.holder.as_str()).bind(row.unit.as_str());
+                removed = query.bind(row.period.as_str()).execute(&mut *change).await?.rows_affected();
+            }
+            if removed == 0 {
+                return Err(unknown());
+            }
+        }
+        Ok(change.commit().await?)
+    }
+
+    /// Sets the limit of an account's money for all time. What was spent stays spent: a limit below it stops the account.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ledger::put_budget`].
+    pub async fn set_budget(&self, account: &AccountId, limit: Money) -> Result<(), LedgerError> {
+        let holder = Holder::Account(account.clone());
+        self.put_budget(&Budget { holder, window: Window::Total, limit: Measure::Money(limit) }).await
+    }
+
+    /// The money of `account` for all time, where there is such an account.
     pub async fn budget(&self, account: &AccountId) -> Result<Option<BudgetState>, LedgerError> {
         let row: Option<(Option<i64>, i64, i64)> =
             sqlx::query_as("SELECT budget, spent, reserved FROM accounts WHERE id = $1")
@@ -73,363 +179,259 @@ impl Ledger {
         }))
     }
 
-    /// Holds `amount`, the most that a request can cost, and the most tokens it can take under a grant, for `ttl_ms`
-    /// milliseconds. All or nothing: where the grant's volume does not suffice, no money is held.
+    /// All budgets of `holder`, or of everybody, as they stand in the windows of `now`: ordered by holder, unit and window.
     ///
-    /// An account without a limit is recorded all the same.
-    ///
-    /// # Errors
-    ///
-    /// `insufficient_budget`, `account_closed`, `grant_used_up`, `grant_expired`, `grant_revoked`, something unknown,
-    /// or the database fails.
-    pub async fn reserve(
+    /// The cursor of a page is [`BudgetUse::cursor`] of the last one of the page before.
+    pub async fn budgets(
         &self,
-        account: &AccountId,
-        amount: Money,
-        grant: Option<(GrantId, u64)>,
+        holder: Option<&Holder>,
         now: Timestamp,
-        ttl_ms: i64,
-    ) -> Result<ReservationId, LedgerError> {
-        if amount < Money::ZERO || amount > LARGEST {
-            return Err(LedgerError::OutOfRange("this amount"));
-        }
-        let reserve = Reserve {
-            id: fresh_reservation()?,
-            account: account.clone(),
-            amount,
-            tokens: grant.as_ref().map_or(Ok(0), |(_, tokens)| to_i64(*tokens))?,
-            grant: grant.map(|(grant, _)| grant),
-            now,
-            expires: now.plus_milliseconds(ttl_ms),
+        page: &Page,
+    ) -> Result<Vec<BudgetUse>, LedgerError> {
+        let holder = match holder {
+            None => None,
+            Some(holder) => Some(self.stored_holder(holder).await?),
         };
-        let id = reserve.id.clone();
-        let mut unclaimed = Unclaimed { budgets: &self.budgets, id: Some(id.clone()) };
-        let made = self.budgets.make(Change::Reserve(reserve)).await;
-        // Where the database failed it may have been made all the same; where it was refused there is nothing to let go.
-        if made.as_ref().err().is_none_or(|error| error.who() != Who::Database) {
-            unclaimed.id = None;
-        }
-        made.map(|()| id)
-    }
-
-    /// Charges at `now` what a request really cost and lets the rest go; `tokens` count against its grant.
-    ///
-    /// What was served is owed: the actual amount is charged even after the reservation expired, and even where it is
-    /// more than was held, which does not happen to a caller that holds the most a request can cost.
-    ///
-    /// # Errors
-    ///
-    /// `reservation_closed` where it was settled or released before (nothing is charged twice),
-    /// `unknown_reservation`, or the database fails.
-    pub async fn settle(
-        &self,
-        reservation: &ReservationId,
-        actual: Money,
-        tokens: u64,
-        now: Timestamp,
-    ) -> Result<(), LedgerError> {
-        if actual < Money::ZERO || actual > LARGEST {
-            return Err(LedgerError::OutOfRange("this amount"));
-        }
-        let finish =
-            Finish { id: reservation.clone(), state: "settled", spent: actual, used: to_i64(tokens)?, now: Some(now) };
-        self.budgets.make(Change::Finish(finish)).await
-    }
-
-    /// Lets a reservation go: nothing was served.
-    ///
-    /// # Errors
-    ///
-    /// As [`Ledger::settle`].
-    pub async fn release(&self, reservation: &ReservationId) -> Result<(), LedgerError> {
-        self.budgets.make(Change::Finish(Finish::release(reservation.clone()))).await
-    }
-
-    /// Lets go of every reservation whose time has passed at `now`, and says how many there were.
-    ///
-    /// Closed reservations are forgotten a day later.
-    pub async fn expire(&self, now: Timestamp) -> Result<u64, LedgerError> {
-        let mut total = 0;
-        loop {
-            let expired = self.expire_some(now).await?;
-            total += expired;
-            if expired < BATCH.unsigned_abs() {
-                break;
-            }
-        }
-        sqlx::query("DELETE FROM reservations WHERE state <> 'held' AND expires <= $1")
-            .bind(now.plus_milliseconds(-MEMORY_MS).milliseconds())
-            .execute(&self.writers)
-            .await?;
-        Ok(total)
-    }
-
-    async fn expire_some(&self, now: Timestamp) -> Result<u64, LedgerError> {
-        let mut change = self.backend.begin_alone(&self.writers).await?;
-        let rows: Vec<HeldRow> = sqlx::query_as(
-            // The state is asked for twice, since of a row that it waited for PostgreSQL looks only at the outer condition
-            // again: it may be settled by then.
-            "UPDATE reservations SET state = 'expired' WHERE state = 'held' AND id IN \
-             (SELECT id FROM reservations WHERE state = 'held' AND expires <= $1 ORDER BY expires LIMIT $2) \
-             RETURNING account, amount, grant_id, tokens",
+        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
+            "SELECT holder, unit, period, ceiling FROM \
+             (SELECT holder, unit, period, ceiling FROM budgets UNION ALL \
+              SELECT 'account:' || id, 'money', 'total', budget FROM accounts WHERE budget IS NOT NULL) AS every \
+             WHERE ($1 = '' OR holder = $1) AND holder || ' ' || unit || ' ' || period > $2 \
+             ORDER BY holder || ' ' || unit || ' ' || period LIMIT $3",
         )
-        .bind(now.milliseconds())
-        .bind(BATCH)
-        .fetch_all(&mut *change)
+        .bind(holder.unwrap_or_default())
+        .bind(page.after())
+        .bind(page.limit())
+        .fetch_all(&self.readers)
         .await?;
-        let mut money = BTreeMap::<String, i64>::new();
-        let mut volume = BTreeMap::<String, i64>::new();
-        let count = rows.len() as u64;
-        for held in rows.into_iter().map(Held::from) {
-            *money.entry(held.account).or_default() += held.amount;
-            if let Some(grant) = held.grant {
-                *volume.entry(grant).or_default() += held.tokens;
-            }
+        let mut uses = Vec::with_capacity(rows.len());
+        for (holder, unit, period, ceiling) in rows {
+            uses.push(self.use_of(Row { holder, unit: Unit::read(&unit)?, period }, ceiling, now).await?);
         }
-        for (account, amount) in money {
-            give_back(&mut change, &account, amount, 0).await?;
-        }
-        for (grant, tokens) in volume {
-            give_volume_back(&mut change, &grant, tokens, 0).await?;
-        }
-        change.commit().await?;
-        Ok(count)
+        Ok(uses)
     }
-}
 
-/// A reservation to be made.
-#[derive(Debug)]
-pub(crate) struct Reserve {
-    pub(crate) id: ReservationId,
-    account: AccountId,
-    amount: Money,
-    grant: Option<GrantId>,
-    tokens: i64,
-    now: Timestamp,
-    expires: Timestamp,
-}
-
-impl Reserve {
-    /// Makes it; the inner error is a refusal, which leaves nothing behind.
-    pub(crate) async fn apply(&self, change: &mut AnyConnection) -> Result<Result<(), LedgerError>, sqlx::Error> {
-        let held = sqlx::query(
-            "UPDATE accounts SET reserved = reserved + $1 \
-             WHERE id = $2 AND closed IS NULL AND (budget IS NULL OR $1 <= budget - spent - reserved)",
-        )
-        .bind(self.amount.nanos())
-        .bind(self.account.as_str())
-        .execute(&mut *change)
-        .await?;
-        if held.rows_affected() == 0 {
-            return Ok(Err(why_no_money(change, &self.account, self.amount).await?));
-        }
-        if let Some(grant) = &self.grant {
-            let held = sqlx::query(
-                "UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND revoked IS NULL \
-                 AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)",
+    async fn use_of(&self, row: Row, ceiling: i64, now: Timestamp) -> Result<BudgetUse, LedgerError> {
+        let (window, holder) = (row.window()?, Holder::read(&row.holder)?);
+        let (began, ends) = window.around(now);
+        let found: Option<(i64, i64)> = if let Some(account) = row.account() {
+            sqlx::query_as("SELECT spent, reserved FROM accounts WHERE id = $1")
+                .bind(account)
+                .fetch_optional(&self.readers)
+                .await?
+        } else {
+            sqlx::query_as(
+                "SELECT spent, reserved FROM budget_windows \
+                 WHERE holder = $1 AND unit = $2 AND period = $3 AND began = $4",
             )
-            .bind(self.tokens)
-            .bind(grant.as_str())
-            .bind(self.account.as_str())
-            .bind(self.now.milliseconds())
-            .execute(&mut *change)
-            .await?;
-            if held.rows_affected() == 0 {
-                // The transaction goes on with the changes of others, so it is not the end of it that undoes this.
-                give_back(change, self.account.as_str(), self.amount.nanos(), 0).await?;
-                return Ok(Err(why_no_volume(change, &self.account, grant, self.now).await?));
-            }
-        }
-        sqlx::query(
-            "INSERT INTO reservations (id, account, amount, grant_id, tokens, expires, state) \
-             VALUES ($1, $2, $3, $4, $5, $6, 'held')",
-        )
-        .bind(self.id.0.as_str())
-        .bind(self.account.as_str())
-        .bind(self.amount.nanos())
-        .bind(self.grant.as_ref().map(GrantId::as_str))
-        .bind(self.tokens)
-        .bind(self.expires.milliseconds())
-        .execute(&mut *change)
-        .await?;
-        Ok(Ok(()))
-    }
-}
-
-/// A reservation that its caller does not know of yet. Should the caller go away before it is answered, nobody would
-/// ever close it, so it is let go; where that finds no room in the queue, it expires.
-struct Unclaimed<'ledger> {
-    budgets: &'ledger Writer,
-    id: Option<ReservationId>,
-}
-
-impl Drop for Unclaimed<'_> {
-    fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
-            // The queue keeps its order: it is made first, if it is.
-            self.budgets.leave(Change::Finish(Finish::release(id)));
-        }
-    }
-}
-
-/// A reservation to be closed.
-#[derive(Debug)]
-pub(crate) struct Finish {
-    id: ReservationId,
-    /// What it becomes.
-    state: &'static str,
-    spent: Money,
-    used: i64,
-    /// From when on it is remembered; where there is no such moment, from its end.
-    now: Option<Timestamp>,
-}
-
-impl Finish {
-    /// Nothing was served.
-    pub(crate) const fn release(id: ReservationId) -> Self {
-        Self { id, state: "released", spent: Money::ZERO, used: 0, now: None }
-    }
-
-    /// Makes it; the inner error is a refusal, which leaves nothing behind.
-    pub(crate) async fn apply(&self, change: &mut AnyConnection) -> Result<Result<(), LedgerError>, sqlx::Error> {
-        let mut closed = close(change, &self.id, "held", self.state, self.now).await?;
-        if closed.is_none() {
-            // What an expired one held was given back when it expired.
-            closed = close(change, &self.id, "expired", self.state, self.now).await?.map(|held| Held {
-                amount: 0,
-                tokens: 0,
-                ..held
-            });
-        }
-        let Some(held) = closed else {
-            let known: Option<(String,)> = sqlx::query_as("SELECT state FROM reservations WHERE id = $1")
-                .bind(self.id.0.as_str())
-                .fetch_optional(&mut *change)
-                .await?;
-            return Ok(Err(match known {
-                Some(_) => LedgerError::ReservationClosed(self.id.clone()),
-                None => LedgerError::UnknownReservation(self.id.clone()),
-            }));
+            .bind(row.holder.as_str())
+            .bind(row.unit.as_str())
+            .bind(row.period.as_str())
+            .bind(began.milliseconds())
+            .fetch_optional(&self.readers)
+            .await?
         };
-        give_back(change, &held.account, held.amount, self.spent.nanos()).await?;
-        if let Some(grant) = &held.grant {
-            give_volume_back(change, grant, held.tokens, self.used).await?;
+        let (spent, reserved) = found.unwrap_or_default();
+        Ok(BudgetUse {
+            budget: Budget { holder, window, limit: row.unit.measure(ceiling) },
+            spent: row.unit.measure(spent),
+            reserved: row.unit.measure(reserved),
+            ends,
+        })
+    }
+
+    /// The holder as the tables name it: of a key, the first of its row of rotations.
+    async fn stored_holder(&self, holder: &Holder) -> Result<String, LedgerError> {
+        let mut connection = self.readers.acquire().await?;
+        stored(&mut connection, holder).await
+    }
+}
+
+impl BudgetUse {
+    /// Its place in the order of [`Ledger::budgets`].
+    pub fn cursor(&self) -> String {
+        format!("{} {} {}", self.budget.holder, self.budget.limit.unit().as_str(), self.budget.window)
+    }
+}
+
+impl Holder {
+    fn read(text: &str) -> Result<Self, LedgerError> {
+        let (kind, name) = text.split_once(':').unwrap_or((text, ""));
+        match kind {
+            "key" => Ok(Self::Key(crate::id("budget", name)?)),
+            "account" => Ok(Self::Account(crate::id("budget", name)?)),
+            "operator" => Ok(Self::Operator(crate::id("budget", name)?)),
+            _ => Err(LedgerError::Damaged { what: "budget", reason: format!("`{text}` is no holder") }),
         }
-        Ok(Ok(()))
+    }
+
+    /// `key`, `account` or `operator`.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Key(_) => "key",
+            Self::Account(_) => "account",
+            Self::Operator(_) => "operator",
+        }
     }
 }
 
-/// What a reservation held.
-struct Held {
-    account: String,
-    amount: i64,
-    grant: Option<String>,
-    tokens: i64,
-}
-
-type HeldRow = (String, i64, Option<String>, i64);
-
-impl From<HeldRow> for Held {
-    fn from((account, amount, grant, tokens): HeldRow) -> Self {
-        Self { account, amount, grant, tokens }
+impl fmt::Display for Holder {
+    /// Such as `account:acme`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let name = match self {
+            Self::Key(key) => key.as_str(),
+            Self::Account(account) => account.as_str(),
+            Self::Operator(operator) => operator.as_str(),
+        };
+        write!(f, "{}:{name}", self.kind())
     }
 }
 
-/// Moves a reservation from one state to another; `None` where it is not in that state.
-async fn close(
-    change: &mut AnyConnection,
-    reservation: &ReservationId,
-    from: &'static str,
-    to: &'static str,
-    now: Option<Timestamp>,
-) -> Result<Option<Held>, sqlx::Error> {
-    let row: Option<HeldRow> = sqlx::query_as(
-        "UPDATE reservations SET state = $1, expires = COALESCE($2, expires) WHERE id = $3 AND state = $4 \
-         RETURNING account, amount, grant_id, tokens",
-    )
-    .bind(to)
-    .bind(now.map(Timestamp::milliseconds))
-    .bind(reservation.0.as_str())
-    .bind(from)
-    .fetch_optional(&mut *change)
-    .await?;
-    Ok(row.map(Held::from))
+impl Measure {
+    /// Of which kind it is.
+    pub const fn unit(self) -> Unit {
+        match self {
+            Self::Money(_) => Unit::Money,
+            Self::Tokens(_) => Unit::Tokens,
+        }
+    }
+
+    /// As the tables hold it.
+    pub(crate) fn count(self) -> Result<i64, LedgerError> {
+        match self {
+            Self::Money(money) if money < Money::ZERO => Err(LedgerError::OutOfRange("a budget below zero")),
+            Self::Money(money) => Ok(money.nanos()),
+            Self::Tokens(tokens) => to_i64(tokens),
+        }
+    }
 }
 
-async fn give_back(change: &mut AnyConnection, account: &str, held: i64, spent: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE accounts SET reserved = reserved - $1, spent = spent + $2 WHERE id = $3")
-        .bind(held)
-        .bind(spent)
+impl fmt::Display for Measure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Money(money) => write!(f, "${money}"),
+            Self::Tokens(tokens) => write!(f, "{tokens} tokens"),
+        }
+    }
+}
+
+impl Unit {
+    /// `money` or `tokens`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Money => "money",
+            Self::Tokens => "tokens",
+        }
+    }
+
+    pub(crate) fn read(text: &str) -> Result<Self, LedgerError> {
+        match text {
+            "money" => Ok(Self::Money),
+            "tokens" => Ok(Self::Tokens),
+            _ => Err(LedgerError::Damaged { what: "budget", reason: format!("`{text}` is no unit") }),
+        }
+    }
+
+    pub(crate) fn measure(self, count: i64) -> Measure {
+        match self {
+            Self::Money => Measure::Money(Money::from_nanos(count)),
+            Self::Tokens => Measure::Tokens(to_u64(count)),
+        }
+    }
+}
+
+impl Shortfall {
+    /// Would it be held if the requests under way cost nothing?
+    pub fn only_reserved(&self) -> bool {
+        let count = |measure: Measure| measure.count().unwrap_or(0);
+        count(self.budget.limit).saturating_sub(count(self.spent)) >= count(self.asked)
+    }
+}
+
+impl fmt::Display for Shortfall {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { budget: Budget { holder, window, limit }, spent, reserved, asked, .. } = self;
+        let whose = match (holder, window, limit) {
+            (Holder::Account(_), Window::Total, Measure::Money(_)) => "the",
+            (Holder::Account(_), ..) => "the account's",
+            (Holder::Key(_), ..) => "the key's",
+            (Holder::Operator(_), ..) => "the operator's",
+        };
+        let time = match window {
+            Window::Total => String::new(),
+            Window::Month | Window::Week | Window::Day => format!(" a {window}"),
+            Window::Hours(1) => " an hour".to_owned(),
+            Window::Hours(hours) => format!(" in {hours} hours"),
+        };
+        write!(f, "{whose} budget of {limit}{time} does not hold {asked} more")?;
+        // What the other accounts of an operator do is not for each of them to know.
+        if matches!(holder, Holder::Operator(_)) { Ok(()) } else { write!(f, ": {spent} spent, {reserved} reserved") }
+    }
+}
+
+/// Where a budget stands in the tables.
+pub(crate) struct Row {
+    pub(crate) holder: String,
+    pub(crate) unit: Unit,
+    pub(crate) period: String,
+}
+
+impl Row {
+    async fn of(
+        connection: &mut AnyConnection,
+        holder: &Holder,
+        unit: Unit,
+        window: Window,
+    ) -> Result<Self, LedgerError> {
+        Ok(Self { holder: stored(connection, holder).await?, unit, period: window.to_string() })
+    }
+
+    /// The account in whose own row it stands, if it does.
+    fn account(&self) -> Option<&str> {
+        self.holder.strip_prefix("account:").filter(|_| self.unit == Unit::Money && self.period == "total")
+    }
+
+    pub(crate) fn read_holder(&self) -> Result<Holder, LedgerError> {
+        Holder::read(&self.holder)
+    }
+
+    pub(crate) fn window(&self) -> Result<Window, LedgerError> {
+        crate::id("window of a budget", &self.period)
+    }
+}
+
+/// The name of a holder that exists.
+async fn stored(connection: &mut AnyConnection, holder: &Holder) -> Result<String, LedgerError> {
+    let (sql, name, unknown) = match holder {
+        Holder::Key(key) => (
+            "SELECT COALESCE(root, id) FROM api_keys WHERE id = $1",
+            key.as_str(),
+            LedgerError::UnknownKey(key.clone()),
+        ),
+        Holder::Account(account) => {
+            ("SELECT id FROM accounts WHERE id = $1", account.as_str(), LedgerError::UnknownAccount(account.clone()))
+        }
+        Holder::Operator(operator) => (
+            "SELECT id FROM operators WHERE id = $1",
+            operator.as_str(),
+            LedgerError::UnknownOperator(operator.clone()),
+        ),
+    };
+    let row: Option<(String,)> = sqlx::query_as(sql).bind(name).fetch_optional(connection).await?;
+    row.map(|(name,)| format!("{}:{name}", holder.kind())).ok_or(unknown)
+}
+
+/// Was there a change? There is none where a limit is taken away that is not there.
+async fn set_account_limit(
+    connection: &mut AnyConnection,
+    account: &str,
+    limit: Option<i64>,
+) -> Result<bool, LedgerError> {
+    let set = sqlx::query("UPDATE accounts SET budget = $1 WHERE id = $2 AND (budget IS NOT NULL OR $3 = 1)")
+        .bind(limit)
         .bind(account)
-        .execute(&mut *change)
+        .bind(i64::from(limit.is_some()))
+        .execute(connection)
         .await?;
-    Ok(())
-}
-
-async fn give_volume_back(change: &mut AnyConnection, grant: &str, held: i64, used: i64) -> Result<(), sqlx::Error> {
-    sqlx::query("UPDATE grants SET reserved = reserved - $1, used = used + $2 WHERE id = $3")
-        .bind(held)
-        .bind(used)
-        .bind(grant)
-        .execute(&mut *change)
-        .await?;
-    Ok(())
-}
-
-async fn why_no_money(
-    change: &mut AnyConnection,
-    account: &AccountId,
-    asked: Money,
-) -> Result<LedgerError, sqlx::Error> {
-    let row: Option<(Option<i64>, Option<i64>, i64, i64)> =
-        sqlx::query_as("SELECT closed, budget, spent, reserved FROM accounts WHERE id = $1")
-            .bind(account.as_str())
-            .fetch_optional(&mut *change)
-            .await?;
-    Ok(match row {
-        None => LedgerError::UnknownAccount(account.clone()),
-        Some((Some(_), ..)) => LedgerError::AccountClosed,
-        Some((None, limit, spent, reserved)) => LedgerError::InsufficientBudget {
-            limit: limit.map_or(Money::MAX, Money::from_nanos),
-            spent: Money::from_nanos(spent),
-            reserved: Money::from_nanos(reserved),
-            asked,
-        },
-    })
-}
-
-async fn why_no_volume(
-    change: &mut AnyConnection,
-    account: &AccountId,
-    grant: &GrantId,
-    now: Timestamp,
-) -> Result<LedgerError, sqlx::Error> {
-    let row: Option<(Option<i64>, Option<i64>)> =
-        sqlx::query_as("SELECT revoked, expires FROM grants WHERE id = $1 AND account = $2")
-            .bind(grant.as_str())
-            .bind(account.as_str())
-            .fetch_optional(&mut *change)
-            .await?;
-    Ok(match row {
-        None => LedgerError::UnknownGrant(grant.clone()),
-        Some((Some(_), _)) => LedgerError::GrantRevoked(grant.clone()),
-        Some((None, Some(end))) if now.milliseconds() >= end => LedgerError::GrantExpired(grant.clone()),
-        Some(_) => LedgerError::GrantUsedUp(grant.clone()),
-    })
-}
-
-fn fresh_reservation() -> Result<ReservationId, LedgerError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes).map_err(|_| LedgerError::Random)?;
-    Ok(ReservationId(hex::encode(bytes)))
-}
-
-/// Tokens as the database holds them.
-pub(crate) fn to_i64(tokens: u64) -> Result<i64, LedgerError> {
-    // Far above any request and any grant, and far from the end of 64 bits.
-    i64::try_from(tokens).ok().filter(|tokens| *tokens <= 1 << 53).ok_or(LedgerError::OutOfRange("this many tokens"))
-}
-
-pub(crate) fn to_u64(tokens: i64) -> u64 {
-    u64::try_from(tokens).unwrap_or(0)
+    Ok(set.rows_affected() == 1)
 }

@@ -2,19 +2,20 @@
 //!
 //! Every administrative change, in whatever program, counts the ledger's generation up in its own transaction. What was
 //! read is used again only after the generation was read again and is still the same; so a key that was revoked is
-//! refused at once. Reads of the generation that many requests ask for at the same time are shared.
+//! refused at once. A request reads the generation once, when its key is presented, and everything that it needs holds
+//! as of then. Reads of the generation that many requests ask for at the same time are shared.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use anbiq_domain::{AccountId, Digest, PriceList, Terms, TermsId};
+use anbiq_domain::Digest;
 use sqlx::AnyPool;
 use tokio::time::timeout;
 
-use crate::accounts::KeyHolder;
-use crate::{Ledger, LedgerError, PATIENCE};
+use crate::keys::KeyHolder;
+use crate::{Ledger, LedgerError, PATIENCE, Teacher};
 
 /// Most entries of one kind. When there are more, all of that kind are forgotten.
 const LARGEST: usize = 16_384;
@@ -44,22 +45,24 @@ pub(crate) struct Kept {
     generation: i64,
     /// By public half and hash of the secret half, so that only the right key is ever found here: a wrong one takes the
     /// way to the database, as an unknown one does.
-    pub(crate) keys: HashMap<(String, Digest), KeyHolder>,
-    pub(crate) terms: HashMap<String, Option<Terms>>,
-    pub(crate) prices: HashMap<String, Option<PriceList>>,
-    /// Whether the account has any grant under the terms.
-    pub(crate) granted: HashMap<(AccountId, TermsId), bool>,
+    pub(crate) keys: HashMap<(String, Digest), Arc<KeyHolder>>,
+    pub(crate) teachers: HashMap<String, Arc<Teacher>>,
 }
 
 impl Ledger {
-    /// The value of `key` on a shelf, where it was read under the present generation; else what `read` gives.
+    /// The present generation: what is remembered under it is as the ledger was at some moment after this was called.
+    pub(crate) async fn generation(&self) -> Result<i64, LedgerError> {
+        self.cache.generation(&self.readers).await
+    }
+
+    /// The value of `key` on a shelf, where it was read under `generation`; else what `read` gives, which is never older.
     pub(crate) async fn remembered<K: Hash + Eq, V: Clone>(
         &self,
+        generation: i64,
         shelf: fn(&mut Kept) -> &mut HashMap<K, V>,
         key: K,
         read: impl Future<Output = Result<V, LedgerError>>,
     ) -> Result<V, LedgerError> {
-        let generation = self.cache.generation(&self.readers).await?;
         if let Some(value) = self.cache.kept(generation, |kept| shelf(kept).get(&key).cloned()) {
             return Ok(value);
         }
@@ -79,11 +82,16 @@ impl Ledger {
     /// As [`Ledger::remembered`], for a name that a stranger may have chosen.
     pub(crate) async fn remembered_name<V: Clone>(
         &self,
+        generation: i64,
         shelf: fn(&mut Kept) -> &mut HashMap<String, V>,
         name: &str,
         read: impl Future<Output = Result<V, LedgerError>>,
     ) -> Result<V, LedgerError> {
-        if name.len() > LONGEST_NAME { read.await } else { self.remembered(shelf, name.to_owned(), read).await }
+        if name.len() > LONGEST_NAME {
+            read.await
+        } else {
+            self.remembered(generation, shelf, name.to_owned(), read).await
+        }
     }
 }
 

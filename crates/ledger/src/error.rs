@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use anbiq_domain::{AccountId, GrantId, KeyId, Money, PlanId, TermsRef};
+use anbiq_domain::{AccountId, GrantId, KeyId, OperatorId, PlanId, TermsRef, UserId, Window};
 
-use crate::ReservationId;
+use crate::{Holder, Measure, ReservationId, Shortfall, Unit};
 
 /// Who has to act when the ledger refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,18 +33,9 @@ pub enum LedgerError {
     /// An account that was closed.
     #[error("the account is closed")]
     AccountClosed,
-    /// The budget does not hold what was asked for.
-    #[error("the budget of ${limit} does not hold ${asked} more: ${spent} spent, ${reserved} reserved")]
-    InsufficientBudget {
-        /// The limit.
-        limit: Money,
-        /// Charged so far.
-        spent: Money,
-        /// Held by requests under way.
-        reserved: Money,
-        /// What was to be reserved.
-        asked: Money,
-    },
+    /// A budget does not hold what was asked for.
+    #[error("{0}")]
+    InsufficientBudget(Box<Shortfall>),
     /// A grant whose remaining volume does not hold what was asked for.
     #[error("the volume of grant `{0}` is used up")]
     GrantUsedUp(GrantId),
@@ -64,6 +55,20 @@ pub enum LedgerError {
     /// No such key.
     #[error("there is no key `{0}`")]
     UnknownKey(KeyId),
+    /// No such operator was declared.
+    #[error(
+        "there is no operator `{0}`\nhint: an account is declared to be of an operator when it is opened, or later"
+    )]
+    UnknownOperator(OperatorId),
+    /// The account has no such user, or no longer.
+    #[error("there is no user `{0}` of this account")]
+    UnknownUser(UserId),
+    /// The account has such a user.
+    #[error("there is a user `{0}` of this account already")]
+    UserExists(UserId),
+    /// No such budget.
+    #[error("there is no budget of `{0}` in {what} for `{2}`", what = .1.as_str())]
+    UnknownBudget(Holder, Unit, Window),
     /// No such terms in that version.
     #[error("there are no terms `{}` of version {}", .0.id, .0.version)]
     UnknownTerms(TermsRef),
@@ -79,11 +84,8 @@ pub enum LedgerError {
     /// The words of issued terms cannot change.
     #[error("terms `{}` of version {} were issued with other contents\nhint: a change is a new version", .0.id, .0.version)]
     TermsChanged(TermsRef),
-    /// No such reservation, or it was closed so long ago that it was forgotten.
-    #[error("there is no reservation `{0}`")]
-    UnknownReservation(ReservationId),
-    /// The reservation was settled or released before; nothing was changed.
-    #[error("reservation `{0}` is closed already")]
+    /// The reservation was settled or released before, or there never was one; nothing was changed.
+    #[error("there is no open reservation `{0}`")]
     ReservationClosed(ReservationId),
     /// An amount below zero, or larger than any one request may hold.
     #[error("{0} is out of range for one request")]
@@ -145,19 +147,27 @@ impl LedgerError {
             Self::KeyRevoked => "key_revoked",
             Self::KeyExpired => "key_expired",
             Self::AccountClosed => "account_closed",
-            Self::InsufficientBudget { .. } => "insufficient_budget",
+            Self::InsufficientBudget(short) => match (&short.budget.holder, short.budget.window, short.budget.limit) {
+                (Holder::Account(_), Window::Total, Measure::Money(_)) => "insufficient_budget",
+                (Holder::Account(_), ..) => "account_budget_exceeded",
+                (Holder::Key(_), ..) => "key_budget_exceeded",
+                (Holder::Operator(_), ..) => "operator_budget_exceeded",
+            },
             Self::GrantUsedUp(_) => "grant_used_up",
             Self::GrantExpired(_) => "grant_expired",
             Self::GrantRevoked(_) => "grant_revoked",
             Self::UnknownPlan(_) => "unknown_plan",
             Self::UnknownAccount(_) => "unknown_account",
             Self::UnknownKey(_) => "unknown_key",
+            Self::UnknownOperator(_) => "unknown_operator",
+            Self::UnknownUser(_) => "unknown_user",
+            Self::UserExists(_) => "user_exists",
+            Self::UnknownBudget(..) => "unknown_budget",
             Self::UnknownTerms(_) => "unknown_terms",
             Self::UnknownGrant(_) => "unknown_grant",
             Self::AccountExists(_) => "account_exists",
             Self::GrantExists(_) => "grant_exists",
             Self::TermsChanged(_) => "terms_changed",
-            Self::UnknownReservation(_) => "unknown_reservation",
             Self::ReservationClosed(_) => "reservation_closed",
             Self::OutOfRange(_) => "amount_out_of_range",
             Self::Address(_) => "ledger_address",
@@ -178,19 +188,22 @@ impl LedgerError {
             | Self::KeyRevoked
             | Self::KeyExpired
             | Self::AccountClosed
-            | Self::InsufficientBudget { .. }
+            | Self::InsufficientBudget(_)
             | Self::GrantUsedUp(_)
             | Self::GrantExpired(_)
             | Self::GrantRevoked(_) => Who::Customer,
             Self::UnknownPlan(_)
             | Self::UnknownAccount(_)
             | Self::UnknownKey(_)
+            | Self::UnknownOperator(_)
+            | Self::UnknownUser(_)
+            | Self::UserExists(_)
+            | Self::UnknownBudget(..)
             | Self::UnknownTerms(_)
             | Self::UnknownGrant(_)
             | Self::AccountExists(_)
             | Self::GrantExists(_)
             | Self::TermsChanged(_)
-            | Self::UnknownReservation(_)
             | Self::ReservationClosed(_)
             | Self::OutOfRange(_)
             | Self::Address(_) => Who::Operator,
@@ -205,18 +218,21 @@ impl LedgerError {
     }
 
     /// May the same call succeed later without anybody acting? A budget may: what other requests hold comes free.
-    pub const fn retryable(&self) -> bool {
+    pub fn retryable(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::Busy(_) | Self::Database(_) => true,
-            Self::InsufficientBudget { limit, spent, asked, .. } => {
-                limit.nanos().saturating_sub(spent.nanos()) >= asked.nanos()
-            }
+            Self::InsufficientBudget(short) => short.only_reserved(),
             _ => false,
         }
     }
 }
 
 impl LedgerError {
+    /// Is it a grant that no longer holds?
+    pub(crate) const fn is_of_grant(&self) -> bool {
+        matches!(self, Self::GrantUsedUp(_) | Self::GrantExpired(_) | Self::GrantRevoked(_))
+    }
+
     /// Does `error` say that others are in the way?
     pub(crate) fn is_busy(error: &sqlx::Error) -> bool {
         match error {

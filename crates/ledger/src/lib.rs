@@ -1,8 +1,9 @@
 //! Accounts, keys, plans, terms, grants and budgets: what is owed and allowed.
 //!
 //! A [`Ledger`] is a database, SQLite or PostgreSQL. Every change is one transaction that is on disk when the call returns.
-//! Money is reserved before a request leaves ([`Ledger::reserve`]), settled after ([`Ledger::settle`]), and an
-//! abandoned reservation expires ([`Ledger::expire`]); at every moment `spent + reserved` stays within the limit.
+//! What a request can cost is reserved before it leaves ([`Ledger::reserve`]), settled after ([`Ledger::settle`]), and an
+//! abandoned reservation expires ([`Ledger::expire`]); at every moment `spent + reserved` stays within the limit of every
+//! budget, in money or tokens, of a key, an account or an operator, in every window of time.
 //! Time is always an argument: the ledger has no clock.
 
 mod accounts;
@@ -10,7 +11,8 @@ mod backend;
 mod budget;
 mod cache;
 mod error;
-mod key;
+mod keys;
+mod reserve;
 mod schema;
 mod terms;
 #[cfg(test)]
@@ -21,7 +23,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{AccountId, KeyId, PlanId, TermsRef, TextPolicy, Timestamp};
+use anbiq_domain::{AccountId, OperatorId, PlanId, PriceList, Terms, TextPolicy, Timestamp, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
@@ -30,8 +32,10 @@ use backend::Backend;
 use cache::Cache;
 use writer::Writer;
 
-pub use budget::{BudgetState, ReservationId};
+pub use budget::{Budget, BudgetState, BudgetUse, Holder, Measure, Shortfall, Unit};
 pub use error::{LedgerError, Who};
+pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session};
+pub use reserve::{Cost, ReservationId, Reserve, Reserved, Way};
 
 /// The ledger. Clones share it.
 #[derive(Clone)]
@@ -64,6 +68,39 @@ pub struct Plan {
     pub max_tokens: u32,
     /// Most requests a minute; `None` for no limit.
     pub requests_per_minute: Option<u32>,
+    /// Most requests a day, by the calendar in UTC; `None` for no limit.
+    #[serde(default)]
+    pub requests_per_day: Option<u32>,
+    /// Most tokens a minute, of prompts and answers together; `None` for no limit.
+    #[serde(default)]
+    pub tokens_per_minute: Option<u32>,
+    /// Most requests under way; `None` for as many as the gateway lets one account have.
+    #[serde(default)]
+    pub max_in_flight: Option<u32>,
+    /// Largest request body, in bytes; `None` for the gateway's own limit.
+    #[serde(default)]
+    pub max_body_bytes: Option<u64>,
+}
+
+impl Plan {
+    /// A plan with the limits that a configuration has where it does not say: four answers of 4,096 tokens a request,
+    /// no log-probabilities, no twins, no texts kept, no rates.
+    pub const fn new(id: PlanId) -> Self {
+        Self {
+            id,
+            text_policy: TextPolicy::Off,
+            twin_share: 0.0,
+            twin_first: 0,
+            max_logprobs: None,
+            max_n: 4,
+            max_tokens: 4096,
+            requests_per_minute: None,
+            requests_per_day: None,
+            tokens_per_minute: None,
+            max_in_flight: None,
+            max_body_bytes: None,
+        }
+    }
 }
 
 /// An account to be opened.
@@ -86,6 +123,8 @@ pub struct Account {
     pub id: AccountId,
     /// On which plan.
     pub plan: PlanId,
+    /// Of which operator it is declared to be.
+    pub operator: Option<OperatorId>,
     /// The means of payment, where the provider knows it.
     pub payment: Option<String>,
     /// When it was opened.
@@ -94,17 +133,53 @@ pub struct Account {
     pub closed: Option<Timestamp>,
 }
 
-/// Whose key was presented, and what holds for it.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Session {
-    /// Whose.
+/// Somebody who uses an account.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct User {
+    /// Of which account.
     pub account: AccountId,
-    /// With which key.
-    pub key: KeyId,
-    /// The plan the account is on.
-    pub plan: Plan,
-    /// The terms it has accepted: of each the last version.
-    pub accepted: Vec<TermsRef>,
+    /// As the account's holder names them.
+    pub id: UserId,
+    /// Who that is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// When they were added.
+    pub added: Timestamp,
+}
+
+/// What holds of a model for everybody who asks it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Teacher {
+    /// Its terms as they were issued last, where it has any.
+    pub terms: Option<Terms>,
+    /// Its prices as they were set last, where they were set.
+    pub prices: Option<PriceList>,
+}
+
+/// A part of a list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Page {
+    /// Where it begins: behind the item that has this cursor. Absent for the beginning.
+    pub after: Option<String>,
+    /// Most items; at most 1,000 are given.
+    pub limit: u32,
+}
+
+impl Page {
+    fn after(&self) -> &str {
+        self.after.as_deref().unwrap_or_default()
+    }
+
+    fn limit(&self) -> i64 {
+        i64::from(self.limit.min(1000))
+    }
+}
+
+impl Default for Page {
+    /// The first hundred.
+    fn default() -> Self {
+        Self { after: None, limit: 100 }
+    }
 }
 
 /// Longest wait for a connection, and for SQLite's lock while another program holds it.
@@ -225,4 +300,14 @@ fn to_json<T: Serialize>(what: &'static str, value: &T) -> Result<String, Ledger
 /// Reads an id that is stored as text.
 fn id<T: std::str::FromStr<Err: std::fmt::Display>>(what: &'static str, text: &str) -> Result<T, LedgerError> {
     text.parse().map_err(|error: T::Err| LedgerError::Damaged { what, reason: error.to_string() })
+}
+
+/// Tokens as the database holds them.
+fn to_i64(tokens: u64) -> Result<i64, LedgerError> {
+    // Far above any request and any grant, and far from the end of 64 bits.
+    i64::try_from(tokens).ok().filter(|tokens| *tokens <= 1 << 53).ok_or(LedgerError::OutOfRange("this many tokens"))
+}
+
+fn to_u64(tokens: i64) -> u64 {
+    u64::try_from(tokens).unwrap_or(0)
 }

@@ -11,10 +11,11 @@ use crate::backend::Backend;
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next, beginning with the empty database. A step that was released never changes.
-const STEPS: [&[&str]; 2] = [
+const STEPS: [&[&str]; 3] = [
     &TABLES,
     // Programs that do not count it up must not change what others remember.
     &["INSERT INTO settings (name, value) VALUES ('generation', '0')"],
+    &BUDGETS,
 ];
 
 const TABLES: [&str; 11] = [
@@ -40,10 +41,47 @@ const TABLES: [&str; 11] = [
     "CREATE INDEX reservations_by_end ON reservations (state, expires)",
 ];
 
+/// Users, scopes of keys, operators, and budgets for a time. Reservations move to tables that write fewer pages: a closed
+/// one is gone at once, ids rise with time, and there is no further index, since few are open at a time.
+const BUDGETS: [&str; 16] = [
+    "CREATE TABLE operators (id TEXT PRIMARY KEY, declared BIGINT NOT NULL)",
+    "ALTER TABLE accounts ADD COLUMN operator TEXT REFERENCES operators (id)",
+    "CREATE INDEX accounts_of_operator ON accounts (operator)",
+    "CREATE TABLE users (account TEXT NOT NULL REFERENCES accounts (id), id TEXT NOT NULL, name TEXT, \
+     added BIGINT NOT NULL, removed BIGINT, PRIMARY KEY (account, id))",
+    "ALTER TABLE api_keys ADD COLUMN name TEXT",
+    "ALTER TABLE api_keys ADD COLUMN user_id TEXT",
+    "ALTER TABLE api_keys ADD COLUMN scopes TEXT",
+    // The first key of a row of rotations: what one of them spends counts for all.
+    "ALTER TABLE api_keys ADD COLUMN root TEXT",
+    "CREATE INDEX keys_of_account ON api_keys (account)",
+    // `unit` is `money` or `tokens`, `holder` is `key:`, `account:` or `operator:` and a name.
+    "CREATE TABLE budgets (holder TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL, ceiling BIGINT NOT NULL, \
+     PRIMARY KEY (holder, unit, period))",
+    "CREATE TABLE budget_windows (holder TEXT NOT NULL, unit TEXT NOT NULL, period TEXT NOT NULL, \
+     began BIGINT NOT NULL, ends BIGINT, spent BIGINT NOT NULL, reserved BIGINT NOT NULL, \
+     PRIMARY KEY (holder, unit, period, began))",
+    "CREATE TABLE holds (id TEXT PRIMARY KEY, account TEXT NOT NULL, money BIGINT NOT NULL, grant_id TEXT, \
+     granted BIGINT NOT NULL, windows TEXT, expires BIGINT NOT NULL)",
+    // Holds that expired. What was served after all is charged for a day.
+    "CREATE TABLE lapsed (id TEXT PRIMARY KEY, account TEXT NOT NULL, grant_id TEXT, windows TEXT, \
+     expires BIGINT NOT NULL)",
+    "INSERT INTO holds (id, account, money, grant_id, granted, expires) \
+     SELECT id, account, amount, grant_id, tokens, expires FROM reservations WHERE state = 'held'",
+    "INSERT INTO lapsed (id, account, grant_id, expires) \
+     SELECT id, account, grant_id, expires FROM reservations WHERE state = 'expired'",
+    "DROP TABLE reservations",
+];
+
 /// Makes the tables where there are none, and refuses those of another version.
 ///
 /// Programs that open a new ledger at the same time take turns.
 pub(crate) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), LedgerError> {
+    bring_to(pool, backend, VERSION).await
+}
+
+/// Takes the steps that lead to `version`, no higher than [`VERSION`].
+pub(crate) async fn bring_to(pool: &AnyPool, backend: Backend, version: i64) -> Result<(), LedgerError> {
     let mut change = backend.begin_alone(pool).await?;
     sqlx::query("CREATE TABLE IF NOT EXISTS schema_version (id BIGINT PRIMARY KEY, version BIGINT NOT NULL)")
         .execute(&mut *change)
@@ -53,15 +91,16 @@ pub(crate) async fn migrate(pool: &AnyPool, backend: Backend) -> Result<(), Ledg
         .await?;
     let (found,): (i64,) =
         sqlx::query_as("SELECT version FROM schema_version WHERE id = 1").fetch_one(&mut *change).await?;
-    let steps = usize::try_from(found).ok().and_then(|found| STEPS.get(found..));
-    let steps = steps.ok_or(LedgerError::Version { found, known: VERSION })?;
+    let index = |version: i64| usize::try_from(version).ok();
+    let steps = index(found).zip(index(version)).and_then(|(found, version)| STEPS.get(found..version));
+    let steps = steps.ok_or(LedgerError::Version { found, known: version })?;
     for step in steps {
         for statement in *step {
             sqlx::query(*statement).execute(&mut *change).await?;
         }
     }
     sqlx::query("UPDATE schema_version SET version = $1 WHERE id = 1 AND version <> $1")
-        .bind(VERSION)
+        .bind(version)
         .execute(&mut *change)
         .await?;
     Ok(change.commit().await?)

@@ -1,9 +1,10 @@
 //! Prices, terms and grants.
 
+use std::sync::Arc;
+
 use anbiq_domain::{AccountId, Grant, GrantId, GrantState, PriceList, Terms, TermsId, TermsRef, Timestamp};
 
-use crate::budget::{to_i64, to_u64};
-use crate::{Ledger, LedgerError, from_json, id, to_json};
+use crate::{Granted, Ledger, LedgerError, Page, Session, Teacher, from_json, id, to_i64, to_json, to_u64};
 
 impl Ledger {
     /// Sets the prices of `model` from `at` on; earlier ones are kept.
@@ -21,17 +22,59 @@ impl Ledger {
         Ok(change.commit().await?)
     }
 
-    /// The prices that were set last.
-    pub async fn prices(&self, model: &str) -> Result<Option<PriceList>, LedgerError> {
+    /// What holds of `model` at the moment at which the session's key was presented, or later.
+    pub async fn teacher(&self, session: &Session, model: &str) -> Result<Arc<Teacher>, LedgerError> {
+        self.teacher_of(session.generation, model).await
+    }
+
+    async fn teacher_of(&self, generation: i64, model: &str) -> Result<Arc<Teacher>, LedgerError> {
         let read = async {
-            let row: Option<(String,)> =
+            let prices: Option<(String,)> =
                 sqlx::query_as("SELECT body FROM prices WHERE model = $1 ORDER BY since DESC LIMIT 1")
                     .bind(model)
                     .fetch_optional(&self.readers)
                     .await?;
-            row.map(|(body,)| from_json("price list", &body)).transpose()
+            let terms: Option<(String,)> =
+                sqlx::query_as("SELECT body FROM terms WHERE teacher = $1 ORDER BY issued DESC, version DESC LIMIT 1")
+                    .bind(model)
+                    .fetch_optional(&self.readers)
+                    .await?;
+            Ok(Arc::new(Teacher {
+                terms: terms.map(|(body,)| from_json("terms", &body)).transpose()?,
+                prices: prices.map(|(body,)| from_json("price list", &body)).transpose()?,
+            }))
         };
-        self.remembered_name(|kept| &mut kept.prices, model, read).await
+        self.remembered_name(generation, |kept| &mut kept.teachers, model, read).await
+    }
+
+    /// The prices that were set last.
+    pub async fn prices(&self, model: &str) -> Result<Option<PriceList>, LedgerError> {
+        Ok(self.teacher_of(self.generation().await?, model).await?.prices)
+    }
+
+    /// The price lists that hold, with the models they are of, by the names of those; the cursor is such a name.
+    pub async fn price_lists(&self, page: &Page) -> Result<Vec<(String, PriceList)>, LedgerError> {
+        let rows: Vec<(String, String)> = sqlx::query_as(
+            "SELECT model, body FROM prices WHERE model > $1 \
+             AND since = (SELECT MAX(since) FROM prices AS last WHERE last.model = prices.model) ORDER BY model LIMIT $2",
+        )
+        .bind(page.after())
+        .bind(page.limit())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.into_iter().map(|(model, body)| Ok((model, from_json("price list", &body)?))).collect()
+    }
+
+    /// All price lists of `model` with the moments from which they held, the newest first; at most a thousand.
+    pub async fn price_history(&self, model: &str) -> Result<Vec<(Timestamp, PriceList)>, LedgerError> {
+        let rows: Vec<(i64, String)> =
+            sqlx::query_as("SELECT since, body FROM prices WHERE model = $1 ORDER BY since DESC LIMIT 1000")
+                .bind(model)
+                .fetch_all(&self.readers)
+                .await?;
+        let list =
+            |(since, body): (i64, String)| Ok((Timestamp::from_milliseconds(since), from_json("price list", &body)?));
+        rows.into_iter().map(list).collect()
     }
 
     /// Issues terms. Issuing the same again changes nothing.
@@ -79,15 +122,20 @@ impl Ledger {
 
     /// The terms of a teacher that were issued last.
     pub async fn terms_of_teacher(&self, model: &str) -> Result<Option<Terms>, LedgerError> {
-        let read = async {
-            let row: Option<(String,)> =
-                sqlx::query_as("SELECT body FROM terms WHERE teacher = $1 ORDER BY issued DESC, version DESC LIMIT 1")
-                    .bind(model)
-                    .fetch_optional(&self.readers)
-                    .await?;
-            row.map(|(body,)| from_json("terms", &body)).transpose()
-        };
-        self.remembered_name(|kept| &mut kept.terms, model, read).await
+        Ok(self.teacher_of(self.generation().await?, model).await?.terms.clone())
+    }
+
+    /// All terms in their last versions, by name; the cursor is the name of terms.
+    pub async fn all_terms(&self, page: &Page) -> Result<Vec<Terms>, LedgerError> {
+        let rows: Vec<(String,)> = sqlx::query_as(
+            "SELECT body FROM terms WHERE id > $1 \
+             AND version = (SELECT MAX(version) FROM terms AS last WHERE last.id = terms.id) ORDER BY id LIMIT $2",
+        )
+        .bind(page.after())
+        .bind(page.limit())
+        .fetch_all(&self.readers)
+        .await?;
+        rows.iter().map(|(body,)| from_json("terms", body)).collect()
     }
 
     /// Records that `account` accepted `terms`; the version accepted last counts.
@@ -123,6 +171,19 @@ impl Ledger {
             .fetch_optional(&self.readers)
             .await?;
         row.map(|(version,)| reference(terms.as_str(), version)).transpose()
+    }
+
+    /// What `account` accepted, and when: of all terms the version that it accepted last, by their names.
+    pub async fn acceptances(&self, account: &AccountId) -> Result<Vec<(TermsRef, Timestamp)>, LedgerError> {
+        let rows: Vec<(String, i64, i64)> =
+            sqlx::query_as("SELECT terms, version, accepted FROM acceptances WHERE account = $1 ORDER BY terms")
+                .bind(account.as_str())
+                .fetch_all(&self.readers)
+                .await?;
+        let acceptance = |(terms, version, accepted): (String, i64, i64)| {
+            Ok((reference(&terms, version)?, Timestamp::from_milliseconds(accepted)))
+        };
+        rows.into_iter().map(acceptance).collect()
     }
 
     /// Gives a grant.
@@ -178,18 +239,6 @@ impl Ledger {
         terms: &TermsId,
         now: Timestamp,
     ) -> Result<Option<(Grant, GrantState, u64)>, LedgerError> {
-        // Most accounts have none. What is left of a grant changes with every request, so that is never remembered.
-        let any = async {
-            let (count,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM grants WHERE account = $1 AND terms = $2")
-                .bind(account.as_str())
-                .bind(terms.as_str())
-                .fetch_one(&self.readers)
-                .await?;
-            Ok(count > 0)
-        };
-        if !self.remembered(|kept| &mut kept.granted, (account.clone(), terms.clone()), any).await? {
-            return Ok(None);
-        }
         let rows: Vec<(String, Option<i64>, i64)> = sqlx::query_as(
             "SELECT body, revoked, used FROM grants WHERE account = $1 AND terms = $2 ORDER BY given DESC, id LIMIT 100",
         )
@@ -208,6 +257,21 @@ impl Ledger {
             first.get_or_insert((grant, state, used));
         }
         Ok(first)
+    }
+}
+
+impl Ledger {
+    /// The newest hundred grants of an account, under whatever terms.
+    pub(crate) async fn all_granted(&self, account: &AccountId) -> Result<Vec<Granted>, LedgerError> {
+        let rows: Vec<(String, Option<i64>)> =
+            sqlx::query_as("SELECT body, revoked FROM grants WHERE account = $1 ORDER BY given DESC, id LIMIT 100")
+                .bind(account.as_str())
+                .fetch_all(&self.readers)
+                .await?;
+        let granted = |(body, revoked): (String, Option<i64>)| {
+            Ok(Granted { grant: from_json("grant", &body)?, revoked: revoked.is_some() })
+        };
+        rows.into_iter().map(granted).collect()
     }
 }
 

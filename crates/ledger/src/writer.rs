@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::backend::Backend;
-use crate::budget::{Finish, Reserve};
+use crate::reserve::{Finish, Holding};
 use crate::{LedgerError, PATIENCE};
 
 /// Changes that may wait. When there are more, a caller waits for its place in the queue.
@@ -24,7 +24,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// A change of budgets; it happens as a whole or not at all.
 #[derive(Debug)]
 pub(crate) enum Change {
-    Reserve(Reserve),
+    Reserve(Holding),
     Finish(Finish),
 }
 
@@ -39,10 +39,13 @@ enum Message {
     Close(oneshot::Sender<()>),
 }
 
+/// Which way a reservation is paid, zero for other changes; or why it is refused.
+type Outcome = Result<usize, LedgerError>;
+
 /// A change, and who waits for it.
 struct Waiting {
     change: Change,
-    answer: oneshot::Sender<Result<(), LedgerError>>,
+    answer: oneshot::Sender<Outcome>,
 }
 
 impl Writer {
@@ -58,7 +61,7 @@ impl Writer {
     ///
     /// What the change is refused for; `ledger_busy` where the queue stays full, or the database fails. A change that
     /// the database failed was not made, unless the connection was lost in the very moment of the commit.
-    pub(crate) async fn make(&self, change: Change) -> Result<(), LedgerError> {
+    pub(crate) async fn make(&self, change: Change) -> Outcome {
         let (answer, answered) = oneshot::channel();
         let message = Message::Change(Waiting { change, answer });
         match timeout(PATIENCE, self.queue.send(message)).await {
@@ -126,7 +129,9 @@ impl Task {
                 let mut rest = batch.into_iter();
                 while let Some(waiting) = rest.next() {
                     let outcome = match self.attempt(std::slice::from_ref(&waiting)).await {
-                        Ok(outcomes) => outcomes.into_iter().collect(),
+                        Ok(outcomes) => {
+                            outcomes.into_iter().next().unwrap_or_else(|| Err(sqlx::Error::WorkerCrashed.into()))
+                        }
                         Err(Failure::Change(error)) => Err(error.into()),
                         Err(Failure::All(error)) => return fail(std::iter::once(waiting).chain(rest), error),
                     };
@@ -138,7 +143,7 @@ impl Task {
     }
 
     /// Makes the changes in one transaction: all that are not refused, or none.
-    async fn attempt(&self, batch: &[Waiting]) -> Result<Vec<Result<(), LedgerError>>, Failure> {
+    async fn attempt(&self, batch: &[Waiting]) -> Result<Vec<Outcome>, Failure> {
         let work = async {
             let mut transaction = self.backend.begin_alone(&self.pool).await.map_err(Failure::All)?;
             let mut outcomes = Vec::with_capacity(batch.len());
@@ -154,10 +159,10 @@ impl Task {
 
 impl Change {
     /// Makes the change within a transaction. The inner error is a refusal, which leaves nothing behind.
-    async fn apply(&self, connection: &mut AnyConnection) -> Result<Result<(), LedgerError>, sqlx::Error> {
+    async fn apply(&self, connection: &mut AnyConnection) -> Result<Outcome, sqlx::Error> {
         match self {
             Self::Reserve(reserve) => reserve.apply(connection).await,
-            Self::Finish(finish) => finish.apply(connection).await,
+            Self::Finish(finish) => Ok(finish.apply(connection).await?.map(|()| 0)),
         }
     }
 }
@@ -181,7 +186,8 @@ enum Failure {
 impl Failure {
     /// What the database says of a statement is about the statement, unless it says that others are in the way.
     fn of_change(error: sqlx::Error) -> Self {
-        let about_it = matches!(error, sqlx::Error::Database(_)) && !LedgerError::is_busy(&error);
+        let about_it =
+            matches!(error, sqlx::Error::Database(_) | sqlx::Error::Decode(_)) && !LedgerError::is_busy(&error);
         if about_it { Self::Change(error) } else { Self::All(error) }
     }
 }

@@ -137,7 +137,7 @@ impl Engine {
         state.queue.push_back(Waiting { job, events });
         drop(state);
         self.shared.wake.notify_all();
-        Ok(generation)
+        Ok(generation.into())
     }
 
     /// Completions under way and requests waiting.
@@ -414,7 +414,11 @@ impl Group {
         self.completions.retain(|completion| !completion.ended);
         if before > 0 && self.completions.is_empty() {
             let prompt_tokens = self.job.prompt.len() as u64;
-            self.outbox.push_back(Event::Usage(Usage { prompt_tokens, completion_tokens: self.drawn, twin_tokens: 0 }));
+            self.outbox.push_back(Event::Usage(Usage {
+                prompt_tokens,
+                completion_tokens: self.drawn,
+                ..Usage::default()
+            }));
         }
     }
 

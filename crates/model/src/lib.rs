@@ -10,7 +10,7 @@ pub mod template;
 use std::fmt;
 
 pub use error::{Fault, ModelError};
-pub use generate::{Alternative, Event, Generation, Request, Sampling, TokenLogprob, collect};
+pub use generate::{Alternative, Calls, Event, Generation, Request, Sampling, TokenLogprob, ToolCallDelta, collect};
 pub use score::{ScoreRequest, Scored};
 
 /// Something that answers prompts.
@@ -31,7 +31,7 @@ pub trait Model: Send + Sync + fmt::Debug {
 }
 
 /// What a model can do beyond answering with text.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Serialize)]
 pub struct Abilities {
     /// Several independent completions of one request.
     pub several: bool,
@@ -41,4 +41,26 @@ pub struct Abilities {
     pub scoring: bool,
     /// Longest prompt and answer together, in tokens, where it is known.
     pub context: Option<u32>,
+    /// Tools: it may be offered some, call them and be told what they say.
+    pub tools: bool,
+    /// Answers of a form that is demanded, such as JSON of some schema.
+    pub formats: bool,
+    /// Whatever else the OpenAI dialect knows: penalties and biases, and content other than text.
+    pub dialect: bool,
+}
+
+impl Abilities {
+    /// What both this and `other` can do.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        Self {
+            several: self.several && other.several,
+            logprobs: self.logprobs.zip(other.logprobs).map(|(one, other)| one.min(other)),
+            scoring: self.scoring && other.scoring,
+            context: self.context.into_iter().chain(other.context).min(),
+            tools: self.tools && other.tools,
+            formats: self.formats && other.formats,
+            dialect: self.dialect && other.dialect,
+        }
+    }
 }

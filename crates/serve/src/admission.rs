@@ -3,13 +3,14 @@
 use std::sync::Arc;
 
 use anbiq_domain::{
-    ExchangeId, Grant, GrantId, GrantState, Money, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef,
-    Timestamp, Usage,
+    ExchangeId, Grant, GrantId, Message, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef, Timestamp, Usage,
 };
-use anbiq_ledger::{LedgerError, ReservationId, Session};
+use anbiq_ledger::{Cost, LedgerError, ReservationId, Reserve, Session, Way};
 use anbiq_model::Model;
 
-use crate::gateway::Inner;
+use crate::fields;
+use crate::gateway::{Inner, Shared};
+use crate::rate::Taken;
 use crate::rejection::Rejection;
 use crate::request::Asked;
 
@@ -23,7 +24,9 @@ pub(crate) struct Admitted {
     pub(crate) max_tokens: u32,
     pub(crate) served: Served,
     pub(crate) reservation: ReservationId,
-    pub(crate) reserved: Money,
+    pub(crate) reserved: Cost,
+    /// What it took off the account's rate of tokens.
+    pub(crate) taken: Taken,
 }
 
 /// At which price, and under which grant.
@@ -75,7 +78,7 @@ impl Served {
 
 /// Admits `asked`, or says why not. `declared` is use that the customer itself calls distillation.
 pub(crate) async fn admit(
-    gateway: &Inner,
+    gateway: &Shared,
     session: &Session,
     asked: &Asked,
     declared: bool,
@@ -85,30 +88,58 @@ pub(crate) async fn admit(
         let message = format!("the model `{}` does not exist", asked.model);
         Rejection::not_found("model_not_found", Some("model"), message)
     })?;
+    if !session.scopes.allow_model(&asked.model) {
+        let message = format!("this API key is not good for the model `{}`", asked.model);
+        return Err(Rejection::forbidden("model_not_allowed", message));
+    }
     asked.check(model.abilities())?;
-    let terms = gateway.ledger.terms_of_teacher(&asked.model).await?;
-    check_terms(session, terms.as_ref())?;
-    let grant = grant_of(gateway, session, terms.as_ref(), declared, at).await?;
-    let max_tokens = check_plan(session, asked, grant.is_some(), model.abilities().context)?;
-    let mut price = price(gateway, &asked.model, grant).await?;
+    let teacher = gateway.ledger.teacher(session, &asked.model).await?;
+    let terms = teacher.terms.as_ref();
+    check_terms(session, terms)?;
+    let grants = grants(session, terms, declared, at)?;
+    let max_tokens = check_plan(session, asked, model.abilities().context)?;
     let most = Usage {
-        prompt_tokens: prompt_bound(&asked.prompt, model.abilities().context),
+        prompt_tokens: prompt_bound(asked, model.abilities().context),
         completion_tokens: u64::from(asked.n) * u64::from(max_tokens),
-        twin_tokens: 0,
+        ..Usage::default()
     };
-    let (reservation, reserved) = reserve(gateway, session, &mut price, most, declared, at).await?;
+    let prices = ways(session, asked, teacher.prices.unwrap_or_default(), &grants, declared)?;
+    let taken = gateway.take_tokens(session, most.total(), at)?;
+    let ways: Vec<Way> =
+        prices.iter().map(|price| Way { grant: price.grant.clone(), most: price.cost_of(most) }).collect();
+    let reserved = gateway.ledger.reserve(Reserve {
+        account: session.account.clone(),
+        key: Some(session.root.clone()),
+        ways: ways.clone(),
+        at,
+        ttl_ms: lifetime(gateway, at),
+    });
+    let reserved = reserved.await.map_err(|error| Rejection::unpaid(error, at))?;
+    let (Some(price), Some(way)) = (prices.into_iter().nth(reserved.way), ways.get(reserved.way)) else {
+        return Err(Rejection::unavailable("ledger_unavailable", "the accounts are not available"));
+    };
     let (id, served) = draw_lots(gateway, session, asked, model.as_ref(), at);
-    let terms = terms.map(|terms| terms.reference());
-    Ok(Admitted { model: Arc::clone(model), id, terms, price, max_tokens, served, reservation, reserved })
+    let terms = terms.map(Terms::reference);
+    let (model, reservation) = (Arc::clone(model), reserved.id);
+    Ok(Admitted { model, id, terms, price, max_tokens, served, reservation, reserved: way.most, taken })
 }
 
-/// More tokens than `prompt` can have: no tokenizer here makes more tokens than bytes, and a chat template adds a few
-/// to each message and a few to the whole.
-fn prompt_bound(prompt: &Prompt, context: Option<u32>) -> u64 {
-    let bound = match prompt {
-        Prompt::Chat(messages) => 64 + messages.iter().map(|message| 8 + message.content.len() as u64).sum::<u64>(),
+/// Tokens that are reserved for a part of a message that is no text, such as an image: servers count it by rules of
+/// their own. What it takes beyond them is the provider's loss, since nobody is charged more than was reserved.
+const PART_TOKENS: u64 = 1 << 16;
+
+/// More tokens than the prompt of `asked` can have: no tokenizer here makes more tokens than bytes, and a chat template
+/// adds a few to each message and each call, and a few to the whole. Tools and forms are told the model as text.
+fn prompt_bound(asked: &Asked, context: Option<u32>) -> u64 {
+    let message = |message: &Message| {
+        let parts = message.other_kinds().count() as u64 * PART_TOKENS;
+        8 + 16 * message.tool_calls.len() as u64 + message.bytes() as u64 + parts
+    };
+    let bound = match &asked.prompt {
+        Prompt::Chat(messages) => 64 + messages.iter().map(message).sum::<u64>(),
         Prompt::Text(text) => 8 + text.len() as u64,
     };
+    let bound = bound + fields::bytes(&asked.dialect);
     context.map_or(bound, |context| bound.min(context.into()))
 }
 
@@ -122,26 +153,30 @@ fn check_terms(session: &Session, terms: Option<&Terms>) -> Result<(), Rejection
     Err(Rejection::forbidden("terms_not_accepted", message))
 }
 
-/// The grant that the request is made under, if it is made under one.
+/// The grants that the request may be made under, the newest first.
 ///
 /// Use that is declared as distillation needs whatever the terms ask for it. Use that is not falls back to the ordinary
-/// price where a grant no longer holds.
-async fn grant_of(
-    gateway: &Inner,
-    session: &Session,
+/// price where no grant holds any more.
+fn grants<'a>(
+    session: &'a Session,
     terms: Option<&Terms>,
     declared: bool,
     at: Timestamp,
-) -> Result<Option<Grant>, Rejection> {
-    let Some(terms) = terms else { return Ok(None) };
-    match gateway.ledger.grant_of(&session.account, &terms.id, at).await? {
-        Some((grant, GrantState::Active, _)) => return Ok(Some(grant)),
-        Some((grant, state, _)) if declared => return Err(lapsed(&grant, state)),
-        _ => {}
+) -> Result<Vec<&'a Grant>, Rejection> {
+    let Some(terms) = terms else { return Ok(Vec::new()) };
+    let of_terms = || session.grants.iter().filter(|granted| granted.grant.terms.id == terms.id);
+    let ended = |grant: &Grant| grant.expires.is_some_and(|end| at >= end);
+    let holding = of_terms().filter(|granted| !granted.revoked && !ended(&granted.grant));
+    let holding: Vec<&Grant> = holding.map(|granted| &granted.grant).collect();
+    if !declared || !holding.is_empty() {
+        return Ok(holding);
+    }
+    if let Some(last) = of_terms().next() {
+        let id = last.grant.id.clone();
+        return Err(if last.revoked { LedgerError::GrantRevoked(id) } else { LedgerError::GrantExpired(id) }.into());
     }
     match terms.distillation {
-        _ if !declared => Ok(None),
-        Permission::Allowed => Ok(None),
+        Permission::Allowed => Ok(Vec::new()),
         Permission::Forbidden => {
             let message = format!("the terms `{}` forbid distillation", terms.id);
             Err(Rejection::forbidden("distillation_forbidden", message))
@@ -153,36 +188,33 @@ async fn grant_of(
     }
 }
 
-fn lapsed(grant: &Grant, state: GrantState) -> Rejection {
-    match state {
-        GrantState::Revoked => LedgerError::GrantRevoked(grant.id.clone()).into(),
-        GrantState::UsedUp => LedgerError::GrantUsedUp(grant.id.clone()).into(),
-        GrantState::Expired | GrantState::Active => LedgerError::GrantExpired(grant.id.clone()).into(),
+/// How the request may be paid: under each of the grants, and at the ordinary price where none of them suffices any more
+/// and its use is not declared.
+fn ways(
+    session: &Session,
+    asked: &Asked,
+    list: PriceList,
+    grants: &[&Grant],
+    declared: bool,
+) -> Result<Vec<Price>, Rejection> {
+    let granted = |grant: &&Grant| Price { list, class: PriceClass::Distillation, grant: Some(grant.id.clone()) };
+    let mut ways: Vec<Price> = grants.iter().map(granted).collect();
+    if declared && !ways.is_empty() {
+        return Ok(ways);
     }
+    match check_logprobs(session, asked) {
+        Ok(()) => ways.push(Price { list, class: PriceClass::Standard, grant: None }),
+        Err(refused) if ways.is_empty() => return Err(refused),
+        Err(_) => {}
+    }
+    Ok(ways)
 }
 
 /// Applies the plan's limits; gives the longest answer, in tokens.
-fn check_plan(session: &Session, asked: &Asked, granted: bool, context: Option<u32>) -> Result<u32, Rejection> {
+fn check_plan(session: &Session, asked: &Asked, context: Option<u32>) -> Result<u32, Rejection> {
     let plan = &session.plan;
     if asked.n > plan.max_n {
         return Err(Rejection::value("n", format!("`n` is at most {} on the plan `{}`", plan.max_n, plan.id)));
-    }
-    // Log-probabilities make distillation much easier, so a plan may keep them back; a grant opens them.
-    if let Some(logprobs) = asked.logprobs.filter(|_| !granted) {
-        match plan.max_logprobs {
-            None => {
-                let message = format!("the plan `{}` gives no log-probabilities", plan.id);
-                let refused = Rejection::forbidden("logprobs_not_allowed", message);
-                return Err(Rejection { param: Some("logprobs".to_owned()), ..refused });
-            }
-            Some(most) if logprobs > most => {
-                let field = asked.logprobs_field();
-                let message = format!("`{field}` is at most {most} on the plan `{}`", plan.id);
-                let refused = Rejection::forbidden("logprobs_not_allowed", message);
-                return Err(Rejection { param: Some(field.to_owned()), ..refused });
-            }
-            Some(_) => {}
-        }
     }
     if let Some(tokens) = asked.max_tokens.filter(|tokens| *tokens > plan.max_tokens) {
         let message = format!("`max_tokens` is at most {} on the plan `{}`, not {tokens}", plan.max_tokens, plan.id);
@@ -192,37 +224,28 @@ fn check_plan(session: &Session, asked: &Asked, granted: bool, context: Option<u
     Ok(context.map_or(most, |context| most.min(context)))
 }
 
-async fn price(gateway: &Inner, model: &str, grant: Option<Grant>) -> Result<Price, Rejection> {
-    let free = PriceList { input: Money::ZERO, output: Money::ZERO, distillation_output: None };
-    let list = gateway.ledger.prices(model).await?.unwrap_or(free);
-    let class = if grant.is_some() { PriceClass::Distillation } else { PriceClass::Standard };
-    Ok(Price { list, class, grant: grant.map(|grant| grant.id) })
+/// Log-probabilities make distillation much easier, so a plan may keep them back; a grant opens them.
+fn check_logprobs(session: &Session, asked: &Asked) -> Result<(), Rejection> {
+    let plan = &session.plan;
+    let (param, message) = match (asked.logprobs, plan.max_logprobs) {
+        (Some(_), None) => ("logprobs", format!("the plan `{}` gives no log-probabilities", plan.id)),
+        (Some(logprobs), Some(most)) if logprobs > most => {
+            let field = asked.logprobs_field();
+            (field, format!("`{field}` is at most {most} on the plan `{}`", plan.id))
+        }
+        _ => return Ok(()),
+    };
+    let refused = Rejection::forbidden("logprobs_not_allowed", message);
+    Err(Rejection { param: Some(param.to_owned()), ..refused })
 }
 
-/// Reserves the most that the request can cost: its twins cost the customer nothing.
-///
-/// Where what is left of the grant cannot hold it, undeclared use falls back to the ordinary price.
-async fn reserve(
-    gateway: &Inner,
-    session: &Session,
-    price: &mut Price,
-    most: Usage,
-    declared: bool,
-    at: Timestamp,
-) -> Result<(ReservationId, Money), Rejection> {
-    loop {
-        let amount = price.list.cost(most, price.class);
-        let volume = price.grant.clone().map(|grant| (grant, most.completion_tokens));
-        let granted = volume.is_some();
-        match gateway.ledger.reserve(&session.account, amount, volume, at, lifetime(gateway, at)).await {
-            Ok(reservation) => return Ok((reservation, amount)),
-            Err(LedgerError::GrantUsedUp(_) | LedgerError::GrantExpired(_) | LedgerError::GrantRevoked(_))
-                if granted && !declared =>
-            {
-                price.class = PriceClass::Standard;
-                price.grant = None;
-            }
-            Err(error) => return Err(error.into()),
+impl Price {
+    /// What `usage` costs at this price.
+    pub(crate) fn cost_of(&self, usage: Usage) -> Cost {
+        Cost {
+            money: self.list.cost(usage, self.class),
+            tokens: usage.total(),
+            completion_tokens: usage.completion_tokens,
         }
     }
 }

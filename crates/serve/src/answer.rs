@@ -5,16 +5,17 @@ use std::io;
 use std::time::Duration;
 
 use anbiq_domain::{ExchangeId, Finish, Role, Route};
-use anbiq_model::TokenLogprob;
+use anbiq_model::{Calls, TokenLogprob, ToolCallDelta};
 use anbiq_openai::{
     ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatResponse, ChatTokenLogprob, ChatTopLogprob, Completion,
-    CompletionChoice, CompletionLogprobs, Delta, FinishReason, ReplyMessage, Usage, sse,
+    CompletionChoice, CompletionLogprobs, Delta, FinishReason, FunctionDelta, ReplyMessage, ToolCall, Usage, sse,
 };
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::exchange::Piece;
 use crate::rejection::Rejection;
@@ -38,6 +39,9 @@ pub(crate) type Received = mpsc::Receiver<Result<Piece, Rejection>>;
 /// JSON has no infinity; OpenAI writes this for a token without any probability.
 const NO_PROBABILITY: f32 = -9999.0;
 
+/// A write of at least this many bytes takes no further events with it.
+const FRAME: usize = 16 << 10;
+
 /// The whole answer, as JSON.
 pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec<u8>, Rejection> {
     let mut choices: Vec<Choice> = (0..heading.n).map(|_| Choice::default()).collect();
@@ -47,6 +51,11 @@ pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec
                 if let Some(choice) = choices.get_mut(choice as usize) {
                     choice.text.push_str(&text);
                     choice.logprobs.extend(logprobs);
+                }
+            }
+            Piece::ToolCall { choice, delta } => {
+                if let Some(choice) = choices.get_mut(choice as usize) {
+                    choice.calls.add(&delta)?;
                 }
             }
             Piece::Finished { choice, finish } => {
@@ -73,16 +82,21 @@ pub(crate) fn streamed(heading: Heading, first: Piece, pieces: Received, heartbe
             Some(first) => Ok(Some(Ok(first))),
             None => tokio::time::timeout(heartbeat, pieces.recv()).await,
         };
-        let (bytes, goes_on): (io::Result<Bytes>, bool) = match next {
-            Err(_) => (Ok(Bytes::from_static(sse::HEARTBEAT)), true),
-            Ok(Some(Ok(piece))) => {
-                let ends = matches!(piece, Piece::Done(_));
-                (Ok(writer.write(piece)), !ends)
-            }
-            Ok(Some(Err(rejection))) => (Ok(sse::encode(&rejection.body())), false),
-            Ok(None) => (Ok(sse::encode(&lost().body())), false),
+        let Ok(mut next) = next else {
+            return Some((io::Result::Ok(Bytes::from_static(sse::HEARTBEAT)), Some((writer, None, pieces))));
         };
-        Some((bytes, goes_on.then_some((writer, None, pieces))))
+        // Pieces that are there already go out together: each write is a way to the kernel and wakes the client.
+        let mut events = Vec::new();
+        let mut goes_on = writer.take(next, &mut events);
+        while goes_on && events.len() < FRAME {
+            next = match pieces.try_recv() {
+                Ok(piece) => Some(piece),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => None,
+            };
+            goes_on = writer.take(next, &mut events);
+        }
+        Some((Ok(events.into()), goes_on.then_some((writer, None, pieces))))
     }))
 }
 
@@ -95,7 +109,18 @@ fn lost() -> Rejection {
 struct Choice {
     text: String,
     logprobs: Vec<TokenLogprob>,
+    calls: Calls,
     finish: Option<Finish>,
+}
+
+impl Choice {
+    /// As a chat's message; beside calls an empty text is none.
+    fn into_message(self) -> ReplyMessage {
+        let calls: Vec<ToolCall> = self.calls.into_list().into_iter().map(ToolCall::from).collect();
+        let content = (calls.is_empty() || !self.text.is_empty()).then_some(self.text);
+        let tool_calls = (!calls.is_empty()).then_some(calls);
+        ReplyMessage { role: Role::Assistant, content, refusal: None, tool_calls }
+    }
 }
 
 impl Heading {
@@ -115,11 +140,11 @@ impl Heading {
                 created: self.created,
                 model: self.model.clone(),
                 choices: choices
-                    .map(|(index, choice)| ChatChoice {
+                    .map(|(index, mut choice)| ChatChoice {
                         index,
-                        message: ReplyMessage { role: Role::Assistant, content: Some(choice.text), refusal: None },
-                        logprobs: self.logprobs.then(|| chat_logprobs(choice.logprobs)),
+                        logprobs: self.logprobs.then(|| chat_logprobs(std::mem::take(&mut choice.logprobs))),
                         finish_reason: choice.finish.map(FinishReason::from),
+                        message: choice.into_message(),
                     })
                     .collect(),
                 usage: Some(usage),
@@ -169,26 +194,50 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, piece: Piece) -> Bytes {
-        let mut events = Vec::new();
+    /// Writes what came next; false where nothing follows.
+    fn take(&mut self, next: Option<Result<Piece, Rejection>>, events: &mut Vec<u8>) -> bool {
+        match next {
+            Some(Ok(piece)) => {
+                let ends = matches!(piece, Piece::Done(_));
+                self.write(piece, events);
+                !ends
+            }
+            Some(Err(rejection)) => {
+                events.extend_from_slice(&sse::encode(&rejection.body()));
+                false
+            }
+            None => {
+                events.extend_from_slice(&sse::encode(&lost().body()));
+                false
+            }
+        }
+    }
+
+    fn write(&mut self, piece: Piece, events: &mut Vec<u8>) {
         match (self.heading.route, piece) {
             (Route::Chat, Piece::Text { choice, text, logprobs }) => {
-                self.begin(choice, &mut events);
+                self.begin(choice, true, events);
                 let logprobs = self.heading.logprobs.then(|| chat_logprobs(logprobs));
-                self.chat(choice, Delta { role: None, content: Some(text) }, logprobs, None, &mut events);
+                self.chat(choice, Delta { content: Some(text), ..Delta::default() }, logprobs, None, events);
+            }
+            (Route::Chat, Piece::ToolCall { choice, delta }) => {
+                self.begin(choice, false, events);
+                self.chat(choice, call_delta(delta), None, None, events);
             }
             (Route::Chat, Piece::Finished { choice, finish }) => {
-                self.begin(choice, &mut events);
-                self.chat(choice, Delta::default(), None, Some(finish), &mut events);
+                self.begin(choice, true, events);
+                self.chat(choice, Delta::default(), None, Some(finish), events);
             }
             (Route::Completions, Piece::Text { choice, text, logprobs }) => {
                 let offset = self.offsets.get_mut(choice as usize);
                 let logprobs = offset.filter(|_| self.heading.logprobs).map(|at| completion_logprobs(logprobs, at));
-                self.text(choice, text, logprobs, None, &mut events);
+                self.text(choice, text, logprobs, None, events);
             }
             (Route::Completions, Piece::Finished { choice, finish }) => {
-                self.text(choice, String::new(), None, Some(finish), &mut events);
+                self.text(choice, String::new(), None, Some(finish), events);
             }
+            // No tool was offered.
+            (Route::Completions, Piece::ToolCall { .. }) => {}
             (route, Piece::Done(usage)) => {
                 if self.heading.include_usage {
                     let event = match route {
@@ -200,13 +249,14 @@ impl Writer {
                 events.extend_from_slice(&sse::encode(sse::DONE));
             }
         }
-        events.into()
     }
 
-    fn begin(&mut self, choice: u32, events: &mut Vec<u8>) {
+    /// The first chunk of an answer; readers take the empty text in it for the beginning of one.
+    fn begin(&mut self, choice: u32, with_text: bool, events: &mut Vec<u8>) {
         let begun = self.begun.get_mut(choice as usize).is_none_or(|begun| std::mem::replace(begun, true));
         if !begun {
-            let delta = Delta { role: Some(Role::Assistant), content: Some(String::new()) };
+            let content = with_text.then(String::new);
+            let delta = Delta { role: Some(Role::Assistant), content, tool_calls: None };
             self.chat(choice, delta, None, None, events);
         }
     }
@@ -235,6 +285,14 @@ impl Writer {
         let choice = CompletionChoice { index, text, logprobs, finish_reason: finish.map(FinishReason::from) };
         events.extend_from_slice(&to_event(&self.heading.completion(vec![choice], None)));
     }
+}
+
+fn call_delta(delta: ToolCallDelta) -> Delta {
+    let ToolCallDelta { call, id, name, arguments } = delta;
+    let kind = id.is_some().then(|| "function".to_owned());
+    let function = Some(FunctionDelta { name, arguments: Some(arguments) });
+    let delta = anbiq_openai::ToolCallDelta { index: Some(call), id, kind, function };
+    Delta { tool_calls: Some(vec![delta]), ..Delta::default() }
 }
 
 fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {

@@ -7,14 +7,15 @@ use anbiq_domain::{
     TextPolicy, Texts, Timestamp, Twinning, Usage,
 };
 use anbiq_journal::TextsError;
-use anbiq_ledger::{LedgerError, ReservationId};
-use anbiq_model::{Event, Fault, Generation, ModelError, Request, TokenLogprob};
+use anbiq_ledger::{Cost, LedgerError, ReservationId};
+use anbiq_model::{Calls, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::{Admitted, Served};
 use crate::gateway::{Place, Shared};
 use crate::metrics::Ended;
+use crate::rate::Taken;
 use crate::rejection::Rejection;
 
 /// A piece of what is served. `choice` counts the answers that the customer sees, not the draws.
@@ -22,6 +23,8 @@ use crate::rejection::Rejection;
 pub(crate) enum Piece {
     /// More text.
     Text { choice: u32, text: String, logprobs: Vec<TokenLogprob> },
+    /// More of a tool's call.
+    ToolCall { choice: u32, delta: ToolCallDelta },
     /// An answer ended: only after the exchange is durable.
     Finished { choice: u32, finish: Finish },
     /// All is said: only after the exchange is durable.
@@ -70,10 +73,12 @@ enum End {
 /// What was drawn.
 struct Drawn {
     texts: Vec<String>,
+    calls: Vec<Calls>,
     /// The length in tokens as far as it is known: by log-probabilities, or else by events.
     counted: Vec<u64>,
     finishes: Vec<Option<Finish>>,
     prompt_tokens: Option<u64>,
+    cached_tokens: u64,
     /// Tokens that went out to the client in a stream.
     sent: u64,
     /// Has any piece of what is served come?
@@ -120,15 +125,24 @@ impl Conductor {
         deadline: Instant,
         abort: &mut watch::Receiver<bool>,
     ) -> End {
+        let too_late = tokio::time::sleep_until(deadline);
+        tokio::pin!(too_late);
+        let aborted = aborted(abort);
+        tokio::pin!(aborted);
         loop {
             // A client that leaves when it has all its text does not spare itself the twin.
             let may_leave = !drawn.all_ended(self.admitted.served);
             let asked = Instant::now();
+            if asked >= deadline {
+                return End::Failed(Rejection::timeout());
+            }
             let event = tokio::select! {
+                // What is there already needs no look at who else waits.
+                biased;
                 event = generation.recv() => event,
                 () = pieces.closed(), if may_leave => return End::Cancelled,
-                () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
-                () = aborted(abort) => return End::Failed(shutting_down()),
+                () = &mut too_late => return End::Failed(Rejection::timeout()),
+                () = &mut aborted => return End::Failed(shutting_down()),
             };
             drawn.waited += asked.elapsed();
             let event = match event {
@@ -142,26 +156,30 @@ impl Conductor {
                 Ok(()) => {}
                 Err(error) => return End::Failed(error),
             }
-            match event {
+            let served = self.admitted.served;
+            let (tokens, piece) = match event {
                 Event::Text { index, text, logprobs } => {
-                    let Some(choice) = self.admitted.served.choice(index) else { continue };
-                    if !std::mem::replace(&mut drawn.begun, true) {
-                        let after = self.started.elapsed();
-                        self.gateway.metrics.first_token(self.facts.route, self.admitted.model.name(), after);
-                    }
-                    let tokens = tokens_of(&logprobs);
-                    let offered = Instant::now();
-                    let sending = pieces.send(Ok(Piece::Text { choice, text, logprobs }));
-                    let sent = tokio::time::timeout_at(deadline, sending).await;
-                    drawn.waited += offered.elapsed();
-                    match sent {
-                        Ok(Ok(())) => drawn.sent += tokens,
-                        // It has left, or reads so slowly that it might as well have.
-                        Ok(Err(_)) | Err(_) => return End::Cancelled,
-                    }
+                    let Some(choice) = served.choice(index) else { continue };
+                    (tokens_of(&logprobs), Piece::Text { choice, text, logprobs })
                 }
-                Event::Finished { .. } => {}
+                Event::ToolCall { index, delta } => {
+                    let Some(choice) = served.choice(index) else { continue };
+                    (1, Piece::ToolCall { choice, delta })
+                }
+                Event::Finished { .. } => continue,
                 Event::Usage(_) => return End::Completed,
+            };
+            if !std::mem::replace(&mut drawn.begun, true) {
+                let after = self.started.elapsed();
+                self.gateway.metrics.first_token(self.facts.route, self.admitted.model.name(), after);
+            }
+            let offered = Instant::now();
+            let sent = tokio::time::timeout_at(deadline, pieces.send(Ok(piece))).await;
+            drawn.waited += offered.elapsed();
+            match sent {
+                Ok(Ok(())) => drawn.sent += tokens,
+                // It has left, or reads so slowly that it might as well have.
+                Ok(Err(_)) | Err(_) => return End::Cancelled,
             }
         }
     }
@@ -180,7 +198,7 @@ impl Conductor {
         }
         let served = self.admitted.served;
         let patience = Duration::from_millis(self.gateway.config.request_timeout_ms);
-        self.settle(cost, usage.completion_tokens).await;
+        self.settle(cost, usage).await;
         self.measure(drawn, usage, &Outcome::Completed);
         let ending = async {
             for index in served.indices() {
@@ -188,7 +206,8 @@ impl Conductor {
                 let choice = served.choice(index).unwrap_or_default();
                 pieces.send(Ok(Piece::Finished { choice, finish })).await?;
             }
-            let usage = anbiq_openai::Usage::new(usage.prompt_tokens, usage.completion_tokens);
+            let cached = usage.cached_tokens;
+            let usage = anbiq_openai::Usage::new(usage.prompt_tokens, usage.completion_tokens).with_cached(cached);
             pieces.send(Ok(Piece::Done(usage))).await
         };
         // Whether the client reads the end of its answer is its own affair.
@@ -202,14 +221,14 @@ impl Conductor {
         let served = drawn.usage(self.admitted.served);
         let usage = Usage {
             completion_tokens: served.completion_tokens.min(sent),
-            twin_tokens: served.twin_tokens,
             prompt_tokens: drawn.prompt_tokens.unwrap_or_else(|| self.guess_prompt_tokens()),
+            ..served
         };
         let cost = if sent == 0 { Money::ZERO } else { self.cost(usage) };
         let entry = self.entry(drawn, usage, cost, Outcome::Cancelled);
         match self.gateway.record(&entry).await {
             Ok(_) => {
-                self.settle(cost, usage.completion_tokens).await;
+                self.settle(cost, usage).await;
                 self.measure(drawn, usage, &Outcome::Cancelled);
             }
             Err(error) => {
@@ -220,7 +239,7 @@ impl Conductor {
     }
 
     /// The model failed: record it, charge nothing, say so.
-    async fn fail(self, drawn: &Drawn, rejection: Rejection, pieces: &Pieces) {
+    async fn fail(mut self, drawn: &Drawn, rejection: Rejection, pieces: &Pieces) {
         let usage = drawn.usage(self.admitted.served);
         let outcome = Outcome::Failed { code: rejection.code.to_owned() };
         let entry = self.entry(drawn, usage, Money::ZERO, outcome.clone());
@@ -234,12 +253,12 @@ impl Conductor {
 
     /// What is charged: never more than was reserved, so that a budget holds whatever a model counts.
     fn cost(&self, usage: Usage) -> Money {
-        let price = &self.admitted.price;
-        let cost = price.list.cost(usage, price.class);
-        if cost > self.admitted.reserved {
-            tracing::warn!(exchange = %self.admitted.id, %cost, reserved = %self.admitted.reserved, "an exchange cost more than was reserved");
+        let reserved = self.admitted.reserved.money;
+        let cost = self.admitted.price.cost_of(usage).money;
+        if cost > reserved {
+            tracing::warn!(exchange = %self.admitted.id, %cost, %reserved, "an exchange cost more than was reserved");
         }
-        cost.min(self.admitted.reserved)
+        cost.min(reserved)
     }
 
     fn entry(&self, drawn: &Drawn, usage: Usage, cost: Money, outcome: Outcome) -> Entry {
@@ -291,7 +310,7 @@ impl Conductor {
     /// bytes a token, and a guess that is too low is the provider's loss.
     fn guess_prompt_tokens(&self) -> u64 {
         let bytes = match &self.request.prompt {
-            anbiq_domain::Prompt::Chat(messages) => messages.iter().map(|message| message.content.len()).sum::<usize>(),
+            anbiq_domain::Prompt::Chat(messages) => messages.iter().map(anbiq_domain::Message::bytes).sum::<usize>(),
             anbiq_domain::Prompt::Text(text) => text.len(),
         };
         bytes.div_ceil(4) as u64
@@ -299,11 +318,17 @@ impl Conductor {
 
     /// Charges the account. Before the last byte goes out, so that who has its answer also has the rest of its
     /// reservation back; but an answer that is recorded does not wait long for a slow ledger.
-    async fn settle(&mut self, cost: Money, tokens: u64) {
+    async fn settle(&mut self, cost: Money, usage: Usage) {
         let (gateway, place) = (self.gateway.clone(), self.place.take());
-        let (reservation, id) = (self.admitted.reservation.clone(), self.admitted.id);
+        let (reservation, id, most) = (self.admitted.reservation.clone(), self.admitted.id, self.admitted.reserved);
+        self.untake(usage.total());
+        let actual = Cost {
+            money: cost,
+            tokens: usage.total().min(most.tokens),
+            completion_tokens: usage.completion_tokens.min(most.completion_tokens),
+        };
         let settling = tokio::spawn(async move {
-            if let Err(error) = close(&gateway, &reservation, Some((cost, tokens))).await {
+            if let Err(error) = close(&gateway, &reservation, actual).await {
                 // The journal has the cost; the reservation will expire.
                 tracing::error!(exchange = %id, %cost, code = error.code(), %error, "an exchange could not be charged");
             }
@@ -327,8 +352,14 @@ impl Conductor {
         });
     }
 
-    async fn release(&self) {
-        if let Err(error) = close(&self.gateway, &self.admitted.reservation, None).await {
+    /// Gives the tokens back that it took off the account's rate and did not use; what goes out from here on says so.
+    fn untake(&mut self, used: u64) {
+        std::mem::replace(&mut self.admitted.taken, Taken::nothing()).used(used);
+    }
+
+    async fn release(&mut self) {
+        self.untake(0);
+        if let Err(error) = close(&self.gateway, &self.admitted.reservation, Cost::default()).await {
             tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
         }
     }
@@ -339,9 +370,11 @@ impl Drawn {
         let n = n as usize;
         Self {
             texts: vec![String::new(); n],
+            calls: vec![Calls::default(); n],
             counted: vec![0; n],
             finishes: vec![None; n],
             prompt_tokens: None,
+            cached_tokens: 0,
             sent: 0,
             begun: false,
             waited: Duration::ZERO,
@@ -351,12 +384,14 @@ impl Drawn {
     fn take(&mut self, event: &Event) -> Result<(), Rejection> {
         match event {
             Event::Text { index, text, logprobs } => {
-                let at = self.place(*index)?;
-                if self.finishes[at].is_some() {
-                    return Err(malformed("answer_malformed", "the model went on after its answer had ended"));
-                }
+                let at = self.open(*index)?;
                 self.texts[at].push_str(text);
                 self.counted[at] += tokens_of(logprobs);
+            }
+            Event::ToolCall { index, delta } => {
+                let at = self.open(*index)?;
+                self.calls[at].add(delta)?;
+                self.counted[at] += 1;
             }
             Event::Finished { index, finish, tokens } => {
                 let at = self.place(*index)?;
@@ -365,12 +400,22 @@ impl Drawn {
             }
             Event::Usage(usage) => {
                 self.prompt_tokens = Some(usage.prompt_tokens);
+                self.cached_tokens = usage.cached_tokens;
                 if self.finishes.iter().any(Option::is_none) {
                     return Err(malformed("answer_cut_off", "the model stopped in the middle of its answer"));
                 }
             }
         }
         Ok(())
+    }
+
+    /// The place of a draw that has not ended.
+    fn open(&self, index: u32) -> Result<usize, Rejection> {
+        let place = self.place(index)?;
+        if self.finishes[place].is_some() {
+            return Err(malformed("answer_malformed", "the model went on after its answer had ended"));
+        }
+        Ok(place)
     }
 
     fn place(&self, index: u32) -> Result<usize, Rejection> {
@@ -390,6 +435,7 @@ impl Drawn {
         let served = served.indices().filter_map(|index| self.counted.get(index as usize)).sum();
         Usage {
             prompt_tokens: self.prompt_tokens.unwrap_or_default(),
+            cached_tokens: self.cached_tokens,
             completion_tokens: served,
             twin_tokens: total - served,
         }
@@ -397,8 +443,13 @@ impl Drawn {
 
     /// The draws, as they were drawn. One that did not end was cut off at some length.
     fn answers(&self) -> Vec<Answer> {
-        let pairs = self.texts.iter().zip(&self.finishes);
-        pairs.map(|(text, finish)| Answer { text: text.clone(), finish: finish.unwrap_or(Finish::Length) }).collect()
+        let draws = self.texts.iter().zip(&self.calls).zip(&self.finishes);
+        let answer = |((text, calls), finish): ((&String, &Calls), &Option<Finish>)| Answer {
+            text: text.clone(),
+            finish: finish.unwrap_or(Finish::Length),
+            tool_calls: calls.as_slice().to_vec(),
+        };
+        draws.map(answer).collect()
     }
 }
 
@@ -421,16 +472,12 @@ async fn aborted(abort: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Settles a reservation, or releases it where there is no charge; tries again while that is of use.
-async fn close(gateway: &Shared, reservation: &ReservationId, charge: Option<(Money, u64)>) -> Result<(), LedgerError> {
+/// Settles a reservation, or releases it where it cost nothing; tries again while that is of use.
+async fn close(gateway: &Shared, reservation: &ReservationId, actual: Cost) -> Result<(), LedgerError> {
     let mut pause = Duration::from_millis(50);
     let mut tries = 1;
     loop {
-        let closed = match charge {
-            Some((cost, tokens)) => gateway.ledger.settle(reservation, cost, tokens, gateway.clock.now()).await,
-            None => gateway.ledger.release(reservation).await,
-        };
-        match closed {
+        match gateway.ledger.settle(reservation, actual).await {
             Err(error) if error.retryable() && tries < SETTLE_TRIES => tokio::time::sleep(pause).await,
             done => return done,
         }

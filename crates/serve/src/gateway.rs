@@ -7,14 +7,14 @@ use anbiq_domain::{
     AccountId, Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp,
 };
 use anbiq_journal::{Journal, JournalError, Position, Reader, TextKeys};
-use anbiq_ledger::Ledger;
+use anbiq_ledger::{Ledger, Session};
 use anbiq_model::Model;
 use anbiq_statistics::sketch::Sketcher;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
 use crate::metrics::Metrics;
-use crate::rate::Accounts;
+use crate::rate::{Accounts, Taken};
 use crate::rejection::Rejection;
 use crate::repeats::Repeats;
 use crate::{Config, Secrets, ServeError, Spool, routes};
@@ -132,7 +132,7 @@ impl Gateway {
     }
 
     /// Counts the exchanges that each account already has in the journal behind `reader`, so that a plan's `twin_first`
-    /// counts over restarts; gives how many there are. To be called before serving: it reads the whole journal.
+    /// and `requests_per_day` count over restarts; gives how many there are. To be called before serving: it reads the whole journal.
     ///
     /// Without it every account's count begins anew at each start, which twins more exchanges than the plan says.
     ///
@@ -142,7 +142,7 @@ impl Gateway {
         let mut total = 0;
         for record in reader.entries()? {
             if let Entry::Exchange(exchange) = record?.entry {
-                self.0.accounts().count(&exchange.account);
+                self.0.accounts().recall(&exchange.account, exchange.at);
                 total += 1;
             }
         }
@@ -214,16 +214,31 @@ impl Inner {
         works
     }
 
-    /// A place for one more request of `account`, where there is one.
-    pub(crate) fn place(self: &Arc<Self>, account: &AccountId) -> Result<Place, Rejection> {
+    /// A place for one more request of the session's account, where there is one.
+    pub(crate) fn place(self: &Arc<Self>, session: &Session) -> Result<Place, Rejection> {
         let all = Arc::clone(&self.in_flight).try_acquire_owned();
         let all = all.map_err(|_| Rejection::unavailable("overloaded", "too many requests are under way"))?;
-        let own = match self.config.max_in_flight_per_account {
+        let account = &session.account;
+        let most = [self.config.max_in_flight_per_account, session.plan.max_in_flight].into_iter().flatten().min();
+        let own = match most {
             None => None,
             Some(most) if self.accounts().enter(account, most) => Some((Arc::clone(self), account.clone())),
             Some(most) => return Err(Rejection::too_many_under_way(most)),
         };
         Ok(Place { _all: all, own })
+    }
+
+    /// Takes the tokens off the account's rate that a request can use at most.
+    pub(crate) fn take_tokens(
+        self: &Arc<Self>,
+        session: &Session,
+        most: u64,
+        at: Timestamp,
+    ) -> Result<Taken, Rejection> {
+        let Some(per_minute) = session.plan.tokens_per_minute else { return Ok(Taken::nothing()) };
+        let taken = self.accounts().take_tokens(&session.account, most, per_minute, at);
+        let taken = taken.map_err(Rejection::rate_limited)?;
+        Ok(Taken::new(Arc::clone(self), session.account.clone(), per_minute, taken))
     }
 
     /// Requests for text under way.

@@ -8,6 +8,21 @@
 //! 4. `exchange` draws, commits to the journal, settles, and only then lets the end of the answer go,
 //! 5. `answer` writes what is served in OpenAI's form.
 //!
+//! What becomes of a request's fields, besides those that are the request (`model`, `messages`, `n`, `stream`, `max_tokens`,
+//! `temperature`, `top_p`, `seed`, `stop`, `logprobs` and the like). A model in this process is not handed any:
+//!
+//! | field | what becomes of it |
+//! |---|---|
+//! | `tools`, `tool_choice`, `parallel_tool_calls` | to a model with tools; of chats only |
+//! | `response_format` | to a model that keeps to forms; of chats only; `{"type": "text"}` changes nothing |
+//! | `presence_penalty`, `frequency_penalty`, `logit_bias`, `top_k`, `min_p`, `repetition_penalty` | to a model behind HTTP |
+//! | content other than text, `tool_calls` and `tool_call_id` of messages | to a model behind HTTP |
+//! | `reasoning_effort`, `verbosity` | to a model behind HTTP; others are spared them, since they only advise |
+//! | `functions`, `modalities`, `audio`, `prediction`, `web_search_options`, `suffix`, `echo`, `best_of` | refused, unless the value changes nothing |
+//! | `user`, `metadata`, `store`, `service_tier` and whatever is not known | ignored: they go nowhere and are not kept |
+//!
+//! What a model cannot be handed is refused with the field's name, unless its value changes nothing.
+//!
 //! A request that names itself by `Idempotency-Key` is answered once, however often it is sent: `repeats`.
 //!
 //! Whoever operates it reads its state and its metrics at an address of their own: [`operate`].
@@ -21,6 +36,7 @@ mod client;
 mod config;
 mod error;
 mod exchange;
+mod fields;
 mod gateway;
 mod metrics;
 mod rate;

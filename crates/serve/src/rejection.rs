@@ -1,5 +1,6 @@
 //! Why a request is not answered, in OpenAI's form.
 
+use anbiq_domain::Timestamp;
 use anbiq_journal::JournalError;
 use anbiq_ledger::LedgerError;
 use anbiq_model::{Fault, ModelError};
@@ -93,9 +94,9 @@ impl Rejection {
 
     pub(crate) fn rate_limited(used_up: UsedUp) -> Self {
         let UsedUp { rate, wait_ms } = used_up;
-        let per_minute = rate.per_minute;
-        let message = format!("rate limit reached: {per_minute} requests a minute; try again in {wait_ms} ms");
-        let rejection = Self::new(StatusCode::TOO_MANY_REQUESTS, "requests", "rate_limit_exceeded", message);
+        let (of, limit, time) = (rate.of.as_str(), rate.limit, rate.time);
+        let message = format!("rate limit reached: {limit} {of} {time}; try again in {wait_ms} ms");
+        let rejection = Self::new(StatusCode::TOO_MANY_REQUESTS, of, "rate_limit_exceeded", message);
         Self { retry_after_ms: Some(wait_ms), rate: Some(Box::new(rate)), ..rejection }
     }
 
@@ -138,6 +139,18 @@ impl Rejection {
         Self { retry_after_ms: Some(1000), ..rejection }
     }
 
+    /// Nothing could be reserved for a request of the moment `at`. Where a budget has a window that will end, it says when.
+    pub(crate) fn unpaid(error: LedgerError, at: Timestamp) -> Self {
+        let wait = match &error {
+            // What only requests under way hold comes free much sooner.
+            LedgerError::InsufficientBudget(short) if !short.only_reserved() => short.resets,
+            _ => None,
+        };
+        let wait = wait.map(|resets| u64::try_from(resets.since(at)).unwrap_or(0));
+        let rejection = Self::from(error);
+        Self { retry_after_ms: wait.or(rejection.retry_after_ms), ..rejection }
+    }
+
     pub(crate) fn timeout() -> Self {
         let message = "the answer did not end in time";
         Self::new(StatusCode::GATEWAY_TIMEOUT, "server_error", "timeout", message)
@@ -175,9 +188,10 @@ impl From<LedgerError> for Rejection {
             | LedgerError::KeyRevoked
             | LedgerError::KeyExpired
             | LedgerError::AccountClosed => Self::unauthenticated(error.code(), message),
-            LedgerError::InsufficientBudget { .. } => {
-                let refused =
-                    Self::new(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", "insufficient_quota", message);
+            LedgerError::InsufficientBudget(_) => {
+                // By this name clients know that there is no money left.
+                let code = if error.code() == "insufficient_budget" { "insufficient_quota" } else { error.code() };
+                let refused = Self::new(StatusCode::TOO_MANY_REQUESTS, "insufficient_quota", code, message);
                 Self { retry: Some(error.retryable()), journalled: true, ..refused }
             }
             LedgerError::GrantUsedUp(_) | LedgerError::GrantExpired(_) | LedgerError::GrantRevoked(_) => {

@@ -287,10 +287,16 @@ impl Memory {
 
 /// Bytes that a piece takes in memory, about.
 fn size(piece: &Piece) -> usize {
-    let Piece::Text { text, logprobs, .. } = piece else { return size_of::<Piece>() };
     let top = |one: &Alternative| size_of::<Alternative>() + one.token.len() + one.bytes.len();
     let token = |one: &TokenLogprob| {
         size_of::<TokenLogprob>() + one.token.len() + one.bytes.len() + one.top.iter().map(top).sum::<usize>()
     };
-    size_of::<Piece>() + text.len() + logprobs.iter().map(token).sum::<usize>()
+    size_of::<Piece>()
+        + match piece {
+            Piece::Text { text, logprobs, .. } => text.len() + logprobs.iter().map(token).sum::<usize>(),
+            Piece::ToolCall { delta, .. } => {
+                delta.arguments.len() + [&delta.id, &delta.name].into_iter().flatten().map(String::len).sum::<usize>()
+            }
+            Piece::Finished { .. } | Piece::Done(_) => 0,
+        }
 }

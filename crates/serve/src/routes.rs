@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anbiq_domain::{Digest, Entry, Refusal, Route, Timestamp};
-use anbiq_ledger::Session;
+use anbiq_ledger::{Scope, Session};
 use anbiq_openai::{ModelCard, ModelList};
 use axum::Router;
 use axum::body::Body;
@@ -76,10 +76,10 @@ async fn completions(State(gateway): State<Shared>, request: Request) -> Respons
 }
 
 async fn models(State(gateway): State<Shared>, headers: HeaderMap) -> Result<Response, Rejection> {
-    authenticate(&gateway, &headers).await?;
+    let (session, _) = authenticate(&gateway, &headers, Scope::Models).await?;
     let mut data = Vec::new();
-    for name in gateway.models.keys() {
-        data.push(card(&gateway, name).await?);
+    for name in gateway.models.keys().filter(|name| session.scopes.allow_model(name)) {
+        data.push(card(&gateway, &session, name).await?);
     }
     Ok(axum::Json(ModelList { object: "list".to_owned(), data }).into_response())
 }
@@ -89,22 +89,23 @@ async fn model(
     Path(name): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Rejection> {
-    authenticate(&gateway, &headers).await?;
-    if !gateway.models.contains_key(&name) {
+    let (session, _) = authenticate(&gateway, &headers, Scope::Models).await?;
+    if !gateway.models.contains_key(&name) || !session.scopes.allow_model(&name) {
         let message = format!("the model `{name}` does not exist");
         return Err(Rejection::not_found("model_not_found", Some("model"), message));
     }
-    Ok(axum::Json(card(&gateway, &name).await?).into_response())
+    Ok(axum::Json(card(&gateway, &session, &name).await?).into_response())
 }
 
-async fn card(gateway: &Shared, name: &str) -> Result<ModelCard, Rejection> {
+async fn card(gateway: &Shared, session: &Session, name: &str) -> Result<ModelCard, Rejection> {
+    let teacher = gateway.ledger.teacher(session, name).await?;
     Ok(ModelCard {
         id: name.to_owned(),
         object: "model".to_owned(),
         created: gateway.opened.milliseconds().div_euclid(1000),
         owned_by: "anbiq".to_owned(),
-        prices: gateway.ledger.prices(name).await?,
-        terms: gateway.ledger.terms_of_teacher(name).await?,
+        prices: teacher.prices,
+        terms: teacher.terms.clone(),
     })
 }
 
@@ -130,18 +131,17 @@ async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
     let peer = head.extensions.get::<ConnectInfo<SocketAddr>>();
     // Without a listener, as in some tests, there is no peer.
     let peer = peer.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |ConnectInfo(peer)| peer.ip());
-    let caller = match identify(&gateway, &head.headers, peer, started).await {
+    let caller = match identify(&gateway, &head.headers, route, peer, started).await {
         Ok(caller) => caller,
         Err(rejection) => return rejection.into_response(),
     };
-    let rate = caller.rate;
-    let refused = (caller.at, caller.session.account.clone());
+    let (rate, tokens) = (caller.rate, caller.session.plan.tokens_per_minute);
+    let (at, account) = (caller.at, caller.session.account.clone());
     let mut response = match answer(&gateway, caller, route, body).await {
         Ok(response) => response,
         Err(rejection) => {
             if rejection.journalled {
-                let (at, account) = refused;
-                let entry = Entry::Refused(Refusal { at, account, code: rejection.code.to_owned() });
+                let entry = Entry::Refused(Refusal { at, account: account.clone(), code: rejection.code.to_owned() });
                 if let Err(error) = gateway.record(&entry).await {
                     tracing::error!(code = error.code(), %error, "a refusal could not be journalled");
                 }
@@ -149,7 +149,8 @@ async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
             rejection.into_response()
         }
     };
-    if let Some(rate) = rate {
+    let tokens = tokens.map(|per_minute| gateway.accounts().tokens(&account, per_minute, at));
+    for rate in [rate, tokens].into_iter().flatten() {
         rate.write(response.headers_mut());
     }
     response
@@ -167,30 +168,39 @@ struct Caller {
     rate: Option<Rate>,
 }
 
-async fn identify(gateway: &Shared, headers: &HeaderMap, peer: IpAddr, started: Instant) -> Result<Caller, Rejection> {
-    let (session, at) = authenticate(gateway, headers).await?;
+async fn identify(
+    gateway: &Shared,
+    headers: &HeaderMap,
+    route: Route,
+    peer: IpAddr,
+    started: Instant,
+) -> Result<Caller, Rejection> {
+    let scope = match route {
+        Route::Chat => Scope::Chat,
+        Route::Completions => Scope::Completions,
+    };
+    let (session, at) = authenticate(gateway, headers, scope).await?;
     let address = client::address(peer, headers, &gateway.config.trusted_proxies);
     let declared = headers.get(PURPOSE).is_some_and(|purpose| purpose == "distillation");
-    let rate = match session.plan.requests_per_minute {
-        None => None,
-        Some(per_minute) => {
-            let taken = gateway.accounts().take(&session.account, per_minute, at);
-            Some(taken.map_err(Rejection::rate_limited)?)
-        }
-    };
+    let rate = gateway.accounts().take(&session.account, &session.plan, at).map_err(Rejection::rate_limited)?;
     let key = headers.get(repeats::KEY).map(repeats::key).transpose()?;
     let client = client::describe(&gateway.hasher, address, headers);
     Ok(Caller { session, client, declared, key, at, started, rate })
 }
 
-async fn authenticate(gateway: &Shared, headers: &HeaderMap) -> Result<(Session, Timestamp), Rejection> {
+async fn authenticate(gateway: &Shared, headers: &HeaderMap, scope: Scope) -> Result<(Session, Timestamp), Rejection> {
     let at = moment(gateway, headers)?;
     let presented = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok());
     let key = presented.and_then(|value| value.strip_prefix("Bearer ")).map(str::trim).ok_or_else(|| {
         let message = "no API key: send it in the header `Authorization: Bearer KEY`";
         Rejection::unauthenticated("invalid_api_key", message)
     })?;
-    Ok((gateway.ledger.authenticate(key, at).await?, at))
+    let session = gateway.ledger.authenticate(key, at).await?;
+    if !session.scopes.allow(scope) {
+        let message = format!("this API key is not good for `{}`", scope.as_str());
+        return Err(Rejection::forbidden("scope_not_allowed", message));
+    }
+    Ok((session, at))
 }
 
 fn moment(gateway: &Shared, headers: &HeaderMap) -> Result<Timestamp, Rejection> {
@@ -205,15 +215,15 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     if gateway.draining() {
         return Err(Rejection::unavailable("shutting_down", "the gateway is stopping"));
     }
-    let place = gateway.place(&caller.session.account)?;
+    let place = gateway.place(&caller.session)?;
     let reading = Instant::now();
-    let body = read(gateway, body).await?;
+    let body = read(gateway, &caller.session, body).await?;
     let waited = reading.elapsed();
     let asked = Asked::parse(route, &body)?;
     let claimed = match &caller.key {
         None => None,
         Some(key) => {
-            let address = [u8::from(route == Route::Chat), u8::from(caller.declared)];
+            let address = [route as u8, u8::from(caller.declared)];
             let request = Digest::of_parts(&[&address, &body]);
             match repeats::claim(gateway, &caller.session.account, key, request, caller.at)? {
                 Claim::First(claimed) => Some(claimed),
@@ -233,7 +243,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     };
     let conductor = Conductor {
         gateway: Arc::clone(gateway),
-        request: asked.to_model(admitted.max_tokens, admitted.served.draws()),
+        request: asked.to_model(admitted.model.abilities(), admitted.max_tokens, admitted.served.draws()),
         facts: asked.facts(admitted.max_tokens),
         account: caller.session.account,
         key: caller.session.key,
@@ -305,8 +315,9 @@ async fn stream_response(
 }
 
 /// Reads a body, no larger and no slower than is allowed.
-async fn read(gateway: &Shared, body: Body) -> Result<Vec<u8>, Rejection> {
-    let limit = gateway.config.max_body_bytes;
+async fn read(gateway: &Shared, session: &Session, body: Body) -> Result<Vec<u8>, Rejection> {
+    let own = session.plan.max_body_bytes.and_then(|bytes| usize::try_from(bytes).ok());
+    let limit = own.unwrap_or(usize::MAX).min(gateway.config.max_body_bytes);
     let patience = Duration::from_millis(gateway.config.request_timeout_ms);
     let reading = async {
         let mut bytes = Vec::new();

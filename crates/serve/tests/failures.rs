@@ -7,8 +7,9 @@ mod common;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anbiq_domain::{Entry, Money, Outcome, TextPolicy};
+use anbiq_domain::{Entry, Money, Outcome, TextPolicy, Window};
 use anbiq_journal::Options;
+use anbiq_ledger::{Budget, Holder, Measure, NewKey, Scope, Scopes};
 use anbiq_model::{Fault, ModelError};
 use anbiq_serve::Config;
 use common::{
@@ -43,7 +44,7 @@ async fn bad_requests_say_what_is_wrong() {
         json!({"model": "gone"}),
         json!({"messages": []}),
         json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]}),
-        json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}),
+        json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}]}),
         json!({"n": 0}),
         json!({"n": 5}),
         json!({"temperature": 2.5}),
@@ -57,7 +58,7 @@ async fn bad_requests_say_what_is_wrong() {
         json!({"logprobs": true, "top_logprobs": 21}),
         json!({"logprobs": true, "top_logprobs": 6}),
         json!({"stream_options": {"include_usage": true}}),
-        json!({"tools": [{"type": "function"}]}),
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
         json!({"response_format": {"type": "json_object"}}),
         json!({"frequency_penalty": 0.5}),
         json!({"logit_bias": {"5": 1}}),
@@ -85,8 +86,8 @@ async fn bad_requests_say_what_is_wrong() {
     400 {"code":"invalid_value","message":"missing required field `messages`","param":"messages","type":"invalid_request_error"}
     404 {"code":"model_not_found","message":"the model `gone` does not exist","param":"model","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`messages` is empty: a conversation has at least one message","param":"messages","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"content of type `image_url` is not supported: text only","param":"messages.[0].content","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"tool calls are not supported","param":"messages.[0].tool_calls","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"content of type `image_url` is not supported by this model: text only","param":"messages.[0].content","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"tool calls are not supported by this model","param":"messages.[0].tool_calls","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`n` is at least 1","param":"n","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`n` is at most 4 on the plan `standard`","param":"n","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`temperature` is between 0 and 2","param":"temperature","type":"invalid_request_error"}
@@ -100,10 +101,10 @@ async fn bad_requests_say_what_is_wrong() {
     400 {"code":"invalid_value","message":"`top_logprobs` is between 0 and 20","param":"top_logprobs","type":"invalid_request_error"}
     403 {"code":"logprobs_not_allowed","message":"`top_logprobs` is at most 5 on the plan `standard`","param":"top_logprobs","type":"permission_error"}
     400 {"code":"invalid_value","message":"`stream_options` needs `stream` to be true","param":"stream_options","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`tools` is not supported","param":"tools","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`response_format` is not supported","param":"response_format","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`frequency_penalty` is not supported","param":"frequency_penalty","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`logit_bias` is not supported","param":"logit_bias","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`tools` is not supported by this model","param":"tools","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`response_format` is not supported by this model","param":"response_format","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`frequency_penalty` is not supported by this model","param":"frequency_penalty","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`logit_bias` is not supported by this model","param":"logit_bias","type":"invalid_request_error"}
     413 {"code":"request_too_large","message":"the request body is larger than 2000 bytes","param":null,"type":"invalid_request_error"}
     400 {"code":"unsupported_parameter","message":"`echo` is not supported: a prompt is not given back","param":"echo","type":"invalid_request_error"}
     400 {"code":"unsupported_parameter","message":"`prompt` is a string or a list of one string; send several prompts as several requests","param":"prompt","type":"invalid_request_error"}
@@ -225,6 +226,126 @@ async fn a_rate_is_limited() {
         ["limit", "remaining", "reset"].map(|name| third.header(&format!("x-ratelimit-{name}-requests")).to_owned());
     assert_eq!(rate, ["2", "0", "60000ms"], "who is turned away is told too");
     assert_snapshot!(show(&third), @r#"429 {"code":"rate_limit_exceeded","message":"rate limit reached: 2 requests a minute; try again in 30000 ms","param":null,"type":"requests"} retry-after: 30"#);
+}
+
+#[tokio::test]
+async fn a_rate_of_tokens_is_limited() {
+    let mut setup = Setup { mock: Mock::new(gated_answers), ..Setup::default() };
+    setup.plan.tokens_per_minute = Some(1000);
+    let house = House::furnished(setup).await;
+    // What one can use at most: 85 of the prompt, 100 of the answer.
+    let rate = |reply: &common::Reply| {
+        ["limit", "remaining", "reset"].map(|name| reply.header(&format!("x-ratelimit-{name}-tokens")).to_owned())
+    };
+    let body = hello();
+    let opener = async {
+        while house.mock.asked.load(Ordering::SeqCst) < 5 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        // All five hold what they may need, so a sixth finds 75.
+        let sixth = house.chat(&body).await;
+        house.mock.gate.add_permits(6);
+        sixth
+    };
+    let (replies, sixth) = tokio::join!(futures::future::join_all((0..5).map(|_| house.chat(&body))), opener);
+    assert_eq!(rate(&sixth), ["1000", "75", "55500ms"]);
+    assert_snapshot!(show(&sixth), @r#"429 {"code":"rate_limit_exceeded","message":"rate limit reached: 1000 tokens a minute; try again in 6600 ms","param":null,"type":"tokens"} retry-after: 7"#);
+    assert!(replies.iter().all(|reply| reply.status == 200));
+    // When they have ended, they hold what they used: 3 + 5 tokens each.
+    let last = house.chat(&body).await;
+    assert_eq!(rate(&last), ["1000", "952", "2880ms"]);
+}
+
+fn gated_answers(request: &anbiq_model::Request) -> Vec<Step> {
+    [vec![Step::Gate], common::answers(request)].concat()
+}
+
+#[tokio::test]
+async fn a_plan_limits_days_bodies_and_requests_under_way() {
+    let mut setup = Setup { mock: Mock::new(gated_answers), ..Setup::default() };
+    setup.plan.requests_per_day = Some(3);
+    setup.plan.max_body_bytes = Some(500);
+    setup.plan.max_in_flight = Some(1);
+    let house = House::furnished(setup).await;
+    let body = hello();
+    let second = async {
+        while house.mock.asked.load(Ordering::SeqCst) == 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let turned_away = house.chat(&body).await;
+        house.mock.gate.add_permits(1);
+        turned_away
+    };
+    let (first, second) = tokio::join!(house.chat(&body), second);
+    house.settled().await;
+    let large = house.chat(&ask("open", &"x".repeat(600))).await;
+    let fourth = house.chat(&body).await;
+    assert_eq!(first.header("x-ratelimit-remaining-requests"), "2");
+    assert_snapshot!([show(&second), show(&large), show(&fourth)].join("\n"), @r#"
+    429 {"code":"concurrency_limit_exceeded","message":"1 requests of this account are under way, and no more may be at a time","param":null,"type":"requests"} retry-after: 1
+    413 {"code":"request_too_large","message":"the request body is larger than 500 bytes","param":null,"type":"invalid_request_error"}
+    429 {"code":"rate_limit_exceeded","message":"rate limit reached: 3 requests a day; try again in 76800000 ms","param":null,"type":"requests"} retry-after: 76800
+    "#);
+}
+
+#[tokio::test]
+async fn a_key_is_good_for_what_it_says() {
+    let house = House::new().await;
+    let scopes = Scopes { routes: Some(vec![Scope::Chat, Scope::Models]), models: Some(vec!["open".into()]) };
+    let new = NewKey { account: acme(), name: None, user: None, scopes, expires: None, issued: NOW };
+    let (_, key) = house.ledger.issue(&new).await.unwrap();
+    let bearer = format!("Bearer {}", key.expose());
+    let with_key = [("authorization", bearer.as_str())];
+    let post = async |path: &str, body: &Value| house.send(house.post(path, body, &with_key)).await;
+    assert_eq!(post("/v1/chat/completions", &hello()).await.status, 200);
+    let lines = [
+        show(&post("/v1/chat/completions", &ask("closed", "x")).await),
+        show(&post("/v1/completions", &json!({"model": "open", "prompt": "x"})).await),
+    ];
+    assert_snapshot!(lines.join("\n"), @r#"
+    403 {"code":"model_not_allowed","message":"this API key is not good for the model `closed`","param":null,"type":"permission_error"}
+    403 {"code":"scope_not_allowed","message":"this API key is not good for `completions`","param":null,"type":"permission_error"}
+    "#);
+    let get = async |path: &str| {
+        let request = http::Request::get(format!("{}{path}", house.base)).header("authorization", &bearer);
+        house.send(request.body(Default::default()).unwrap()).await
+    };
+    assert_eq!(get("/v1/models").await.json()["data"].as_array().unwrap().len(), 1);
+    assert_eq!(get("/v1/models/closed").await.status, 404);
+}
+
+#[tokio::test]
+async fn each_budget_refuses_in_its_own_name() {
+    let house = House::new().await;
+    house.ledger.set_operator(&acme(), Some(&"group".parse().unwrap()), NOW).await.unwrap();
+    let mut lines = Vec::new();
+    for (holder, window, limit) in [
+        (Holder::Key(house.key_id.clone()), Window::Hours(6), Measure::Tokens(50)),
+        (Holder::Account(acme()), Window::Day, Measure::Money(money("0.0001"))),
+        (Holder::Operator("group".parse().unwrap()), Window::Month, Measure::Tokens(100)),
+    ] {
+        let budget = Budget { holder: holder.clone(), window, limit };
+        house.ledger.put_budget(&budget).await.unwrap();
+        lines.push(show(&house.chat(&hello()).await));
+        house.ledger.remove_budget(&holder, limit.unit(), window).await.unwrap();
+    }
+    house
+        .ledger
+        .put_budget(&Budget { holder: Holder::Account(acme()), window: Window::Day, limit: Measure::Tokens(190) })
+        .await
+        .unwrap();
+    for _ in 0..2 {
+        lines.push(show(&house.chat(&hello()).await));
+        house.settled().await;
+    }
+    assert_snapshot!(lines.join("\n"), @r#"
+    429 {"code":"key_budget_exceeded","message":"the key's budget of 50 tokens in 6 hours does not hold 185 tokens more: 0 tokens spent, 0 tokens reserved","param":null,"type":"insufficient_quota"} x-should-retry: false
+    429 {"code":"account_budget_exceeded","message":"the account's budget of $0.0001 a day does not hold $0.000285 more: $0.00 spent, $0.00 reserved","param":null,"type":"insufficient_quota"} x-should-retry: false
+    429 {"code":"operator_budget_exceeded","message":"the operator's budget of 100 tokens a month does not hold 185 tokens more","param":null,"type":"insufficient_quota"} x-should-retry: false
+    200 null
+    429 {"code":"account_budget_exceeded","message":"the account's budget of 190 tokens a day does not hold 185 tokens more: 8 tokens spent, 0 tokens reserved","param":null,"type":"insufficient_quota"} retry-after: 76800 x-should-retry: false
+    "#);
+    assert_eq!(house.refusals().len(), 4);
 }
 
 #[tokio::test]

@@ -91,6 +91,9 @@ pub struct LeftOut {
     pub without_texts: u64,
     /// Both draws are the same text.
     pub equal_draws: u64,
+    /// A draw calls a tool: what a student was taught to say then is not known.
+    #[serde(default)]
+    pub with_tools: u64,
     /// More or fewer than two draws.
     pub not_two_draws: u64,
     /// The model failed.
@@ -106,6 +109,7 @@ impl LeftOut {
     pub const fn total(&self) -> u64 {
         self.without_texts
             + self.equal_draws
+            + self.with_tools
             + self.not_two_draws
             + self.failed
             + self.coin_not_committed
@@ -178,6 +182,10 @@ impl Collected {
         if state == State::Complete && draws[0] == draws[1] {
             return left_out.equal_draws += 1;
         }
+        // As above: of a cancelled pair it is not known whether the other would have called one.
+        if state == State::Complete && draws.iter().any(|draw| !draw.tool_calls.is_empty()) {
+            return left_out.with_tools += 1;
+        }
         if self.items.len() >= most {
             return left_out.over_limit += 1;
         }
@@ -246,7 +254,7 @@ pub fn check_coin(exchange: &Exchange, coin: &CoinKey) -> Result<(), CoinMismatc
         return Err(CoinMismatch::Text(Draws::PROMPT_INDEX));
     }
     for (index, (answer, commitment)) in (0..Draws::PROMPT_INDEX).zip(texts.answers.iter().zip(&exchange.draws.texts)) {
-        if commit_text(&coin.salt(exchange.id, index), &answer.text) != *commitment {
+        if commit_text(&coin.salt(exchange.id, index), &answer.canonical()) != *commitment {
             return Err(CoinMismatch::Text(index));
         }
     }

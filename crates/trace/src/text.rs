@@ -56,6 +56,7 @@ fn tests(text: &mut String, report: &Report) -> std::fmt::Result {
     for (count, why) in [
         (left_out.without_texts, "the journal keeps no texts"),
         (left_out.equal_draws, "both draws are the same text"),
+        (left_out.with_tools, "a draw calls a tool"),
         (left_out.not_two_draws, "not two draws"),
         (left_out.failed, "the model failed"),
         (left_out.coin_not_committed, "the coin was not committed to beforehand"),

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anbiq_domain::{
     AccountId, Answer, Client, CoinKey, Draws, Entry, EpochCommitment, Exchange, ExchangeId, Finish, KeyId, Keyed,
-    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, Twinning, Usage,
+    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, ToolCall, Twinning, Usage,
 };
 use anbiq_model::{Abilities, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
 use anbiq_trace::{
@@ -55,7 +55,7 @@ impl Model for Mock {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { several: false, logprobs: None, scoring: !self.blind, context: None }
+        Abilities { scoring: !self.blind, ..Abilities::default() }
     }
 
     async fn generate(&self, _: Request) -> Result<Generation, ModelError> {
@@ -94,9 +94,8 @@ fn exchange(place: u32, name: &str, random: &mut Seeded) -> Exchange {
     let at = Timestamp::from_milliseconds(i64::from(place));
     let id = ExchangeId::fresh(at, random);
     let prompt = Prompt::user(format!("prompt {place}"));
-    let answers: Vec<Answer> = ["first", "second"]
-        .map(|which| Answer { text: format!("{which} answer {place}"), finish: Finish::Stop })
-        .to_vec();
+    let answers: Vec<Answer> =
+        ["first", "second"].map(|which| Answer::new(format!("{which} answer {place}"), Finish::Stop)).to_vec();
     let mut draws = Draws::commit(&COIN, id, &prompt, &answers);
     draws.twinning = Some(Twinning { epoch: 0, served: COIN.choose(id, 2) });
     Exchange {
@@ -315,16 +314,19 @@ fn pairs_are_left_out_whichever_draw_was_served() {
     exchanges[5].draws.twinning = None;
     exchanges[6].outcome = Outcome::Cancelled;
     exchanges[7].model = "another".into();
+    // Whichever of the two it is.
+    exchanges[8].texts.as_mut().unwrap().answers[1].tool_calls.push(ToolCall::default());
     let selection = Selection { model: Some("teacher".into()), most_items: Some(690), ..selection() };
     let collected = items::from_journal(journal(exchanges), &selection).unwrap();
     insta::assert_debug_snapshot!(collected.left_out, @r"
     LeftOut {
         without_texts: 1,
         equal_draws: 1,
+        with_tools: 1,
         not_two_draws: 1,
         failed: 1,
         coin_not_committed: 1,
-        over_limit: 3,
+        over_limit: 2,
     }
     ");
     assert_eq!(collected.items.len(), 690);

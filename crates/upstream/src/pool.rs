@@ -5,11 +5,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
-use tokio::sync::mpsc;
+use futures::{StreamExt, stream};
 use tokio::time::Instant;
-
-/// Events that wait for a slow reader before the server is made to wait.
-const EVENTS: usize = 64;
 
 /// A server among several of one model.
 #[derive(Debug, Clone)]
@@ -95,27 +92,12 @@ impl Pool {
         let Some(member) = self.members.get(index) else { return Err(cut_off()) };
         let mut generation = member.model.generate(request).await?;
         let first = generation.recv().await.unwrap_or_else(|| Err(cut_off()))?;
-        let (sender, receiver) = mpsc::channel(EVENTS);
         let (states, config) = (self.states.clone(), self.config);
-        tokio::spawn(async move {
-            let mut next = Some(Ok(first));
-            while let Some(event) = next {
-                match &event {
-                    Ok(Event::Usage(_)) => states.answered(index),
-                    Ok(_) => {}
-                    Err(error) => states.failed(index, error, config),
-                }
-                if sender.send(event).await.is_err() {
-                    return;
-                }
-                next = tokio::select! {
-                    event = generation.recv() => event,
-                    // Dropping the generation cancels the server's work.
-                    () = sender.closed() => None,
-                };
-            }
-        });
-        Ok(receiver)
+        Ok(Generation::lazy(stream::once(async { Ok(first) }).chain(generation).inspect(move |event| match event {
+            Ok(Event::Usage(_)) => states.answered(index),
+            Ok(_) => {}
+            Err(error) => states.failed(index, error, config),
+        })))
     }
 }
 
@@ -128,13 +110,7 @@ impl Model for Pool {
     /// What all of them can do.
     fn abilities(&self) -> Abilities {
         let all = self.members.iter().map(|member| member.model.abilities());
-        let common = all.reduce(|one, other| Abilities {
-            several: one.several && other.several,
-            logprobs: one.logprobs.zip(other.logprobs).map(|(one, other)| one.min(other)),
-            scoring: one.scoring && other.scoring,
-            context: one.context.into_iter().chain(other.context).min(),
-        });
-        common.unwrap_or(Abilities { several: false, logprobs: None, scoring: false, context: None })
+        all.reduce(Abilities::and).unwrap_or_default()
     }
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {

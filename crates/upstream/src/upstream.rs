@@ -1,7 +1,10 @@
+use std::collections::VecDeque;
+
 use anbiq_domain::{Finish, Prompt, Usage};
 use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
     Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
+    ToolCallDelta,
 };
 use anbiq_openai::{
     ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
@@ -9,13 +12,9 @@ use anbiq_openai::{
 };
 use anbiq_secret::Secret;
 use futures::stream::{self, BoxStream, SelectAll};
-use futures::{FutureExt, StreamExt, TryStreamExt};
-use tokio::sync::mpsc;
+use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
 
 use crate::client::{Client, ClientConfig, ClientError, ErrorKind};
-
-/// Events that wait for a slow reader before the server is made to wait.
-const EVENTS: usize = 64;
 
 /// Completions scored at the same time.
 const SCORED_AT_ONCE: usize = 8;
@@ -110,9 +109,7 @@ impl Upstream {
 
     fn chat_request(&self, request: &Request, first: u32, n: u32) -> ChatRequest {
         let messages = match &request.prompt {
-            Prompt::Chat(messages) => {
-                messages.iter().map(|message| ChatMessage::new(message.role, message.content.clone())).collect()
-            }
+            Prompt::Chat(messages) => messages.iter().cloned().map(ChatMessage::from).collect(),
             Prompt::Text(text) => vec![ChatMessage::new(anbiq_domain::Role::User, text.clone())],
         };
         ChatRequest {
@@ -128,6 +125,7 @@ impl Upstream {
             logprobs: (request.logprobs.is_some() || self.counts_by_logprobs(n)).then_some(true),
             top_logprobs: request.logprobs.filter(|most| *most > 0).map(u32::from),
             stream_options: Some(StreamOptions { include_usage: true }),
+            other: request.dialect.clone(),
             ..ChatRequest::default()
         }
     }
@@ -143,6 +141,7 @@ impl Upstream {
             stop: stop(request),
             logprobs: request.logprobs.map(u32::from).or(self.counts_by_logprobs(n).then_some(0)),
             stream_options: Some(StreamOptions { include_usage: true }),
+            other: request.dialect.clone(),
             ..CompletionRequest::new(&self.config.model, text.as_str())
         }
     }
@@ -192,14 +191,16 @@ impl Model for Upstream {
             logprobs: self.config.logprobs,
             scoring: self.config.scoring.is_some(),
             context: self.config.context,
+            // What its server cannot do it refuses itself, and says so.
+            tools: true,
+            formats: true,
+            dialect: true,
         }
     }
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         let sources = self.open(&request).await?;
-        let (sender, receiver) = mpsc::channel(EVENTS);
-        tokio::spawn(pump(sources, request, sender));
-        Ok(receiver)
+        Ok(Generation::lazy(events(sources, request.n)))
     }
 
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -227,6 +228,7 @@ struct Piece {
     index: u32,
     text: String,
     logprobs: Vec<TokenLogprob>,
+    calls: Vec<ToolCallDelta>,
     finish: Option<FinishReason>,
 }
 
@@ -236,6 +238,7 @@ impl From<ChatChunk> for Pieces {
             index: choice.index,
             text: choice.delta.content.unwrap_or_default(),
             logprobs: choice.logprobs.and_then(|all| all.content).into_iter().flatten().map(token).collect(),
+            calls: choice.delta.tool_calls.map(calls).unwrap_or_default(),
             finish: choice.finish_reason,
         });
         Self { choices: choices.collect(), usage: chunk.usage }
@@ -248,10 +251,24 @@ impl From<Completion> for Pieces {
             index: choice.index,
             text: choice.text,
             logprobs: choice.logprobs.map(tokens).unwrap_or_default(),
+            calls: Vec::new(),
             finish: choice.finish_reason,
         });
         Self { choices: choices.collect(), usage: chunk.usage }
     }
+}
+
+fn calls(deltas: Vec<anbiq_openai::ToolCallDelta>) -> Vec<ToolCallDelta> {
+    let one = |(place, delta): (u32, anbiq_openai::ToolCallDelta)| {
+        let function = delta.function.unwrap_or_default();
+        ToolCallDelta {
+            call: delta.index.unwrap_or(place),
+            id: delta.id,
+            name: function.name,
+            arguments: function.arguments.unwrap_or_default(),
+        }
+    };
+    (0..).zip(deltas).map(one).collect()
 }
 
 fn token(one: ChatTokenLogprob) -> TokenLogprob {
@@ -292,50 +309,56 @@ fn stop(request: &Request) -> Option<Stop> {
     (!request.stop.is_empty()).then(|| Stop::Several(request.stop.clone()))
 }
 
-/// Hands the events of all sources on until they end, one fails, or nobody listens any more.
-async fn pump(sources: Vec<Source>, request: Request, sender: mpsc::Sender<Result<Event, ModelError>>) {
-    let mut tally = Tally::new(request.n);
+/// The events of all sources until they end or one fails.
+fn events(sources: Vec<Source>, n: u32) -> impl Stream<Item = Result<Event, ModelError>> + Send {
+    let mut tally = Tally::new(n);
     let mut merged = SelectAll::new();
     for Source { first, n, pieces } in sources {
         let marked = pieces.map(move |piece| (first, Some(piece))).chain(stream::once(async move { (first, None) }));
         tally.sources.push((first, n));
         merged.push(marked.boxed());
     }
-    loop {
-        let next = tokio::select! {
-            next = merged.next() => next,
-            () = sender.closed() => return,
-        };
-        let events = match next {
-            None => break,
-            Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
-            Some((first, None)) => tally.end(first),
-            Some((_, Some(Err(why)))) => {
-                // Nobody may be left to be told.
-                let _ = sender.send(Err(to_model_error(why))).await;
-                return;
+    let reading = Reading { tally: Some(tally), merged, ready: VecDeque::new() };
+    stream::unfold(reading, async |mut reading| Some((reading.next().await?, reading)))
+}
+
+/// An answer while it is read.
+struct Reading {
+    /// Taken when the answer has ended.
+    tally: Option<Tally>,
+    merged: SelectAll<BoxStream<'static, (u32, Option<Result<Pieces, ClientError>>)>>,
+    /// What is known already but was not given yet.
+    ready: VecDeque<Event>,
+}
+
+impl Reading {
+    async fn next(&mut self) -> Option<Result<Event, ModelError>> {
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
             }
-        };
-        let events = match events {
-            Ok(events) => events,
-            Err(why) => {
-                let _ = sender.send(Err(why)).await;
-                return;
+            let mut tally = self.tally.take()?;
+            let events = match self.merged.next().await {
+                None => return Some(Ok(Event::Usage(tally.usage))),
+                Some((first, Some(Ok(pieces)))) => tally.add(first, pieces),
+                Some((first, None)) => tally.end(first),
+                Some((_, Some(Err(why)))) => Err(to_model_error(why)),
+            };
+            match events {
+                Ok(events) => self.ready.extend(events),
+                Err(why) => return Some(Err(why)),
             }
-        };
-        for event in events {
-            if sender.send(Ok(event)).await.is_err() {
-                return;
-            }
+            self.tally = Some(tally);
         }
     }
-    let _ = sender.send(Ok(Event::Usage(tally.usage))).await;
 }
 
 /// What is known of the completions so far.
 struct Tally {
     sources: Vec<(u32, u32)>,
     counted: Vec<u64>,
+    /// Calls of tools that each completion has begun.
+    called: Vec<u32>,
     finishes: Vec<Option<Finish>>,
     /// The usage that each source reported, by its first completion.
     reported: Vec<Option<anbiq_openai::Usage>>,
@@ -348,6 +371,7 @@ impl Tally {
         Self {
             sources: Vec::new(),
             counted: vec![0; n],
+            called: vec![0; n],
             finishes: vec![None; n],
             reported: vec![None; n],
             usage: Usage::default(),
@@ -358,8 +382,9 @@ impl Tally {
         let mut events = Vec::new();
         for piece in pieces.choices {
             let index = first + piece.index;
-            let (Some(counted), Some(finish)) =
-                (self.counted.get_mut(index as usize), self.finishes.get_mut(index as usize))
+            let place = index as usize;
+            let (Some(counted), Some(called), Some(finish)) =
+                (self.counted.get_mut(place), self.called.get_mut(place), self.finishes.get_mut(place))
             else {
                 return Err(ModelError::new(
                     Fault::Model,
@@ -373,6 +398,15 @@ impl Tally {
             if !piece.text.is_empty() || !piece.logprobs.is_empty() {
                 *counted += (piece.logprobs.len() as u64).max(1);
                 events.push(Event::Text { index, text: piece.text, logprobs: piece.logprobs });
+            }
+            for mut delta in piece.calls {
+                if delta.call < *called {
+                    // Some servers repeat these with every part of a call; readers put the parts together.
+                    (delta.id, delta.name) = (None, None);
+                }
+                *called = (*called).max(delta.call.saturating_add(1));
+                *counted += 1;
+                events.push(Event::ToolCall { index, delta });
             }
         }
         if let (Some(usage), Some(slot)) = (pieces.usage, self.reported.get_mut(first as usize)) {
@@ -396,8 +430,12 @@ impl Tally {
             events.push(Event::Finished { index, finish, tokens });
         }
         if let Some(usage) = reported {
-            // Every source has the same prompt; it is one prompt.
+            // Every source has the same prompt; it is one prompt. Of what was cached the least counts: one source may have
+            // found there what another had just left.
+            let known = self.usage.prompt_tokens > 0;
             self.usage.prompt_tokens = usage.prompt_tokens;
+            let cached = usage.cached_tokens();
+            self.usage.cached_tokens = if known { cached.min(self.usage.cached_tokens) } else { cached };
         }
         Ok(events)
     }

@@ -71,7 +71,7 @@ fn pool(members: Vec<Member>, config: PoolConfig) -> Pool {
 
 async fn ask(pool: &Pool) -> Result<String, ModelError> {
     let (answers, _) = collect(pool.generate(Request::new(Prompt::user("hi"), 9)).await?, 1).await?;
-    let [Answer { text, finish: Finish::Stop }] = answers.as_slice() else { unreachable!("one answer that ended") };
+    let [Answer { text, finish: Finish::Stop, .. }] = answers.as_slice() else { unreachable!("one answer that ended") };
     Ok(text.clone())
 }
 

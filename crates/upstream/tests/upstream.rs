@@ -151,7 +151,7 @@ async fn a_stream_ends_with_done_or_with_an_error() {
 }
 
 fn prompt() -> Prompt {
-    Prompt::Chat(vec![Message { role: Role::User, content: "hi".into() }])
+    Prompt::Chat(vec![Message::new(Role::User, "hi")])
 }
 
 #[tokio::test]
@@ -176,7 +176,7 @@ async fn several_completions_are_several_requests_or_one() {
         request.n = 3;
         request.sampling.seed = Some(u64::MAX);
         let (answers, total) = collect(model.generate(request).await.unwrap(), 3).await.unwrap();
-        assert_eq!(answers, vec![Answer { text: "ab".into(), finish: Finish::Length }; 3]);
+        assert_eq!(answers, vec![Answer::new("ab", Finish::Length); 3]);
         assert_eq!((total.prompt_tokens, total.completion_tokens), (5, 6));
         let mut seeds: Vec<i64> =
             seen.0.lock().unwrap().iter().map(|(_, _, body)| body["seed"].as_i64().unwrap()).collect();
@@ -244,7 +244,7 @@ async fn given_text_is_scored_by_an_echo() {
     let scoring = Scoring { template: None, end_of_turn: "<e>".into() };
     let model =
         Upstream::new(UpstreamConfig { scoring: Some(scoring), ..UpstreamConfig::new("m", base, None) }).unwrap();
-    let answer = Answer { text: " ab".into(), finish: Finish::Stop };
+    let answer = Answer::new(" ab", Finish::Stop);
     let request = ScoreRequest { prompt: Prompt::Text("é".into()), answer: answer.clone() };
     let scored = model.score(std::slice::from_ref(&request)).await.unwrap();
     assert_eq!(scored[0].logprobs, [-2.0, -3.0, -4.0]);

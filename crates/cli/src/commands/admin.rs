@@ -1,17 +1,17 @@
-//! Accounts, keys, terms and grants of an installation.
+//! Terms and grants of an installation, and what every change of one needs.
 
 use std::fs;
 use std::path::Path;
 
-use anbiq_domain::{AccountId, Conditions, Grant, GrantId, KeyId, Money, Terms as TermsText, Timestamp};
+use anbiq_domain::{Conditions, Grant, GrantId, Terms as TermsText, Timestamp};
 use anbiq_journal::JournalError;
-use anbiq_ledger::{Ledger, NewAccount};
+use anbiq_ledger::Ledger;
 use anbiq_serve::Spool;
 use anbiq_serve::admin::{Administrator, Record};
 use anyhow::{Context, bail};
 
 use super::Outcome;
-use crate::args::{Account, Grant as GrantArgs, Init, Key, Terms};
+use crate::args::{Grant as GrantArgs, Init, Terms};
 use crate::site::Site;
 use crate::talk::{self, Talk};
 
@@ -34,65 +34,6 @@ pub(crate) fn init(args: &Init, talk: Talk) -> anyhow::Result<Outcome> {
     talk.say(&format!("wrote `{}`; set your teacher, its prices and its terms there", file.display()));
     talk.say(&format!("public key of the journal: {}", signer.public()));
     talk.say(&format!("hint: anbiq serve --config {}", file.display()));
-    Ok(Outcome::Fine)
-}
-
-pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome> {
-    match args {
-        Account::Open { account, plan, payment, budget, site } => {
-            let office = Office::open(&site.config).await?;
-            let account = NewAccount { id: account.parse()?, plan: plan.parse()?, payment, opened: office.now() };
-            let limit = budget.map(|budget| budget.parse::<Money>()).transpose()?;
-            office.administrator.open_account(&account).await?;
-            if let Some(limit) = limit {
-                office.ledger.set_budget(&account.id, limit).await?;
-            }
-            talk.say(&format!("opened account `{}` on plan `{}`", account.id, account.plan));
-            office.close().await?;
-        }
-        Account::Forget { account, site } => {
-            let office = Office::open(&site.config).await?;
-            let account: AccountId = account.parse()?;
-            let forgotten = office.administrator.forget_texts(&account, &office.site.text_keys(), office.now()).await?;
-            talk.say(&if forgotten {
-                format!("destroyed the key of `{account}`: nobody can read its sealed texts again")
-            } else {
-                format!("account `{account}` has no key of sealed texts: there is nothing to destroy")
-            });
-            office.close().await?;
-        }
-        Account::Budget { account, limit, site } => {
-            let ledger = Site::load(&site.config)?.ledger().await?;
-            let account: AccountId = account.parse()?;
-            if let Some(limit) = limit {
-                ledger.set_budget(&account, limit.parse()?).await?;
-            }
-            match ledger.budget(&account).await? {
-                Some(budget) => talk::json(&budget)?,
-                None => talk.say(&format!("account `{account}` has no budget: it may spend without limit")),
-            }
-        }
-    }
-    Ok(Outcome::Fine)
-}
-
-pub(crate) async fn key(args: Key, talk: Talk) -> anyhow::Result<Outcome> {
-    match args {
-        Key::Issue { account, days, site } => {
-            let site = Site::load(&site.config)?;
-            let ledger = site.ledger().await?;
-            let expires = days.map(|days| in_days(site.now(), days));
-            let (id, key) = ledger.issue_key(&account.parse()?, expires, site.now()).await?;
-            talk.say(&format!("key `{id}`; it is shown this once:"));
-            talk::data(key.expose())?;
-        }
-        Key::Revoke { key, site } => {
-            let site = Site::load(&site.config)?;
-            let key: KeyId = key.parse()?;
-            site.ledger().await?.revoke_key(&key, site.now()).await?;
-            talk.say(&format!("revoked key `{key}`"));
-        }
-    }
     Ok(Outcome::Fine)
 }
 
@@ -149,16 +90,16 @@ pub(crate) async fn grant(args: GrantArgs, talk: Talk) -> anyhow::Result<Outcome
 }
 
 /// Where changes are made: the ledger, and the journal or, while a gateway writes that, its spool.
-struct Office {
-    site: Site,
-    ledger: Ledger,
+pub(super) struct Office {
+    pub(super) site: Site,
+    pub(super) ledger: Ledger,
     record: Record,
-    administrator: Administrator,
+    pub(super) administrator: Administrator,
 }
 
 impl Office {
     /// Opens the installation; plans, prices and terms of its configuration are known from here on.
-    async fn open(config: &Path) -> anyhow::Result<Self> {
+    pub(super) async fn open(config: &Path) -> anyhow::Result<Self> {
         let site = Site::load(config)?;
         let ledger = site.ledger().await?;
         let record = match site.journal() {
@@ -171,11 +112,11 @@ impl Office {
         Ok(Self { site, ledger, record, administrator })
     }
 
-    fn now(&self) -> Timestamp {
+    pub(super) fn now(&self) -> Timestamp {
         self.site.now()
     }
 
-    async fn close(self) -> anyhow::Result<()> {
+    pub(super) async fn close(self) -> anyhow::Result<()> {
         self.ledger.close().await;
         drop(self.administrator);
         if let Record::Journal(journal) = self.record {
@@ -209,7 +150,7 @@ fn describe(terms: &TermsText) -> String {
     )
 }
 
-fn in_days(now: Timestamp, days: u32) -> Timestamp {
+pub(super) fn in_days(now: Timestamp, days: u32) -> Timestamp {
     now.plus_milliseconds(i64::from(days) * DAY)
 }
 

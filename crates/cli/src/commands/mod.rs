@@ -2,6 +2,7 @@
 
 mod admin;
 mod case;
+mod customers;
 mod demo;
 mod distill;
 mod journal;
@@ -36,8 +37,10 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Demo(args) => demo::run(args, talk).await,
         Command::Init(args) => admin::init(&args, talk),
         Command::Serve(args) => serve::run(&args, talk).await,
-        Command::Account(args) => admin::account(args, talk).await,
-        Command::Key(args) => admin::key(args, talk).await,
+        Command::Account(args) => customers::account(args, talk).await,
+        Command::Key(args) => customers::key(args, talk).await,
+        Command::User(args) => customers::user(args, talk).await,
+        Command::Budget(args) => customers::budget(args, talk).await,
         Command::Terms(args) => admin::terms(args, talk).await,
         Command::Grant(args) => admin::grant(args, talk).await,
         Command::Journal(args) => journal::run(args, talk),

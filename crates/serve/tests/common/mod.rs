@@ -3,6 +3,8 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its own part of this, and a test may fail")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` is written where it is used")]
 
+pub(crate) mod teacher;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -76,7 +78,7 @@ impl Default for Mock {
 impl Mock {
     pub(crate) fn new(script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static) -> Self {
         Self {
-            abilities: Abilities { several: true, logprobs: Some(20), scoring: false, context: None },
+            abilities: Abilities { several: true, logprobs: Some(20), ..Abilities::default() },
             script: Box::new(script),
             gate: Arc::new(Semaphore::new(0)),
             asked: AtomicUsize::new(0),
@@ -134,7 +136,7 @@ pub(crate) fn finished(index: u32, tokens: u64) -> Event {
 }
 
 pub(crate) fn usage(prompt_tokens: u64, completion_tokens: u64) -> Event {
-    Event::Usage(Usage { prompt_tokens, completion_tokens, twin_tokens: 0 })
+    Event::Usage(Usage { prompt_tokens, completion_tokens, ..Usage::default() })
 }
 
 /// A model under the name of one of the house's teachers.
@@ -186,7 +188,7 @@ impl Model for Named {
                 }
             }
         });
-        Ok(receiver)
+        Ok(receiver.into())
     }
 
     async fn score(&self, _requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -200,21 +202,19 @@ pub(crate) struct Setup {
     pub(crate) plan: Plan,
     pub(crate) mock: Mock,
     pub(crate) journal: Options,
+    /// Besides those of [`MODELS`]; each at the price of those.
+    pub(crate) more: Vec<Arc<dyn Model>>,
 }
 
 impl Default for Setup {
     fn default() -> Self {
         let plan = Plan {
-            id: PlanId::new("standard").unwrap(),
             text_policy: TextPolicy::Plain,
-            twin_share: 0.0,
-            twin_first: 0,
             max_logprobs: Some(5),
-            max_n: 4,
             max_tokens: 100,
-            requests_per_minute: None,
+            ..Plan::new(PlanId::new("standard").unwrap())
         };
-        Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default() }
+        Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default(), more: Vec::new() }
     }
 }
 
@@ -287,8 +287,13 @@ impl House {
         let account = NewAccount { id: acme(), plan: setup.plan.id, payment: Some("card 1".into()), opened: NOW };
         admin.open_account(&account).await.unwrap();
         let dollars = Money::from_dollars;
-        let prices = PriceList { input: dollars(1), output: dollars(2), distillation_output: Some(dollars(3)) };
-        for model in MODELS {
+        let prices = PriceList {
+            input: dollars(1),
+            output: dollars(2),
+            distillation_output: Some(dollars(3)),
+            ..PriceList::default()
+        };
+        for model in MODELS.into_iter().chain(setup.more.iter().map(|model| model.name())) {
             admin.set_prices(model, prices, NOW).await.unwrap();
         }
         admin.issue_terms(&terms(), NOW).await.unwrap();
@@ -299,7 +304,11 @@ impl House {
             config: setup.config,
             ledger: ledger.clone(),
             journal: journal.clone(),
-            models: MODELS.map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>).to_vec(),
+            models: MODELS
+                .map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>)
+                .into_iter()
+                .chain(setup.more)
+                .collect(),
             secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY, texts: Some(text_keys(folder.path())) },
             clock: Arc::new(ManualClock::at(NOW)) as Arc<dyn Clock>,
             spool: None,

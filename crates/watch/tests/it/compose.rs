@@ -247,7 +247,7 @@ impl Composer {
     fn say(&mut self, face: &Face, when: i64, prompt: &Prompt, output: u64, grant: Option<&GrantId>) {
         let sketch = self.sketcher.sketch(prompt);
         let words = u64::from(sketch.words);
-        let usage = Usage { prompt_tokens: words + words / 3 + 4, completion_tokens: output, twin_tokens: 0 };
+        let usage = Usage { prompt_tokens: words + words / 3 + 4, completion_tokens: output, ..Usage::default() };
         let network = self.random.pick(&face.networks).unwrap().clone();
         let address = format!("{network} {}", self.random.below(4));
         let agent = self.random.pick(&face.agents).unwrap().clone();
@@ -307,10 +307,10 @@ impl Composer {
                     } else {
                         task(kind, &mut self.random)
                     };
-                    history.push(Message { role: Role::User, content: text });
+                    history.push(Message::new(Role::User, text));
                     let output = self.length(kind);
                     self.say(&face, when, &Prompt::Chat(history.clone()), output, None);
-                    history.push(Message { role: Role::Assistant, content: "well".to_owned() });
+                    history.push(Message::new(Role::Assistant, "well"));
                     when += 30_000 + self.within(300_000);
                 }
             }

@@ -3,18 +3,25 @@ use std::io::Write;
 use std::sync::Once;
 
 use anbiq_domain::{
-    AccountId, Conditions, Grant, GrantId, GrantState, Money, Permission, PlanId, PriceList, Seeded, Terms, TermsId,
-    TermsRef, TextPolicy, Timestamp,
+    AccountId, Conditions, Digest, Grant, GrantId, GrantState, Money, Permission, PlanId, PriceList, Seeded, Terms,
+    TermsId, TermsRef, TextPolicy, Timestamp,
 };
 use futures::future::join_all;
 use sqlx::{AnyPool, Executor};
 use tempfile::TempDir;
 
-use crate::schema::VERSION;
-use crate::{Ledger, LedgerError, NewAccount, Plan, ReservationId, Who};
+use crate::backend::Backend;
+use crate::schema::{self, VERSION};
+use crate::{
+    Budget, Cost, Holder, Ledger, LedgerError, Measure, NewAccount, NewKey, Page, Plan, ReservationId, Reserve, Scope,
+    Scopes, Unit, User, Way, Who, to_json,
+};
 
 const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
 const MINUTE: i64 = 60_000;
+
+/// The key of ledgers that older versions left.
+const OLD_KEY: &str = "sk-anbiq-000000000001-111111111111111111111111111111111111111111111111";
 
 fn later(milliseconds: i64) -> Timestamp {
     NOW.plus_milliseconds(milliseconds)
@@ -30,15 +37,29 @@ fn acme() -> AccountId {
 
 fn plan() -> Plan {
     Plan {
-        id: PlanId::new("standard").unwrap(),
         text_policy: TextPolicy::Twinned,
         twin_share: 0.25,
         twin_first: 3,
-        max_logprobs: Some(5),
-        max_n: 4,
-        max_tokens: 512,
-        requests_per_minute: None,
+        ..Plan::new(PlanId::new("standard").unwrap())
     }
+}
+
+/// Reserves for `acme`, without a key.
+async fn reserve(
+    ledger: &Ledger,
+    amount: Money,
+    grant: Option<(GrantId, u64)>,
+    at: Timestamp,
+    ttl_ms: i64,
+) -> Result<ReservationId, LedgerError> {
+    let (grant, completion_tokens) = grant.map_or((None, 0), |(grant, tokens)| (Some(grant), tokens));
+    let most = Cost { money: amount, tokens: completion_tokens, completion_tokens };
+    let reserve = Reserve { account: acme(), key: None, ways: vec![Way { grant, most }], at, ttl_ms };
+    ledger.reserve(reserve).await.map(|reserved| reserved.id)
+}
+
+fn cost(nanos: i64, completion_tokens: u64) -> Cost {
+    Cost { money: Money::from_nanos(nanos), tokens: completion_tokens, completion_tokens }
 }
 
 fn terms(version: u32) -> Terms {
@@ -93,6 +114,67 @@ impl Place {
         Some(place)
     }
 
+    /// A ledger as an older version left it: with an account, a grant, a key, and a reservation of each kind.
+    async fn at_version(&self, version: i64) {
+        let pool = AnyPool::connect(&self.url()).await.unwrap();
+        schema::bring_to(&pool, self.backend(), version).await.unwrap();
+        let (plan, terms) = (to_json("plan", &plan()).unwrap(), to_json("terms", &terms(1)).unwrap());
+        let grant = to_json("grant", &grant("g", Some(50), None)).unwrap();
+        let secret = OLD_KEY.rsplit('-').next().unwrap();
+        let hash = Digest::of_parts(&[&[0; 32], secret.as_bytes()]);
+        let reservation = |id: &str, state: &str| {
+            format!(
+                "INSERT INTO reservations VALUES ('{id}', 'acme', 40, 'g', 7, {}, '{state}')",
+                later(MINUTE).milliseconds()
+            )
+        };
+        for sql in [
+            format!("INSERT INTO settings VALUES ('pepper', '{}')", "0".repeat(64)),
+            format!("INSERT INTO plans VALUES ('standard', '{plan}')"),
+            format!("INSERT INTO terms VALUES ('teacher-terms', 1, 'teacher', 1, '{terms}')"),
+            "INSERT INTO accounts (id, plan, opened, budget, spent, reserved) VALUES ('acme', 'standard', 1, 100, 5, 40)".to_owned(),
+            format!("INSERT INTO api_keys (id, account, hash, issued) VALUES ('000000000001', 'acme', '{hash}', 1)"),
+            "INSERT INTO acceptances VALUES ('acme', 'teacher-terms', 1, 1)".to_owned(),
+            format!("INSERT INTO grants (id, account, terms, body, given, volume, used, reserved) VALUES ('g', 'acme', 'teacher-terms', '{grant}', 1, 50, 2, 7)"),
+            reservation("held", "held"),
+            reservation("expired", "expired"),
+            reservation("settled", "settled"),
+        ] {
+            pool.execute(sqlx::AssertSqlSafe(sql)).await.unwrap();
+        }
+        pool.close().await;
+    }
+
+    /// Begins anew.
+    async fn empty(&self) {
+        match self {
+            Self::Sqlite(dir) => {
+                for file in std::fs::read_dir(dir.path()).unwrap() {
+                    std::fs::remove_file(file.unwrap().path()).unwrap();
+                }
+            }
+            Self::Postgres { .. } => {
+                self.administer("DROP SCHEMA").await;
+                self.administer("CREATE SCHEMA").await;
+            }
+        }
+    }
+
+    fn backend(&self) -> Backend {
+        if matches!(self, Self::Sqlite(_)) { Backend::Sqlite } else { Backend::Postgres }
+    }
+
+    fn url(&self) -> String {
+        sqlx::any::install_default_drivers();
+        match self {
+            Self::Sqlite(dir) => format!("sqlite:{}/the ledger %231%3F.db?mode=rwc", dir.path().display()),
+            Self::Postgres { server, schema } => {
+                let separator = if server.contains('?') { "&" } else { "?" };
+                format!("{server}{separator}options[search_path]={schema}")
+            }
+        }
+    }
+
     async fn open(&self) -> Ledger {
         self.try_open().await.unwrap()
     }
@@ -100,10 +182,7 @@ impl Place {
     async fn try_open(&self) -> Result<Ledger, LedgerError> {
         match self {
             Self::Sqlite(dir) => Ledger::open_file(&dir.path().join("the ledger #1?.db")).await,
-            Self::Postgres { server, schema } => {
-                let separator = if server.contains('?') { "&" } else { "?" };
-                Ledger::open(&format!("{server}{separator}options[search_path]={schema}")).await
-            }
+            Self::Postgres { .. } => Ledger::open(&self.url()).await,
         }
     }
 
@@ -182,6 +261,9 @@ macro_rules! on_every_database {
     };
 }
 
+mod budgets;
+mod keys;
+
 on_every_database![
     two_hundred_at_once_get_exactly_what_the_budget_holds,
     a_grants_volume_holds_under_concurrency,
@@ -211,7 +293,7 @@ async fn two_hundred_at_once_get_exactly_what_the_budget_holds(place: &Place) {
     ledger.set_budget(&acme(), nanos(1_000)).await.unwrap();
     let one = |_| {
         let ledger = ledger.clone();
-        tokio::spawn(async move { ledger.reserve(&acme(), nanos(90), None, NOW, MINUTE).await })
+        tokio::spawn(async move { reserve(&ledger, nanos(90), None, NOW, MINUTE).await })
     };
     let mut granted = 0;
     for outcome in join_all((0..200).map(one)).await {
@@ -232,7 +314,7 @@ async fn a_grants_volume_holds_under_concurrency(place: &Place) {
     ledger.give_grant(&volume).await.unwrap();
     let one = |_| {
         let (ledger, id) = (ledger.clone(), volume.id.clone());
-        tokio::spawn(async move { ledger.reserve(&acme(), nanos(1), Some((id, 90)), NOW, MINUTE).await })
+        tokio::spawn(async move { reserve(&ledger, nanos(1), Some((id, 90)), NOW, MINUTE).await })
     };
     let outcomes: Vec<_> = join_all((0..50).map(one)).await.into_iter().map(Result::unwrap).collect();
     let (granted, refused): (Vec<_>, Vec<_>) = outcomes.into_iter().partition(Result::is_ok);
@@ -240,12 +322,12 @@ async fn a_grants_volume_holds_under_concurrency(place: &Place) {
     assert_eq!(granted.len(), 11);
     assert_eq!(state(&ledger).await, (0, 11), "a refused volume holds no money");
     for reservation in granted {
-        ledger.settle(&reservation.unwrap(), nanos(1), 90, NOW).await.unwrap();
+        ledger.settle(&reservation.unwrap(), cost(1, 90)).await.unwrap();
     }
     let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
     assert_eq!((now, used), (GrantState::Active, 990));
-    let last = ledger.reserve(&acme(), nanos(1), Some((volume.id.clone(), 10)), NOW, MINUTE).await.unwrap();
-    ledger.settle(&last, nanos(1), 10, NOW).await.unwrap();
+    let last = reserve(&ledger, nanos(1), Some((volume.id.clone(), 10)), NOW, MINUTE).await.unwrap();
+    ledger.settle(&last, cost(1, 10)).await.unwrap();
     let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
     assert_eq!((now, used), (GrantState::UsedUp, 1_000));
 }
@@ -271,7 +353,7 @@ async fn random_sequences_leak_nothing(place: &Place) {
             0..=3 => {
                 let (amount, ttl) = (random.below(300) as i64, random.below(200) as i64 + 1);
                 let held: i64 = model.held.values().map(|(amount, _)| amount).sum();
-                let outcome = ledger.reserve(&acme(), nanos(amount), None, later(now), ttl).await;
+                let outcome = reserve(&ledger, nanos(amount), None, later(now), ttl).await;
                 assert_eq!(outcome.is_ok(), model.spent + held + amount <= LIMIT, "step {step}");
                 if let Ok(id) = outcome {
                     model.held.insert(ids.len(), (amount, now + ttl));
@@ -283,7 +365,7 @@ async fn random_sequences_leak_nothing(place: &Place) {
                 let settles = random.chance(0.6);
                 let actual = model.held.get(&which).map_or(5, |(amount, _)| random.below(*amount as usize + 1) as i64);
                 let outcome = if settles {
-                    ledger.settle(&ids[which], nanos(actual), 0, later(now)).await
+                    ledger.settle(&ids[which], cost(actual, 0)).await
                 } else {
                     ledger.release(&ids[which]).await
                 };
@@ -324,7 +406,7 @@ async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice(plac
     ledger.set_budget(&acme(), nanos(100)).await.unwrap();
     ledger.give_grant(&grant("g", Some(50), None)).await.unwrap();
     let hold = Some((GrantId::new("g").unwrap(), 50));
-    let lost = ledger.reserve(&acme(), nanos(100), hold.clone(), NOW, MINUTE).await.unwrap();
+    let lost = reserve(&ledger, nanos(100), hold.clone(), NOW, MINUTE).await.unwrap();
     drop(ledger);
 
     let ledger = place.open().await;
@@ -334,17 +416,20 @@ async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice(plac
     assert_eq!(ledger.expire(later(MINUTE)).await.unwrap(), 0);
     assert_eq!(state(&ledger).await, (0, 0));
     // The answer was served after all: it is charged, once.
-    ledger.settle(&lost, nanos(60), 30, later(2 * MINUTE)).await.unwrap();
-    let again = ledger.settle(&lost, nanos(60), 30, later(2 * MINUTE)).await.unwrap_err();
+    ledger.settle(&lost, cost(60, 30)).await.unwrap();
+    let again = ledger.settle(&lost, cost(60, 30)).await.unwrap_err();
     assert_eq!(again.code(), "reservation_closed");
     assert_eq!(state(&ledger).await, (60, 0));
     let (_, _, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
     assert_eq!(used, 30);
-    let more = ledger.reserve(&acme(), nanos(10), hold, NOW, MINUTE).await.unwrap_err();
+    let more = reserve(&ledger, nanos(10), hold, NOW, MINUTE).await.unwrap_err();
     assert_eq!(more.code(), "grant_used_up");
-    // Two days later it is forgotten.
-    ledger.expire(later(2 * 24 * 60 * MINUTE)).await.unwrap();
-    assert_eq!(ledger.release(&lost).await.unwrap_err().code(), "unknown_reservation");
+    // One that nobody comes back for is forgotten two days later.
+    let gone = reserve(&ledger, nanos(10), None, NOW, MINUTE).await.unwrap();
+    for days in [1, 3] {
+        ledger.expire(later(days * 24 * 60 * MINUTE)).await.unwrap();
+    }
+    assert_eq!(ledger.release(&gone).await.unwrap_err().code(), "reservation_closed");
 }
 
 async fn what_is_settled_while_it_expires_is_given_back_once(place: &Place) {
@@ -353,9 +438,9 @@ async fn what_is_settled_while_it_expires_is_given_back_once(place: &Place) {
     for round in 0..20 {
         let mut held = Vec::new();
         for _ in 0..8 {
-            held.push(ledger.reserve(&acme(), nanos(10), None, NOW, 1).await.unwrap());
+            held.push(reserve(&ledger, nanos(10), None, NOW, 1).await.unwrap());
         }
-        let settling = join_all(held.iter().map(|id| ledger.settle(id, nanos(1), 0, NOW)));
+        let settling = join_all(held.iter().map(|id| ledger.settle(id, cost(1, 0))));
         let (settled, expired) = tokio::join!(settling, other.expire(later(MINUTE)));
         assert!(settled.iter().all(Result::is_ok) && expired.is_ok(), "{settled:?} {expired:?}");
         assert_eq!(state(&ledger).await, (8 * (round + 1), 0));
@@ -365,11 +450,11 @@ async fn what_is_settled_while_it_expires_is_given_back_once(place: &Place) {
 async fn one_failing_change_takes_no_other_with_it(place: &Place) {
     let ledger = place.fresh().await;
     // An error of the database, not a refusal, for every second of them.
-    let index = "CREATE UNIQUE INDEX no_amount_twice ON reservations (amount)";
+    let index = "CREATE UNIQUE INDEX no_amount_twice ON holds (money)";
     sqlx::query(index).execute(&ledger.writers).await.unwrap();
     let one = |number: i64| {
         let ledger = ledger.clone();
-        async move { ledger.reserve(&acme(), nanos(1 + number / 2), None, NOW, MINUTE).await }
+        async move { reserve(&ledger, nanos(1 + number / 2), None, NOW, MINUTE).await }
     };
     let (held, failed): (Vec<_>, Vec<_>) = join_all((0..60).map(one)).await.into_iter().partition(Result::is_ok);
     assert_eq!((held.len(), failed.len()), (30, 30));
@@ -382,17 +467,17 @@ async fn one_failing_change_takes_no_other_with_it(place: &Place) {
 
 async fn what_nobody_waits_for_is_not_held(place: &Place) {
     let ledger = place.fresh().await;
-    let (account, mut answered) = (acme(), 0);
+    let mut answered = 0;
     for round in 0..40 {
         // Waited for so long and no longer: the change may be in the queue, under way or done.
-        let asked = ledger.reserve(&account, nanos(10), None, NOW, MINUTE);
+        let asked = reserve(&ledger, nanos(10), None, NOW, MINUTE);
         let patience = std::time::Duration::from_micros(round * 50);
         answered += i64::from(tokio::time::timeout(patience, asked).await.is_ok());
     }
-    let kept = ledger.reserve(&acme(), nanos(7), None, NOW, MINUTE).await.unwrap();
+    let kept = reserve(&ledger, nanos(7), None, NOW, MINUTE).await.unwrap();
     assert_eq!(state(&ledger).await, (0, 10 * answered + 7));
     // What was served is owed, whether or not anybody waits for the answer.
-    let settling = ledger.settle(&kept, nanos(3), 0, NOW);
+    let settling = ledger.settle(&kept, cost(3, 0));
     let _ = tokio::time::timeout(std::time::Duration::ZERO, settling).await;
     ledger.close().await;
     assert_eq!(state(&place.open().await).await, (3, 10 * answered));
@@ -402,23 +487,35 @@ async fn closing_makes_what_waits(place: &Place) {
     let ledger = place.fresh().await;
     let one = |_| {
         let ledger = ledger.clone();
-        async move { ledger.reserve(&acme(), nanos(1), None, NOW, MINUTE).await }
+        async move { reserve(&ledger, nanos(1), None, NOW, MINUTE).await }
     };
     let (outcomes, ()) = tokio::join!(join_all((0..60).map(one)), ledger.clone().close());
     assert!(outcomes.iter().all(Result::is_ok), "{outcomes:?}");
-    assert_eq!(ledger.reserve(&acme(), nanos(1), None, NOW, 1).await.unwrap_err().code(), "ledger_failed");
+    assert_eq!(reserve(&ledger, nanos(1), None, NOW, 1).await.unwrap_err().code(), "ledger_failed");
     assert_eq!(state(&place.open().await).await, (0, 60));
 }
 
 async fn a_ledger_of_an_older_version_is_brought_forward(place: &Place) {
-    let ledger = place.fresh().await;
-    let (_, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
-    for change in ["DELETE FROM settings WHERE name = 'generation'", "UPDATE schema_version SET version = 1"] {
-        sqlx::query(change).execute(&ledger.writers).await.unwrap();
+    for version in 1..VERSION {
+        place.at_version(version).await;
+        let ledger = place.open().await;
+        // What was there before goes on: the key, what was spent, what was held, and what had expired.
+        assert_eq!(ledger.authenticate(OLD_KEY, NOW).await.unwrap().account, acme());
+        assert_eq!(state(&ledger).await, (5, 40), "version {version}");
+        let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
+        assert_eq!((now, used), (GrantState::Active, 2));
+        let id = |name: &str| ReservationId::of(name);
+        ledger.settle(&id("held"), cost(30, 3)).await.unwrap();
+        ledger.settle(&id("expired"), cost(2, 1)).await.unwrap();
+        assert_eq!(ledger.settle(&id("settled"), cost(2, 1)).await.unwrap_err().code(), "reservation_closed");
+        assert_eq!(state(&ledger).await, (37, 0));
+        assert_eq!(ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap().2, 6);
+        ledger.set_budget(&acme(), nanos(100)).await.unwrap();
+        let (_, fresh) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
+        assert!(ledger.authenticate(fresh.expose(), NOW).await.is_ok());
+        ledger.close().await;
+        place.empty().await;
     }
-    ledger.close().await;
-    let ledger = place.open().await;
-    assert!(ledger.authenticate(key.expose(), NOW).await.is_ok());
 }
 
 async fn what_another_program_changes_holds_at_once(place: &Place) {
@@ -428,7 +525,7 @@ async fn what_another_program_changes_holds_at_once(place: &Place) {
     let session = async || ledger.authenticate(key.expose(), NOW).await.map_err(|error| error.code());
     let price = |dollars| {
         let input = Money::from_dollars(dollars);
-        PriceList { input, output: input, distillation_output: None }
+        PriceList { input, output: input, ..PriceList::default() }
     };
 
     // Each is asked before and after, so that what was remembered would show.
@@ -504,7 +601,7 @@ async fn only_a_valid_key_opens_a_session(place: &Place) {
     }
     ledger.close_account(&acme(), NOW).await.unwrap();
     assert_eq!(ledger.authenticate(key.expose(), NOW).await.unwrap_err().code(), "account_closed");
-    assert_eq!(ledger.reserve(&acme(), nanos(1), None, NOW, 1).await.unwrap_err().code(), "account_closed");
+    assert_eq!(reserve(&ledger, nanos(1), None, NOW, 1).await.unwrap_err().code(), "account_closed");
 }
 
 async fn no_secret_is_stored(place: &Place) {
@@ -531,7 +628,7 @@ async fn grants_end_and_are_taken_back(place: &Place) {
     let of = async |at| ledger.grant_of(&acme(), &terms(1).id, at).await.unwrap();
     let take = async |id: &str, at| {
         let hold = Some((GrantId::new(id).unwrap(), 1));
-        ledger.reserve(&acme(), nanos(1), hold, at, MINUTE).await.map(|_| ()).map_err(|error| error.code())
+        reserve(&ledger, nanos(1), hold, at, MINUTE).await.map(|_| ()).map_err(|error| error.code())
     };
     assert_eq!(of(NOW).await, None);
     let first = grant("first", None, Some(later(MINUTE)));
@@ -575,7 +672,7 @@ async fn terms_and_prices_keep_their_versions(place: &Place) {
     let price = |dollars| PriceList {
         input: Money::from_dollars(dollars),
         output: Money::from_dollars(4),
-        distillation_output: None,
+        ..PriceList::default()
     };
     assert_eq!(ledger.prices("teacher").await.unwrap(), None);
     ledger.put_prices("teacher", price(1), NOW).await.unwrap();
@@ -596,8 +693,17 @@ async fn what_is_not_there_is_named(place: &Place) {
         ledger.open_account(&account(&acme(), "standard")).await.unwrap_err(),
         ledger.open_account(&account(&nobody, "gold")).await.unwrap_err(),
         ledger.issue_key(&nobody, None, NOW).await.unwrap_err(),
-        ledger.reserve(&nobody, nanos(1), None, NOW, 1).await.unwrap_err(),
-        ledger.reserve(&acme(), nanos(-1), None, NOW, 1).await.unwrap_err(),
+        ledger
+            .reserve(Reserve {
+                account: nobody.clone(),
+                key: None,
+                ways: vec![Way { grant: None, most: cost(1, 0) }],
+                at: NOW,
+                ttl_ms: 1,
+            })
+            .await
+            .unwrap_err(),
+        reserve(&ledger, nanos(-1), None, NOW, 1).await.unwrap_err(),
         ledger.set_budget(&nobody, nanos(1)).await.unwrap_err(),
         Ledger::open("mysql://user:secret@host/db").await.unwrap_err(),
     ]
@@ -631,8 +737,8 @@ async fn a_ledger_in_memory_works() {
     ledger.put_plan(&plan()).await.unwrap();
     let account = NewAccount { id: acme(), plan: plan().id, payment: None, opened: NOW };
     ledger.open_account(&account).await.unwrap();
-    let held = ledger.reserve(&acme(), nanos(7), None, NOW, MINUTE).await.unwrap();
-    ledger.settle(&held, nanos(3), 0, NOW).await.unwrap();
+    let held = reserve(&ledger, nanos(7), None, NOW, MINUTE).await.unwrap();
+    ledger.settle(&held, cost(3, 0)).await.unwrap();
     assert_eq!(state(&ledger).await, (3, 0));
 }
 
