@@ -29,7 +29,7 @@ fn exchanges(place: &Place) -> BTreeMap<String, Exchange> {
 }
 
 fn money(budget: &serde_json::Value, field: &str) -> Money {
-    serde_json::from_value(budget[field].clone()).unwrap_or_else(|error| panic!("{field} of {budget}: {error}"))
+    serde_json::from_value(budget[field].clone()).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
