@@ -246,6 +246,13 @@ pub(crate) enum Account {
         #[command(flatten)]
         site: Site,
     },
+    /// Destroy the key of an account's sealed texts: nobody can read them again, and the journal stays whole.
+    Forget {
+        /// Which account.
+        account: String,
+        #[command(flatten)]
+        site: Site,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -488,7 +495,7 @@ pub(crate) enum Grant {
 pub(crate) enum Journal {
     /// Recompute the tree and check every signature.
     Verify {
-        /// The journal's folder.
+        /// The journal's folder, or one of its sealed files, which then needs `--key`.
         dir: PathBuf,
         /// The public key that must have signed it.
         #[arg(long)]
@@ -507,6 +514,28 @@ pub(crate) enum Journal {
         /// At most this many.
         #[arg(long)]
         limit: Option<u64>,
+        /// The gateway's folder of secrets: opens sealed texts. What is printed then is not what was hashed.
+        #[arg(long, value_name = "DIR")]
+        secrets: Option<PathBuf>,
+    },
+    /// Turn everything that is written so far into sealed Parquet files.
+    Seal {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Delete the sealed files that `[journal] keep` does not keep; their signed roots stay.
+    Prune {
+        /// Only say which.
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
     },
 }
 
@@ -570,6 +599,9 @@ pub(crate) struct Trace {
     /// The journal of the gateway that served the teacher.
     #[arg(long)]
     pub(crate) journal: PathBuf,
+    /// The gateway's folder of secrets, where the journal's texts are sealed.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) secrets: Option<PathBuf>,
     /// Operators as `anbiq watch --out` wrote them; without it every account stands for itself.
     #[arg(long, value_name = "FILE")]
     pub(crate) operators: Option<PathBuf>,

@@ -1,8 +1,10 @@
 //! The gateway's configuration: one TOML file, in which an unknown key is an error that names file and line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy, TwinMode};
+use anbiq_journal::{Keep, Options, Seal};
 use anbiq_ledger::TwinPlan;
 use anbiq_upstream::{Reach, Unreachable};
 use anyhow::Context;
@@ -39,6 +41,56 @@ pub(crate) struct JournalConfig {
     /// A checkpoint is signed after so many entries, besides at the end.
     #[serde(default = "default_checkpoint")]
     pub(crate) checkpoint_every: u64,
+    /// A checkpoint is signed when entries have waited so long for one; 0 for by number only.
+    #[serde(default = "default_checkpoint_seconds")]
+    pub(crate) checkpoint_seconds: u64,
+    /// When segments are closed and turned into sealed files; absent for never.
+    pub(crate) seal: Option<SealConfig>,
+    /// Which sealed files are kept; absent for all.
+    pub(crate) keep: Option<KeepConfig>,
+}
+
+/// When a segment is closed and sealed, whichever comes first.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SealConfig {
+    /// At this size.
+    #[serde(default = "default_segment")]
+    pub(crate) after_bytes: u64,
+    /// When its first entry is so old.
+    #[serde(default = "default_seal_seconds")]
+    pub(crate) after_seconds: u64,
+}
+
+/// Which sealed files are kept; whichever is reached first.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeepConfig {
+    /// Those whose last entry is not older.
+    pub(crate) days: Option<u64>,
+    /// As many of the newest as fit.
+    pub(crate) bytes: Option<u64>,
+}
+
+impl JournalConfig {
+    pub(crate) fn options(&self) -> Options {
+        let seal = self
+            .seal
+            .map(|seal| Seal { after_bytes: seal.after_bytes, after: Duration::from_secs(seal.after_seconds) });
+        Options {
+            segment_bytes: self.segment_bytes,
+            checkpoint_every: self.checkpoint_every,
+            checkpoint_after: (self.checkpoint_seconds > 0).then(|| Duration::from_secs(self.checkpoint_seconds)),
+            seal,
+            keep: self.keep(),
+            ..Options::default()
+        }
+    }
+
+    pub(crate) fn keep(&self) -> Option<Keep> {
+        const DAY_MS: u64 = 24 * 3_600_000;
+        self.keep.map(|keep| Keep { age_ms: keep.days.map(|days| days.saturating_mul(DAY_MS)), bytes: keep.bytes })
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -125,7 +177,7 @@ pub(crate) enum DialectName {
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanConfig {
     pub(crate) id: PlanId,
-    /// What the journal keeps of texts: `off`, `twinned` or `plain`.
+    /// What the journal keeps of texts: `off`, `twinned`, `plain`, or encrypted `sealed_twinned`, `sealed`.
     #[serde(default)]
     pub(crate) texts: TextPolicy,
     /// Which exchanges are twinned, and how.
@@ -211,6 +263,12 @@ const fn default_segment() -> u64 {
 }
 const fn default_checkpoint() -> u64 {
     10_000
+}
+const fn default_checkpoint_seconds() -> u64 {
+    60
+}
+const fn default_seal_seconds() -> u64 {
+    24 * 3600
 }
 const fn default_weight() -> u32 {
     1
@@ -430,6 +488,7 @@ prices = { input = "0.50", output = "2.00" }
             ("folder = \"teacher\"", "url = \"http://h\"\ndialect = \"bard\"", "unknown variant `bard`"),
             ("[serve]", "[serve]\nupstream_allow = [\"10.0.0.0/40\"]", "neither a host"),
             ("id = \"example\"", "id = \"a b\"", "cannot be an id"),
+            ("id = \"example\"", "id = \"example\"\nkeep = { weeks = 1 }", "weeks"),
             (LEDGER, "", "either `path`, `url` or `url_env`"),
             (LEDGER, "path = \"a\"\nurl_env = \"B\"", "either `path`, `url` or `url_env`"),
             (LEDGER, "url = \"postgres://anbiq:hunter2@db/ledger\"", "hint: put the URL into an environment"),

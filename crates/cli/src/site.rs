@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use anbiq_desk::{Administrator, ModelFacts, Reloaded};
 use anbiq_domain::{Clock, CoinKey, Digest, SystemClock, Terms, Timestamp};
-use anbiq_journal::{Journal, JournalError, Options, SigningKey};
+use anbiq_journal::{Journal, JournalError, SigningKey, TextKeys};
 use anbiq_ledger::{Ledger, Plan};
 use anbiq_lm::{Local, LocalOptions};
 use anbiq_model::Model;
@@ -56,11 +56,7 @@ impl Site {
     /// Opens the journal for writing, or makes it.
     pub(crate) fn journal(&self) -> Result<Journal, JournalError> {
         let config = &self.config.journal;
-        let options = Options {
-            segment_bytes: config.segment_bytes,
-            checkpoint_every: config.checkpoint_every,
-            ..Options::default()
-        };
+        let options = config.options();
         let signer = self.signer()?;
         if config.path.join("journal.json").exists() {
             Journal::open(&config.path, signer, options).map(|(journal, _)| journal)
@@ -79,6 +75,11 @@ impl Site {
     /// The key of sketches and of everything else that is compared but not shown.
     pub(crate) fn sketch_key(&self) -> anyhow::Result<[u8; 32]> {
         secret_file(&self.config.secrets.join("sketch.key"))
+    }
+
+    /// The keys of the accounts' sealed texts.
+    pub(crate) fn text_keys(&self) -> TextKeys {
+        text_keys(&self.config.secrets)
     }
 
     /// A fresh coin key, and the number of its epoch. Every start of a gateway is an epoch of its own, so that a
@@ -240,6 +241,11 @@ impl Declaration {
     async fn remember(&self, ledger: &Ledger) -> anyhow::Result<()> {
         Ok(ledger.declare(&self.what, self.digest).await?)
     }
+}
+
+/// The keys of the accounts' sealed texts in a folder of secrets.
+pub(crate) fn text_keys(secrets: &Path) -> TextKeys {
+    TextKeys::new(secrets.join("texts"))
 }
 
 /// A Hugging Face folder, answered in this process.

@@ -7,7 +7,7 @@ use anbiq_domain::{
     AccountId, Administration, Entry, Grant, GrantId, Hand, KeyId, KeyedHasher, Money, OperatorId, PlanId, PriceList,
     Terms, TermsRef, Timestamp, UserId, Window,
 };
-use anbiq_journal::{Journal, Spool};
+use anbiq_journal::{Journal, Spool, TextKeys};
 use anbiq_ledger::{Budget, Holder, Ledger, Measure, NewAccount, NewAdminKey, NewKey, Plan, Unit, User};
 use anbiq_secret::Secret;
 
@@ -74,6 +74,15 @@ impl Administrator {
         self.ledger.close_account(account, at).await?;
         let done = Done { action: "account.close", subject: account.as_str(), at, hint: "close it again" };
         self.record(done, None, None).await
+    }
+
+    /// Destroys the key of `account`'s sealed texts, for ever; false where it has none.
+    pub async fn forget_texts(&self, account: &AccountId, keys: &TextKeys, at: Timestamp) -> Result<bool, DeskError> {
+        let Some(key) = keys.forget(account)? else { return Ok(false) };
+        let entry = Entry::TextsForgotten { at, account: account.clone(), key };
+        let hint = "the key is destroyed; only the journal does not say when";
+        let done = Done { action: "account.forget", subject: account.as_str(), at, hint };
+        self.record(done, Some(entry), None).await.map(|()| true)
     }
 
     /// Sets all the money that an account may spend.

@@ -1,4 +1,4 @@
-use anbiq_journal::{JournalError, SpoolError};
+use anbiq_journal::{JournalError, SpoolError, TextsError};
 use anbiq_ledger::LedgerError;
 
 /// A change that was not made, or not wholly.
@@ -7,6 +7,9 @@ pub enum DeskError {
     /// The ledger refused; nothing was changed.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+    /// The key of an account's sealed texts cannot be destroyed.
+    #[error(transparent)]
+    Texts(#[from] TextsError),
     /// The ledger has the change and the journal has not, so whoever reads the journal does not know of it.
     #[error("{change} is in the ledger but could not be journalled: {source}\nhint: {hint}")]
     Unjournalled {
@@ -35,6 +38,7 @@ impl DeskError {
     pub fn code(&self) -> &'static str {
         match self {
             Self::Ledger(error) => error.code(),
+            Self::Texts(error) => error.code(),
             Self::Unjournalled { .. } => "not_journalled",
         }
     }
@@ -43,7 +47,7 @@ impl DeskError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Ledger(error) => error.retryable(),
-            Self::Unjournalled { .. } => false,
+            Self::Texts(_) | Self::Unjournalled { .. } => false,
         }
     }
 }

@@ -181,6 +181,10 @@ impl From<DeskError> for Problem {
     fn from(error: DeskError) -> Self {
         match error {
             DeskError::Ledger(error) => error.into(),
+            DeskError::Texts(error) => {
+                tracing::error!(code = error.code(), %error, "a key of sealed texts could not be destroyed");
+                Self::new(Code::Internal, Code::Internal.title())
+            }
             DeskError::Unjournalled { change, hint, source } => {
                 tracing::error!(%change, %source, "a change could not be journalled");
                 let words = format!("{change} is in the ledger but could not be journalled\nhint: {hint}");

@@ -66,6 +66,15 @@ pub enum Entry {
         /// What.
         terms: TermsRef,
     },
+    /// The key of an account's sealed texts was destroyed; nobody can read them from here on.
+    TextsForgotten {
+        /// When.
+        at: Timestamp,
+        /// Whose.
+        account: AccountId,
+        /// Which key, as [`crate::SealedTexts::key`] names it.
+        key: Keyed,
+    },
     /// A grant was given.
     GrantGiven {
         /// All of it.
@@ -112,6 +121,7 @@ impl Entry {
             | Self::PricesSet { at, .. }
             | Self::AccountOpened { at, .. }
             | Self::TermsAccepted { at, .. }
+            | Self::TextsForgotten { at, .. }
             | Self::GrantRevoked { at, .. }
             | Self::TwinsStopped { at, .. }
             | Self::Closed { at } => *at,

@@ -1,8 +1,12 @@
 use std::borrow::Cow;
 
-use serde::{Deserialize, Serialize};
+use base64::Engine as _;
+use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::Value;
 
+use crate::sketch::read_bytes;
 use crate::{
     AccountId, CoinKey, Digest, ExchangeId, GrantId, KeyId, Keyed, Money, Sketch, TermsRef, Timestamp, Twinning,
     commit_text,
@@ -46,6 +50,9 @@ pub struct Exchange {
     /// The texts, where the account's policy keeps them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub texts: Option<Texts>,
+    /// The texts, where the account's policy keeps them encrypted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sealed: Option<SealedTexts>,
 }
 
 /// What was asked for, without the text.
@@ -95,8 +102,8 @@ pub enum Route {
     Responses,
 }
 
-/// A client as the network saw it, as keyed hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+/// A client as the network saw it, as keyed hashes; written as the base64 of their bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Client {
     /// Its address.
     pub address: Keyed,
@@ -104,6 +111,36 @@ pub struct Client {
     pub network: Keyed,
     /// Its software, from the header `user-agent`.
     pub agent: Keyed,
+}
+
+impl Serialize for Client {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = [self.address, self.network, self.agent].map(|part| part.0.to_be_bytes()).concat();
+        serializer.serialize_str(&STANDARD_NO_PAD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for Client {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        /// As it is written, and as the first journals write it.
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Either {
+            Bytes(String),
+            Fields { address: Keyed, network: Keyed, agent: Keyed },
+        }
+        let (address, network, agent) = match Either::deserialize(deserializer)? {
+            Either::Fields { address, network, agent } => (address, network, agent),
+            Either::Bytes(text) => {
+                let bytes: [u8; 24] = read_bytes(&text)?;
+                let part = |from: usize| {
+                    Keyed(bytes[from..from + 8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte)))
+                };
+                (part(0), part(8), part(16))
+            }
+        };
+        Ok(Self { address, network, agent })
+    }
 }
 
 /// Tokens of one exchange.
@@ -187,6 +224,24 @@ pub struct Texts {
     pub prompt: Prompt,
     /// Every draw, in the order of [`Draws::texts`]. Of embeddings only what was asked is kept.
     pub answers: Vec<Answer>,
+}
+
+/// The texts of an exchange under a key of its account. How they are encrypted says `anbiq_journal::TextKeys`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SealedTexts {
+    /// Which key, as a hash of it: an account whose key was destroyed may get another.
+    pub key: Keyed,
+    /// Nonce, ciphertext and authentication tag of the JSON of [`Texts`].
+    #[serde(serialize_with = "write_base64", deserialize_with = "read_base64")]
+    pub bytes: Vec<u8>,
+}
+
+fn write_base64<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&STANDARD.encode(bytes))
+}
+
+fn read_base64<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<u8>, D::Error> {
+    STANDARD.decode(String::deserialize(deserializer)?).map_err(D::Error::custom)
 }
 
 /// One completion.

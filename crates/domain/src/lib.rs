@@ -21,18 +21,18 @@ mod window;
 
 pub use administration::{Administration, Hand};
 pub use coin::{CoinKey, EpochCommitment, commit_bytes, commit_text};
-pub use digest::{Digest, DigestError};
+pub use digest::{Digest, DigestBuilder, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};
 pub use exchange::{
-    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, ToolCall,
-    Usage,
+    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, SealedTexts, Texts,
+    ToolCall, Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
 pub use keyed::{Keyed, KeyedHasher};
 pub use money::{Money, MoneyError, PriceList};
 pub use random::Seeded;
 pub use sketch::{MINHASHES, Sketch, flags};
-pub use terms::{Conditions, Grant, GrantState, Permission, PriceClass, Terms, TermsRef, TextPolicy};
+pub use terms::{Conditions, Grant, GrantState, Keeping, Permission, PriceClass, Terms, TermsRef, TextPolicy};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use twins::{TwinDraw, TwinMismatch, TwinMode, Twinning, Twins};
 pub use window::{Window, WindowError};

@@ -38,6 +38,7 @@ fn exchange(number: i64, random: &mut Seeded) -> Exchange {
         outcome: Outcome::Completed,
         draws,
         texts: Some(Texts { prompt, answers }),
+        sealed: None,
     }
 }
 

@@ -91,6 +91,7 @@ fn journal(world: &World, seed: u64) -> Vec<Entry> {
                 &[],
             ),
             texts: None,
+            sealed: None,
         })));
     }
     entries

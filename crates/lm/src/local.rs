@@ -323,7 +323,9 @@ mod tests {
                     entries.extend(logprobs);
                 }
                 Event::Finished { finish, tokens, .. } => end = Some((finish, tokens)),
-                Event::ToolCall { .. } => unreachable!("no tool was offered"),
+                Event::ToolCall { .. } | Event::Fingerprint(_) => {
+                    unreachable!("no tool was offered, and no server asked")
+                }
                 Event::Usage(usage) => assert_eq!(usage.completion_tokens, end.unwrap().1),
             }
         }

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anbiq_domain::{ClockKind, CoinKey, Money, Timestamp};
+use anbiq_journal::TextKeys;
 use serde::{Deserialize, Serialize};
 
 use crate::ServeError;
@@ -278,6 +279,8 @@ pub struct Secrets {
     pub epoch: u32,
     /// The key of sketches and of hashed addresses. It must stay the same for sketches to be comparable.
     pub sketch_key: [u8; 32],
+    /// The keys of the accounts' sealed texts; without them, texts that were to be sealed are not kept.
+    pub texts: Option<TextKeys>,
 }
 
 impl fmt::Debug for Secrets {

@@ -4,9 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anbiq_domain::{
-    Answer, Client, Draws, Entry, Exchange, Finish, KeyId, Money, Outcome, RequestFacts, Sketch, TextPolicy, Texts,
-    Timestamp, TwinDraw, TwinMode, Twinning, Twins, Usage, commit_bytes,
+    Answer, Client, Draws, Entry, Exchange, Finish, Keeping, KeyId, Money, Outcome, RequestFacts, SealedTexts, Sketch,
+    TextPolicy, Texts, Timestamp, TwinDraw, TwinMode, Twinning, Twins, Usage, commit_bytes,
 };
+use anbiq_journal::TextsError;
 use anbiq_ledger::{Cost, LedgerError, ReservationId};
 use anbiq_model::{
     Calls, EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta,
@@ -336,7 +337,7 @@ impl Conductor {
         let gateway = Arc::clone(&self.gateway);
         let (exchange, account) = (self.admitted.id, self.account.clone());
         let (model, route) = (self.admitted.model.name().to_owned(), self.facts.route);
-        let (list, keep) = (self.admitted.price.list, self.keeps_texts(true));
+        let (list, keep) = (self.admitted.price.list, self.keeps_later());
         gateway.metrics.twins_late();
         async move {
             let Together { index, draws, hold, place } = together;
@@ -380,7 +381,7 @@ impl Conductor {
             route: self.facts.route,
             request,
             draws,
-            keep: self.keeps_texts(true),
+            keep: self.keeps_later(),
             since: self.gateway.clock.now(),
             tries: 0,
         };
@@ -425,8 +426,12 @@ impl Conductor {
         draws.open = told.open;
         draws.fingerprints = told.fingerprints;
         draws.twinning = told.twinning;
-        let keep = self.keeps_texts(draws.twinning.is_some());
         let answers = told.answers;
+        let (texts, sealed) = match self.policy.keeps(draws.twinning.is_some()) {
+            Keeping::Nothing => (None, None),
+            Keeping::Plain => (Some(Texts { prompt: prompt.clone(), answers }), None),
+            Keeping::Sealed => (None, self.seal(&Texts { prompt: prompt.clone(), answers })),
+        };
         Entry::Exchange(Box::new(Exchange {
             id: *id,
             at: self.at,
@@ -443,17 +448,15 @@ impl Conductor {
             cost,
             outcome,
             draws,
-            texts: keep.then(|| Texts { prompt: prompt.clone(), answers }),
+            texts,
+            sealed,
         }))
     }
 
-    /// Does the journal keep the texts?
-    fn keeps_texts(&self, twinned: bool) -> bool {
-        match self.policy {
-            TextPolicy::Off => false,
-            TextPolicy::Twinned => twinned,
-            TextPolicy::Plain => true,
-        }
+    /// Does the journal keep the texts of draws that are recorded after the answer? Only in the open: what is sealed is
+    /// sealed with the exchange, so that of later draws an account under seal has the commitments alone.
+    fn keeps_later(&self) -> bool {
+        self.policy.keeps(true) == Keeping::Plain
     }
 
     /// All draws as they are known now, in the order of their index.
@@ -496,6 +499,17 @@ impl Conductor {
             }
         }
         told
+    }
+
+    /// The texts under the account's key. Where that cannot be had they are not kept: never in the open, and the
+    /// commitments stay.
+    fn seal(&self, texts: &Texts) -> Option<SealedTexts> {
+        let id = self.admitted.id;
+        let keys = self.gateway.texts.as_ref().ok_or(TextsError::Absent);
+        let sealed = keys.and_then(|keys| keys.seal(&self.account, id, texts));
+        let told =
+            |error: &TextsError| tracing::error!(exchange = %id, code = error.code(), %error, "texts were not kept");
+        sealed.inspect_err(told).ok()
     }
 
     /// The length of the prompt of an exchange that was cancelled before the model told it: English has about four

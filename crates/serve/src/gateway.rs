@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anbiq_domain::{
     AccountId, Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp, TwinMode,
 };
-use anbiq_journal::{Journal, JournalError, Position, Reader, Spool};
+use anbiq_journal::{Journal, JournalError, Position, Reader, Spool, TextKeys};
 use anbiq_ledger::{Ledger, Session};
 use anbiq_model::Model;
 use anbiq_statistics::sketch::Sketcher;
@@ -56,6 +56,7 @@ pub(crate) struct Inner {
     pub(crate) epoch: u32,
     pub(crate) hasher: KeyedHasher,
     pub(crate) sketcher: Sketcher,
+    pub(crate) texts: Option<TextKeys>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spool: Option<Spool>,
     pub(crate) opened: Timestamp,
@@ -118,6 +119,7 @@ impl Gateway {
             twin_hasher: KeyedHasher::new(parts.secrets.coin.reveal()),
             hasher: KeyedHasher::new(&parts.secrets.sketch_key),
             sketcher: Sketcher::new(&parts.secrets.sketch_key),
+            texts: parts.secrets.texts,
             coin: parts.secrets.coin,
             epoch: parts.secrets.epoch,
             config: parts.config,

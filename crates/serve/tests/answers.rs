@@ -253,6 +253,8 @@ async fn texts_are_kept_only_where_the_plan_says_so() {
         (TextPolicy::Twinned, 0.0, false),
         (TextPolicy::Twinned, 1.0, true),
         (TextPolicy::Plain, 0.0, true),
+        (TextPolicy::SealedTwinned, 1.0, false),
+        (TextPolicy::Sealed, 0.0, false),
     ] {
         let mut setup = twinned(policy);
         setup.plan.twin.share = share;
@@ -266,6 +268,60 @@ async fn texts_are_kept_only_where_the_plan_says_so() {
         assert!(!holds(house.folder.path(), &house.key), "a key is never stored");
         assert!(!holds(&house.journal_folder(), "card 1"), "a means of payment is journalled as a hash");
     }
+}
+
+#[tokio::test]
+async fn sealed_texts_open_with_their_accounts_key_until_it_is_destroyed() {
+    let house = House::furnished(twinned(TextPolicy::SealedTwinned)).await;
+    let keys = common::text_keys(house.folder.path());
+    house.chat(&ask("open", "my canary sings")).await;
+    let [mut exchange] = <[_; 1]>::try_from(house.exchanges()).unwrap();
+    let sealed = exchange.clone();
+    keys.open(&mut exchange).unwrap();
+    let texts = exchange.texts.as_ref().unwrap();
+    assert_eq!((texts.prompt.last_text(), texts.answers.len()), ("my canary sings", 2));
+    let mut again = Draws::commit(&coin(), exchange.id, &texts.prompt, &texts.answers);
+    again.twinning = exchange.draws.twinning;
+    assert_eq!(again, exchange.draws, "the commitments are to the texts themselves");
+
+    // Neither another exchange, nor another account, nor a changed byte opens.
+    let moved = [
+        anbiq_domain::Exchange {
+            id: anbiq_domain::ExchangeId::fresh(NOW, &mut anbiq_domain::Seeded::new(1)),
+            ..sealed.clone()
+        },
+        anbiq_domain::Exchange {
+            sealed: sealed.sealed.clone().map(|mut sealed| {
+                sealed.bytes[30] ^= 1;
+                sealed
+            }),
+            ..sealed.clone()
+        },
+    ];
+    for mut moved in moved {
+        assert_eq!(keys.open(&mut moved).unwrap_err().code(), "texts_damaged");
+    }
+
+    let file = house.folder.path().join("secrets/texts/acme.key");
+    let hexadecimal = std::fs::read_to_string(&file).unwrap();
+    let hexadecimal = hexadecimal.trim();
+    assert!(holds(house.folder.path(), hexadecimal));
+    assert!(house.admin.forget_texts(&acme(), &keys, NOW).await.unwrap());
+    assert!(!house.admin.forget_texts(&acme(), &keys, NOW).await.unwrap(), "there is nothing left");
+    assert!(!holds(house.folder.path(), hexadecimal) && !file.exists(), "the key is nowhere");
+    assert_eq!(keys.open(&mut sealed.clone()).unwrap_err().code(), "texts_key_absent");
+
+    // The gateway goes on, under another key, which does not open what was sealed before.
+    house.chat(&ask("open", "another canary")).await;
+    let [before, mut after] = <[_; 2]>::try_from(house.exchanges()).unwrap();
+    assert_eq!(before, sealed, "the journal keeps its bytes");
+    assert_eq!(keys.open(&mut before.clone()).unwrap_err().code(), "texts_key_absent");
+    keys.open(&mut after).unwrap();
+    assert_eq!(after.texts.unwrap().prompt.last_text(), "another canary");
+    let entries = house.entries();
+    assert_eq!(entries.iter().filter(|entry| matches!(entry, Entry::TextsForgotten { .. })).count(), 1);
+    house.journal.checkpoint().await.unwrap();
+    assert!(anbiq_journal::verify(&house.journal_folder(), None).unwrap().is_sealed());
 }
 
 #[tokio::test]

@@ -715,7 +715,12 @@ async fn a_senseless_configuration_is_refused() {
             ledger: house.ledger.clone(),
             journal: house.journal.clone(),
             models: Vec::new(),
-            secrets: anbiq_serve::Secrets { coin: common::coin(), epoch: 0, sketch_key: common::SKETCH_KEY },
+            secrets: anbiq_serve::Secrets {
+                coin: common::coin(),
+                epoch: 0,
+                sketch_key: common::SKETCH_KEY,
+                texts: None,
+            },
             clock: std::sync::Arc::new(anbiq_domain::SystemClock),
             spool: None,
         };

@@ -22,6 +22,8 @@ pub struct Selection {
     /// Only exchanges that were twinned in this mode: pairs of the two modes rest on different things and are never tested
     /// together.
     pub mode: TwinMode,
+    /// The place in the journal of the first entry that is given: more than 0 where older ones were deleted.
+    pub first_index: u64,
 }
 
 /// One twinned exchange.
@@ -172,7 +174,7 @@ pub fn from_journal(entries: impl IntoIterator<Item = Entry>, selection: &Select
         waiting: HashMap::new(),
         collected: Collected { mode: selection.mode, operators: selection.operators.clone(), ..Collected::default() },
     };
-    for (index, entry) in (0_u64..).zip(entries) {
+    for (index, entry) in (selection.first_index..).zip(entries) {
         match entry {
             Entry::CoinsCommitted { epoch, .. } => drop(gathering.epochs.insert(epoch.epoch)),
             Entry::Exchange(exchange) if selection.model.as_ref().is_none_or(|model| *model == exchange.model) => {

@@ -116,6 +116,7 @@ fn exchange(place: u32, name: &str, random: &mut Seeded) -> Exchange {
         outcome: Outcome::Completed,
         draws,
         texts: Some(Texts { prompt, answers }),
+        sealed: None,
     }
 }
 

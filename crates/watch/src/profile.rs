@@ -139,6 +139,7 @@ impl World {
             | Entry::Administered(_)
             | Entry::TwinsDrawn(_)
             | Entry::TwinsStopped { .. }
+            | Entry::TextsForgotten { .. }
             | Entry::Closed { .. } => {}
         }
     }

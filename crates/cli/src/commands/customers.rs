@@ -64,6 +64,17 @@ pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome
             talk.say(&format!("closed account `{account}`"));
             office.close().await?;
         }
+        Account::Forget { account, site } => {
+            let office = Office::open(&site.config).await?;
+            let account: AccountId = account.parse()?;
+            let forgotten = office.administrator.forget_texts(&account, &office.site.text_keys(), office.now()).await?;
+            talk.say(&if forgotten {
+                format!("destroyed the key of `{account}`: nobody can read its sealed texts again")
+            } else {
+                format!("account `{account}` has no key of sealed texts: there is nothing to destroy")
+            });
+            office.close().await?;
+        }
         Account::Budget { account, limit, site } => {
             let account: AccountId = account.parse()?;
             if let Some(limit) = limit {

@@ -48,7 +48,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Budget(args) => customers::budget(args, talk).await,
         Command::Terms(args) => admin::terms(args, talk).await,
         Command::Grant(args) => admin::grant(args, talk).await,
-        Command::Journal(args) => journal::run(args),
+        Command::Journal(args) => journal::run(args, talk),
         Command::Twins(args) => twins::run(args),
         Command::Watch(args) => watch::run(&args),
         Command::Distill(args) => distill::run(args, talk).await,

@@ -90,7 +90,7 @@ pub(crate) async fn serve(
         ledger: ledger.clone(),
         journal: journal.clone(),
         models,
-        secrets: Secrets { coin, epoch, sketch_key: site.sketch_key()? },
+        secrets: Secrets { coin, epoch, sketch_key: site.sketch_key()?, texts: Some(site.text_keys()) },
         clock: Arc::clone(&clock),
         spool: Some(Spool::new(site.spool())),
     })

@@ -36,7 +36,7 @@ impl Running {
         Self { child, url, admin }
     }
 
-    fn client(&self, key: &str) -> Client {
+    pub(crate) fn client(&self, key: &str) -> Client {
         Client::new(ClientConfig::new(self.url.clone(), Some(Secret::new(key.to_owned())))).unwrap()
     }
 
@@ -52,6 +52,14 @@ impl Running {
     }
 }
 
+impl Running {
+    /// As a power cut or the system's killer would: without a word.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
         let _ = self.child.kill();
@@ -59,7 +67,7 @@ impl Drop for Running {
     }
 }
 
-fn ask(words: &str) -> ChatRequest {
+pub(crate) fn ask(words: &str) -> ChatRequest {
     ChatRequest {
         model: "teacher".to_owned(),
         messages: vec![ChatMessage::new(Role::User, words)],
@@ -68,7 +76,7 @@ fn ask(words: &str) -> ChatRequest {
     }
 }
 
-fn key(place: &Place, account: &str) -> String {
+pub(crate) fn key(place: &Place, account: &str) -> String {
     let issued = place.run(&format!("key issue {account}"));
     assert_eq!(issued.code, 0, "{}", issued.err);
     issued.out.trim().to_owned()

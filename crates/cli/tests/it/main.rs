@@ -8,6 +8,8 @@ mod config;
 mod customers;
 mod drain;
 mod gateway;
+mod journal;
+mod kill;
 mod refusals;
 mod served;
 mod support;

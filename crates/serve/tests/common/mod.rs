@@ -16,7 +16,7 @@ use anbiq_domain::{
     AccountId, Clock, CoinKey, Conditions, Entry, Exchange, Finish, Grant, GrantId, JournalId, KeyId, ManualClock,
     Money, Permission, PlanId, PriceList, Prompt, Terms, TermsId, TextPolicy, Timestamp, Usage,
 };
-use anbiq_journal::{Journal, Options, Reader, SigningKey};
+use anbiq_journal::{Journal, Options, Reader, SigningKey, TextKeys};
 use anbiq_ledger::{BudgetState, Ledger, NewAccount, Plan};
 use anbiq_model::{
     Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
@@ -280,6 +280,11 @@ pub(crate) fn grant(expires: Option<Timestamp>, volume: Option<u64>) -> Grant {
     }
 }
 
+/// The keys of sealed texts of the house in `folder`.
+pub(crate) fn text_keys(folder: &std::path::Path) -> TextKeys {
+    TextKeys::new(folder.join("secrets/texts"))
+}
+
 impl House {
     pub(crate) async fn new() -> Self {
         Self::furnished(Setup::default()).await
@@ -320,7 +325,7 @@ impl House {
             ledger: ledger.clone(),
             journal: journal.clone(),
             models: models.into_iter().chain(setup.more).collect(),
-            secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY },
+            secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY, texts: Some(text_keys(folder.path())) },
             clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             spool: None,
         };

@@ -281,6 +281,7 @@ impl Composer {
                 twinning: None,
             },
             texts: None,
+            sealed: None,
         })));
     }
 

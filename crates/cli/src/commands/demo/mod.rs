@@ -70,7 +70,7 @@ pub(crate) async fn run(args: Demo, talk: Talk) -> anyhow::Result<Outcome> {
 
 /// Traces every student against all that was served, by the operators that `watch` found.
 async fn verdicts(folder: &Folder, findings: &anbiq_watch::Report, talk: Talk) -> anyhow::Result<Vec<Trace>> {
-    let collected = trace::collect(&folder.at("journal"), trace::grouped(findings), TwinMode::Together)?;
+    let collected = trace::collect(&folder.at("journal"), trace::grouped(findings), TwinMode::Together, None)?.0;
     let teacher = open_local(&folder.at("teacher"), "still")?;
     let mut verdicts = Vec::new();
     for name in STUDENTS {
