@@ -97,7 +97,9 @@ fn exchange(random: &mut Seeded) -> Result<Entry, Box<dyn std::error::Error>> {
         draws: Draws {
             prompt: Digest::of(b"prompt"),
             texts: vec![Digest::of(b"one"), Digest::of(b"two")],
-            twinning: Some(Twinning { epoch: 0, served: 1 }),
+            twinning: Some(Twinning { served: 1, ..Twinning::default() }),
+            open: Vec::new(),
+            fingerprints: Vec::new(),
         },
         texts: None,
         sealed: None,

@@ -281,15 +281,14 @@ fn a_journal_keeps_house_while_it_is_written() {
         }
         // Whoever reads meanwhile misses nothing but what was deleted.
         let entries = reader.entries().unwrap();
-        let mut index = entries.before().size();
-        for record in entries {
+        let first = entries.before().size();
+        for (index, record) in (first..).zip(entries) {
             let record = match record {
                 // The file was deleted under the reader's eyes.
                 Err(JournalError::Io { .. }) => break,
                 record => record.unwrap(),
             };
             assert_eq!((record.index, record.entry), (index, entry(index as i64)));
-            index += 1;
         }
         std::thread::sleep(Duration::from_millis(50));
     }

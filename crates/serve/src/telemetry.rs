@@ -194,7 +194,7 @@ impl Telemetry {
             if count == 0 {
                 break;
             }
-            if let Err(why) = exporter.send("/v1/traces", &traces(batch)).await {
+            if let Err(why) = exporter.send("/v1/traces", &traces(&batch)).await {
                 self.dropped.fetch_add(count as u64, Ordering::Relaxed);
                 tracing::warn!(code = "telemetry_failed", count, %why, "the collector did not take traces");
                 // What waits is for the next time; a collector that is away is not asked over and over.
@@ -325,7 +325,7 @@ fn resource() -> Value {
     json!({"attributes": [text("service.name", "anbiq"), text("service.version", env!("CARGO_PKG_VERSION"))]})
 }
 
-fn traces(spans: Vec<Value>) -> Value {
+fn traces(spans: &[Value]) -> Value {
     json!({"resourceSpans": [{"resource": resource(), "scopeSpans": [{"scope": {"name": "anbiq"}, "spans": spans}]}]})
 }
 

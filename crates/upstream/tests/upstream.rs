@@ -335,8 +335,9 @@ async fn given_text_is_scored_by_an_echo() {
 
 #[tokio::test]
 async fn when_to_come_back_is_read_from_numbers_and_dates() {
-    const NOW: (&str, &str) = ("date", "Wed, 25 Nov 2026 12:00:00 GMT");
-    const CASES: &[(&[(&str, &str)], Option<u64>)] = &[
+    type Header = (&'static str, &'static str);
+    const NOW: Header = ("date", "Wed, 25 Nov 2026 12:00:00 GMT");
+    const CASES: &[(&[Header], Option<u64>)] = &[
         (&[("retry-after", "2")], Some(2000)),
         (&[("retry-after", "0.25")], Some(250)),
         (&[("retry-after-ms", "30"), ("retry-after", "2")], Some(30)),

@@ -216,7 +216,10 @@ fn damage(bytes: &mut Vec<u8>, input: &[u8]) -> bool {
     *bytes != before
 }
 
-fn files(folder: &std::path::Path) -> Result<Vec<(PathBuf, Vec<u8>)>, Box<dyn Error>> {
+/// A file's name and bytes.
+type NamedBytes = (PathBuf, Vec<u8>);
+
+fn files(folder: &std::path::Path) -> Result<Vec<NamedBytes>, Box<dyn Error>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
