@@ -313,9 +313,9 @@ async fn no_secret_leaves_its_place() {
         for name in ["a header", "software", "an address", "an idempotency key", "the key of an account"] {
             assert!(!seen.contains(&word_of(&canaries, name)), "{name} was passed on: {seen}");
         }
-        let names: Vec<&str> = request.headers.keys().map(http::HeaderName::as_str).collect();
         let usual = ["accept", "authorization", "content-length", "content-type", "host", "user-agent"];
-        assert!(names.iter().all(|name| usual.contains(name)), "{names:?}");
+        let unusual: Vec<_> = request.headers.keys().filter(|name| !usual.contains(&name.as_str())).collect();
+        assert!(unusual.is_empty(), "{unusual:?}");
     }
 }
 
