@@ -66,7 +66,21 @@ pub enum Entry {
         /// What.
         terms: TermsRef,
     },
-    /// A grant was given.
+    /// A grant was asked for: it permits nothing yet.
+    GrantAsked {
+        /// As it is asked for; `given` is when.
+        grant: Grant,
+    },
+    /// A grant that was asked for was refused.
+    GrantRefused {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        grant: GrantId,
+        /// Why.
+        reason: String,
+    },
+    /// A grant was given, whether or not it was asked for.
     GrantGiven {
         /// All of it.
         grant: Grant,
@@ -99,9 +113,10 @@ impl Entry {
             | Self::PricesSet { at, .. }
             | Self::AccountOpened { at, .. }
             | Self::TermsAccepted { at, .. }
+            | Self::GrantRefused { at, .. }
             | Self::GrantRevoked { at, .. }
             | Self::Closed { at } => *at,
-            Self::GrantGiven { grant } => grant.given,
+            Self::GrantAsked { grant } | Self::GrantGiven { grant } => grant.given,
             Self::Exchange(exchange) => exchange.at,
             Self::Refused(refusal) => refusal.at,
         }

@@ -11,6 +11,7 @@ mod backend;
 mod budget;
 mod cache;
 mod error;
+mod grants;
 mod keys;
 mod reserve;
 mod schema;
@@ -34,6 +35,7 @@ use writer::Writer;
 
 pub use budget::{Budget, BudgetState, BudgetUse, Holder, Measure, Shortfall, Unit};
 pub use error::{LedgerError, Who};
+pub use grants::GrantRecord;
 pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session};
 pub use reserve::{Cost, ReservationId, Reserve, Reserved, Way};
 

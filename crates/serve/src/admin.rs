@@ -3,7 +3,7 @@
 //! Both must succeed for a change to be reported as made. Where the journal fails after the ledger, the error says so
 //! and what to do; the gateway already acts on the ledger then.
 
-use anbiq_domain::{AccountId, Entry, Grant, GrantId, KeyedHasher, PriceList, Terms, TermsRef, Timestamp};
+use anbiq_domain::{AccountId, Conditions, Entry, Grant, GrantId, KeyedHasher, PriceList, Terms, TermsRef, Timestamp};
 use anbiq_journal::Journal;
 use anbiq_ledger::{Ledger, NewAccount};
 
@@ -88,6 +88,45 @@ impl Administrator {
         self.ledger.give_grant(grant).await?;
         let entry = Entry::GrantGiven { grant: grant.clone() };
         self.record(&entry, || format!("grant `{}`", grant.id), "revoke it and give one under another name").await
+    }
+
+    /// Asks for a grant.
+    ///
+    /// # Errors
+    /// The ledger or the journal fails.
+    pub async fn ask_grant(&self, grant: &Grant) -> Result<(), ServeError> {
+        self.ledger.ask_grant(grant).await?;
+        let entry = Entry::GrantAsked { grant: grant.clone() };
+        self.record(&entry, || format!("grant `{}`", grant.id), "revoke it and ask under another name").await
+    }
+
+    /// Approves a grant that was asked for, under `conditions` and until `expires` where they are given, and gives it as it
+    /// holds from `at` on.
+    ///
+    /// # Errors
+    /// The ledger or the journal fails.
+    pub async fn approve_grant(
+        &self,
+        grant: &GrantId,
+        conditions: Option<&Conditions>,
+        expires: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<Grant, ServeError> {
+        let grant = self.ledger.approve_grant(grant, conditions, expires, at).await?;
+        let entry = Entry::GrantGiven { grant: grant.clone() };
+        let hint = "revoke it and give one under another name";
+        self.record(&entry, || format!("grant `{}`", grant.id), hint).await?;
+        Ok(grant)
+    }
+
+    /// Refuses a grant that was asked for.
+    ///
+    /// # Errors
+    /// The ledger or the journal fails.
+    pub async fn refuse_grant(&self, grant: &GrantId, reason: &str, at: Timestamp) -> Result<(), ServeError> {
+        self.ledger.refuse_grant(grant, reason, at).await?;
+        let entry = Entry::GrantRefused { at, grant: grant.clone(), reason: reason.to_owned() };
+        self.record(&entry, || format!("the refusal of `{grant}`"), "revoke it, which is journalled").await
     }
 
     /// Takes a grant back. Doing it again journals it again and changes nothing.

@@ -181,7 +181,7 @@ pub(crate) async fn budget(args: Budget, talk: Talk) -> anyhow::Result<Outcome> 
     Ok(Outcome::Fine)
 }
 
-async fn ledger(config: &Path) -> anyhow::Result<Ledger> {
+pub(super) async fn ledger(config: &Path) -> anyhow::Result<Ledger> {
     Site::load(config)?.ledger().await
 }
 
@@ -194,7 +194,7 @@ async fn known(ledger: &Ledger, account: &str) -> anyhow::Result<AccountId> {
 }
 
 /// Every page of a list, one after the other.
-async fn all<T>(
+pub(super) async fn all<T>(
     read: impl AsyncFn(Page) -> Result<Vec<T>, LedgerError>,
     cursor: impl Fn(&T) -> String,
 ) -> anyhow::Result<Vec<T>> {
@@ -242,11 +242,11 @@ fn milliseconds(text: &str) -> anyhow::Result<i64> {
     Ok(i64::from(number) * factor)
 }
 
-fn seconds(at: Timestamp) -> Timestamp {
+pub(super) fn seconds(at: Timestamp) -> Timestamp {
     Timestamp::from_milliseconds(at.milliseconds().div_euclid(1000) * 1000)
 }
 
-fn list<T>(items: &[T], line: impl Fn(&T) -> String) -> String {
+pub(super) fn list<T>(items: &[T], line: impl Fn(&T) -> String) -> String {
     if items.is_empty() { "none".to_owned() } else { items.iter().map(line).collect::<Vec<_>>().join("\n") }
 }
 

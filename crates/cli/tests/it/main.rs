@@ -6,3 +6,4 @@ mod customers;
 mod gateway;
 mod refusals;
 mod support;
+mod terms;
