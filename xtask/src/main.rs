@@ -4,7 +4,13 @@
 //!
 //! `cargo xtask bench serve [--rates 1000,2000,4000] [--seconds 10] [--json FILE] ...` measures what the gateway adds to a
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
-//! measures how many entries a second a journal takes.
+//! measures how many exchanges a second a journal takes, `cargo xtask bench sketch` how long a sketch takes.
+//!
+//! `cargo xtask fuzz [TARGET] [--seconds N] [--seed S]` feeds mutated inputs to whatever reads what strangers write;
+//! `crates/lab/examples/fuzz` says what each target promises.
+//!
+//! `cargo xtask prove journal [--points 10000] [--seed 1]` crashes a journal on a simulated disk at so many points; the
+//! tests do it at some hundred.
 
 use std::error::Error;
 use std::io::Write;
@@ -12,13 +18,16 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR]";
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
+                     | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let done = match words.split_first() {
         Some((verb, rest)) if verb == "seeds" => seeds(rest),
         Some((verb, rest)) if verb == "bench" => bench(rest),
+        Some((verb, rest)) if verb == "fuzz" => fuzz(rest),
+        Some((verb, rest)) if verb == "prove" => prove(rest),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -76,8 +85,43 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-journal", "append_rate")).args(rest).status()?.success())
         }
+        "sketch" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-statistics", "sketch_rate")).args(rest).status()?.success())
+        }
         _ => Err(USAGE.into()),
     }
+}
+
+/// Feeds the fuzz targets; true if every promise was kept.
+fn fuzz(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    let mut command = Command::new("cargo");
+    Ok(command
+        .args(["run", "--locked", "--package", "anbiq-lab", "--example", "fuzz", "--"])
+        .args(words)
+        .status()?
+        .success())
+}
+
+/// Crashes the journal at many points; true if it held at all of them.
+fn prove(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    let Some((_, mut rest)) = words.split_first().filter(|(what, _)| *what == "journal") else {
+        return Err(USAGE.into());
+    };
+    let mut command = Command::new("cargo");
+    command.args(["test", "--locked", "--package", "anbiq-journal", "--lib", "--"]);
+    command.args(["--exact", "proof::long", "--ignored", "--nocapture"]);
+    while let [name, value, others @ ..] = rest {
+        let variable = match name.as_str() {
+            "--points" => "ANBIQ_PROVE_POINTS",
+            "--seed" => "ANBIQ_PROVE_SEED",
+            _ => return Err(USAGE.into()),
+        };
+        value.parse::<u64>().map_err(|_| USAGE)?;
+        command.env(variable, value);
+        rest = others;
+    }
+    if rest.is_empty() { Ok(command.status()?.success()) } else { Err(USAGE.into()) }
 }
 
 /// `cargo` where as many files may be open as the system allows: every stream of the benchmark is a few sockets.

@@ -19,6 +19,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("upstream", &["domain", "secret", "model", "openai"]),
     ("evidence", &["domain", "secret", "journal"]),
     ("serve", &["domain", "secret", "openai", "statistics", "ledger", "journal", "model"]),
+    ("desk", &["domain", "secret", "ledger", "journal"]),
     ("distill", &["domain", "secret", "openai", "model", "upstream", "lm"]),
     ("watch", &["domain", "statistics", "evidence"]),
     ("trace", &["domain", "model", "statistics"]),

@@ -14,8 +14,20 @@ pub(crate) struct Cli {
     /// No talk and no progress bars.
     #[arg(short, long, global = true, conflicts_with = "verbose")]
     pub(crate) quiet: bool,
+    /// How logs and talk are written: for people, or one JSON object a line.
+    #[arg(long, value_enum, value_name = "FORMAT", default_value = "text", env = "ANBIQ_LOG_FORMAT", global = true)]
+    pub(crate) log_format: LogFormat,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// How logs and talk are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 #[derive(Debug, Subcommand)]
@@ -26,6 +38,12 @@ pub(crate) enum Command {
     Init(Init),
     /// Put terms, prices, budgets and a journal in front of a teacher.
     Serve(Site),
+    /// Issue the keys of the admin API.
+    #[command(subcommand)]
+    Admin(Admin),
+    /// Look at a configuration before it is used.
+    #[command(subcommand)]
+    Config(Config),
     /// Open, list and close accounts.
     #[command(subcommand)]
     Account(Account),
@@ -47,6 +65,9 @@ pub(crate) enum Command {
     /// Read, check and seal a journal.
     #[command(subcommand)]
     Journal(Journal),
+    /// What twins cost.
+    #[command(subcommand)]
+    Twins(Twins),
     /// Find the operator behind many accounts.
     Watch(Watch),
     /// Make a small model of a big one, lawfully.
@@ -76,6 +97,20 @@ pub(crate) struct Site {
     pub(crate) config: PathBuf,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Say all that is wrong with a configuration and with what it refers to.
+    Check {
+        /// The configuration; otherwise that of `--config`.
+        file: Option<PathBuf>,
+        #[command(flatten)]
+        site: Site,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Demo {
     /// Folder for the journal, the models and the dossier; must be empty or absent.
@@ -99,6 +134,51 @@ pub(crate) struct Init {
     /// Name of the journal, and the origin of its signed checkpoints.
     #[arg(long, default_value = "anbiq")]
     pub(crate) journal: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Admin {
+    /// Issue, list and revoke admin keys.
+    #[command(subcommand)]
+    Key(AdminKeys),
+    /// Print the OpenAPI document of the admin API.
+    Openapi,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AdminKeys {
+    /// Issue an admin key; it is shown once.
+    Issue {
+        /// What its holder may do: `viewer`, `operator`, `steward` or `owner`.
+        #[arg(long)]
+        role: String,
+        /// The only account that its holder sees.
+        #[arg(long)]
+        account: Option<String>,
+        /// Whose it is, in words.
+        #[arg(long)]
+        note: Option<String>,
+        /// Days until it expires.
+        #[arg(long)]
+        days: Option<u32>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Show all admin keys, without their secrets.
+    List {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Revoke an admin key.
+    Revoke {
+        /// Its public part.
+        key: String,
+        #[command(flatten)]
+        site: Site,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -163,6 +243,13 @@ pub(crate) enum Account {
         /// The new limit, in dollars; without it the budget is only shown.
         #[arg(long)]
         limit: Option<String>,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Destroy the key of an account's sealed texts: nobody can read them again, and the journal stays whole.
+    Forget {
+        /// Which account.
+        account: String,
         #[command(flatten)]
         site: Site,
     },
@@ -560,7 +647,7 @@ pub(crate) enum PriceClass {
 pub(crate) enum Journal {
     /// Recompute the tree and check every signature.
     Verify {
-        /// The journal's folder.
+        /// The journal's folder, or one of its sealed files, which then needs `--key`.
         dir: PathBuf,
         /// The public key that must have signed it.
         #[arg(long)]
@@ -579,6 +666,40 @@ pub(crate) enum Journal {
         /// At most this many.
         #[arg(long)]
         limit: Option<u64>,
+        /// The gateway's folder of secrets: opens sealed texts. What is printed then is not what was hashed.
+        #[arg(long, value_name = "DIR")]
+        secrets: Option<PathBuf>,
+    },
+    /// Turn everything that is written so far into sealed Parquet files.
+    Seal {
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Delete the sealed files that `[journal] keep` does not keep; their signed roots stay.
+    Prune {
+        /// Only say which.
+        #[arg(long)]
+        dry_run: bool,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Twins {
+    /// Sum up the twins of a journal by day and model: how many, their tokens, and their cost at the teacher's price.
+    Cost {
+        /// The journal's folder.
+        dir: PathBuf,
+        /// As JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -630,9 +751,16 @@ pub(crate) struct Trace {
     /// The journal of the gateway that served the teacher.
     #[arg(long)]
     pub(crate) journal: PathBuf,
+    /// The gateway's folder of secrets, where the journal's texts are sealed.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) secrets: Option<PathBuf>,
     /// Operators as `anbiq watch --out` wrote them; without it every account stands for itself.
     #[arg(long, value_name = "FILE")]
     pub(crate) operators: Option<PathBuf>,
+    /// Test the pairs whose twins were drawn later, which rests on the teacher giving the same distribution of answers then;
+    /// without it those whose draws began together, which rests on the coins alone.
+    #[arg(long)]
+    pub(crate) deferred: bool,
     /// A model known to be independent; may be given several times.
     #[arg(long, value_name = "MODEL")]
     pub(crate) control: Vec<String>,

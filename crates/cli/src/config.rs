@@ -1,8 +1,12 @@
 //! The gateway's configuration: one TOML file, in which an unknown key is an error that names file and line.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy};
+use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy, TwinMode};
+use anbiq_journal::{Keep, Options, Seal};
+use anbiq_ledger::TwinPlan;
+use anbiq_upstream::{Reach, Unreachable};
 use anyhow::Context;
 use serde::Deserialize;
 
@@ -37,6 +41,56 @@ pub(crate) struct JournalConfig {
     /// A checkpoint is signed after so many entries, besides at the end.
     #[serde(default = "default_checkpoint")]
     pub(crate) checkpoint_every: u64,
+    /// A checkpoint is signed when entries have waited so long for one; 0 for by number only.
+    #[serde(default = "default_checkpoint_seconds")]
+    pub(crate) checkpoint_seconds: u64,
+    /// When segments are closed and turned into sealed files; absent for never.
+    pub(crate) seal: Option<SealConfig>,
+    /// Which sealed files are kept; absent for all.
+    pub(crate) keep: Option<KeepConfig>,
+}
+
+/// When a segment is closed and sealed, whichever comes first.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SealConfig {
+    /// At this size.
+    #[serde(default = "default_segment")]
+    pub(crate) after_bytes: u64,
+    /// When its first entry is so old.
+    #[serde(default = "default_seal_seconds")]
+    pub(crate) after_seconds: u64,
+}
+
+/// Which sealed files are kept; whichever is reached first.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct KeepConfig {
+    /// Those whose last entry is not older.
+    pub(crate) days: Option<u64>,
+    /// As many of the newest as fit.
+    pub(crate) bytes: Option<u64>,
+}
+
+impl JournalConfig {
+    pub(crate) fn options(&self) -> Options {
+        let seal = self
+            .seal
+            .map(|seal| Seal { after_bytes: seal.after_bytes, after: Duration::from_secs(seal.after_seconds) });
+        Options {
+            segment_bytes: self.segment_bytes,
+            checkpoint_every: self.checkpoint_every,
+            checkpoint_after: (self.checkpoint_seconds > 0).then(|| Duration::from_secs(self.checkpoint_seconds)),
+            seal,
+            keep: self.keep(),
+            ..Options::default()
+        }
+    }
+
+    pub(crate) fn keep(&self) -> Option<Keep> {
+        const DAY_MS: u64 = 24 * 3_600_000;
+        self.keep.map(|keep| Keep { age_ms: keep.days.map(|days| days.saturating_mul(DAY_MS)), bytes: keep.bytes })
+    }
 }
 
 #[derive(Debug, Clone, Deserialize)]
@@ -64,6 +118,16 @@ pub(crate) struct ModelConfig {
     pub(crate) upstream_model: Option<String>,
     /// The environment variable that holds the server's key.
     pub(crate) key_env: Option<String>,
+    /// Or the file that holds it.
+    pub(crate) key_file: Option<PathBuf>,
+    /// How the server lays out its paths and takes its key.
+    #[serde(default)]
+    pub(crate) dialect: DialectName,
+    /// The version of Azure's API; without one its path `/openai/v1` is used.
+    pub(crate) api_version: Option<String>,
+    /// Are several completions asked for in one request? Else each is a request of its own, sent at the same moment.
+    #[serde(default)]
+    pub(crate) several: bool,
     /// Several servers of the same model, besides or instead of `url`.
     #[serde(default, rename = "upstream")]
     pub(crate) upstreams: Vec<UpstreamConfig>,
@@ -83,6 +147,13 @@ pub(crate) struct UpstreamConfig {
     pub(crate) upstream_model: Option<String>,
     /// The environment variable that holds its key.
     pub(crate) key_env: Option<String>,
+    /// Or the file that holds it.
+    pub(crate) key_file: Option<PathBuf>,
+    /// How it lays out its paths and takes its key.
+    #[serde(default)]
+    pub(crate) dialect: DialectName,
+    /// The version of Azure's API; without one its path `/openai/v1` is used.
+    pub(crate) api_version: Option<String>,
     /// Its share of the requests among servers of equal priority.
     #[serde(default = "default_weight")]
     pub(crate) weight: u32,
@@ -91,19 +162,30 @@ pub(crate) struct UpstreamConfig {
     pub(crate) priority: u32,
 }
 
+/// Where servers of the dialect differ.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum DialectName {
+    /// As OpenAI does.
+    #[default]
+    OpenAi,
+    /// As Azure does: the name of the model is that of the deployment.
+    Azure,
+}
+
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanConfig {
     pub(crate) id: PlanId,
-    /// What the journal keeps of texts: `off`, `twinned` or `plain`.
+    /// What the journal keeps of texts: `off`, `twinned`, `plain`, or encrypted `sealed_twinned`, `sealed`.
     #[serde(default)]
     pub(crate) texts: TextPolicy,
-    /// Share of exchanges that are twinned.
-    #[serde(default)]
-    pub(crate) twin_share: f64,
-    /// The first exchanges of an account, all twinned.
-    #[serde(default)]
-    pub(crate) twin_first: u32,
+    /// Which exchanges are twinned, and how.
+    pub(crate) twin: Option<TwinPlanConfig>,
+    /// The older name of `twin.share`.
+    pub(crate) twin_share: Option<f64>,
+    /// The older name of `twin.first`.
+    pub(crate) twin_first: Option<u32>,
     /// Most alternatives a token; absent for no log-probabilities.
     pub(crate) max_logprobs: Option<u8>,
     /// Most answers a request.
@@ -124,6 +206,55 @@ pub(crate) struct PlanConfig {
     pub(crate) max_body_bytes: Option<u64>,
 }
 
+/// Which exchanges of a plan are twinned, and how.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(crate) struct TwinPlanConfig {
+    /// `together` or `deferred`.
+    pub(crate) mode: TwinMode,
+    /// Share of exchanges that are twinned.
+    pub(crate) share: f64,
+    /// The first exchanges of an account, all twinned.
+    pub(crate) first: u32,
+    /// Completions of a twinned exchange; `serve.twin.k` where it is absent.
+    pub(crate) k: Option<u8>,
+    /// Only exchanges with these models; all of them where it is absent.
+    pub(crate) models: Option<Vec<String>>,
+}
+
+impl PlanConfig {
+    /// Which exchanges are twinned, and how, under whichever names it was said.
+    pub(crate) fn twins(&self) -> TwinPlan {
+        let TwinPlanConfig { mode, share, first, k, models } = self.twin.clone().unwrap_or_default();
+        let (share, first) = (self.twin_share.unwrap_or(share), self.twin_first.unwrap_or(first));
+        TwinPlan { mode, share, first, k, models }
+    }
+
+    fn check(&self, models: &[ModelConfig]) -> Result<(), String> {
+        let wrong = |what: String| Err(format!("plan `{}`: {what}", self.id));
+        if self.twin.is_some() && (self.twin_share.is_some() || self.twin_first.is_some()) {
+            return wrong(
+                "`twin_share` and `twin_first` are the older names of `share` and `first` in `twin`: give one or the other\n\
+                 hint: write `twin = { share = 0.05, first = 300 }`"
+                    .to_owned(),
+            );
+        }
+        let twins = self.twins();
+        if !(0.0..=1.0).contains(&twins.share) {
+            return wrong("`twin_share`, or `share` in `twin`, is a share, between 0 and 1".to_owned());
+        }
+        if twins.k.is_some_and(|k| !(2..=16).contains(&k)) {
+            return wrong("`k` in `twin` is a number of completions, between 2 and 16".to_owned());
+        }
+        for name in twins.models.iter().flatten() {
+            if !models.iter().any(|model| model.name == *name) {
+                return wrong(format!("`models` in `twin` names `{name}`, and there is no such `[[model]]`"));
+            }
+        }
+        Ok(())
+    }
+}
+
 fn default_secrets() -> PathBuf {
     "secrets".into()
 }
@@ -132,6 +263,12 @@ const fn default_segment() -> u64 {
 }
 const fn default_checkpoint() -> u64 {
     10_000
+}
+const fn default_checkpoint_seconds() -> u64 {
+    60
+}
+const fn default_seal_seconds() -> u64 {
+    24 * 3600
 }
 const fn default_weight() -> u32 {
     1
@@ -144,12 +281,34 @@ const fn default_tokens() -> u32 {
 }
 
 impl ModelConfig {
+    fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.folder.is_some() == (self.url.is_some() || !self.upstreams.is_empty()) {
+            problems.push("give either `folder` or `url` or `[[model.upstream]]`".to_owned());
+        }
+        for server in self.servers() {
+            if server.weight == 0 {
+                problems.push("the `weight` of a server is at least 1".to_owned());
+            }
+            if server.key_env.is_some() && server.key_file.is_some() {
+                problems.push("give either `key_env` or `key_file`".to_owned());
+            }
+            if server.api_version.is_some() && server.dialect != DialectName::Azure {
+                problems.push("`api_version` is for `dialect = \"azure\"`".to_owned());
+            }
+        }
+        problems
+    }
+
     /// All servers of the model, the one of `url` first.
     pub(crate) fn servers(&self) -> Vec<UpstreamConfig> {
         let first = self.url.clone().map(|url| UpstreamConfig {
             url,
             upstream_model: None,
             key_env: self.key_env.clone(),
+            key_file: self.key_file.clone(),
+            dialect: self.dialect,
+            api_version: self.api_version.clone(),
             weight: default_weight(),
             priority: 0,
         });
@@ -172,31 +331,48 @@ impl Config {
         Ok(config)
     }
 
-    /// Reads `text`; an error says where and why.
+    /// Reads `text` as if it stood in `path`, with everything that makes no sense in it; an error where it cannot be read
+    /// so far.
+    pub(crate) fn examine(text: &str, path: &Path) -> Result<(Self, Vec<String>), String> {
+        let mut config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
+        let problems = config.problems();
+        config.anchor(path.parent().unwrap_or(Path::new(".")));
+        Ok((config, problems))
+    }
+
+    /// Reads `text`; an error says where and why, of all that is wrong as far as it can be read.
     fn parse(text: &str) -> Result<Self, String> {
         let config: Self = toml::from_str(text).map_err(|error| error.to_string())?;
-        config.ledger.check()?;
-        for model in &config.models {
-            if model.folder.is_some() == (model.url.is_some() || !model.upstreams.is_empty()) {
-                return Err(format!("model `{}`: give either `folder` or `url` or `[[model.upstream]]`", model.name));
-            }
-            if model.upstreams.iter().any(|upstream| upstream.weight == 0) {
-                return Err(format!("model `{}`: the `weight` of a server is at least 1", model.name));
-            }
+        let problems = config.problems();
+        if problems.is_empty() { Ok(config) } else { Err(problems.join("\n")) }
+    }
+
+    /// Everything that makes no sense, without a look at any file.
+    fn problems(&self) -> Vec<String> {
+        let mut problems: Vec<String> = self.ledger.check().err().into_iter().collect();
+        problems.extend(self.reach().err().map(|why| format!("serve: `upstream_allow`: {why}")));
+        for model in &self.models {
+            problems.extend(model.problems().into_iter().map(|why| format!("model `{}`: {why}", model.name)));
         }
-        for plan in &config.plans {
-            if !(0.0..=1.0).contains(&plan.twin_share) {
-                return Err(format!("plan `{}`: `twin_share` is a share, between 0 and 1", plan.id));
-            }
+        for plan in &self.plans {
+            problems.extend(plan.check(&self.models).err());
         }
-        if config.models.is_empty() {
-            return Err("no model: add a `[[model]]` with `name`, `folder` or `url`, and `prices`".to_owned());
+        if self.models.is_empty() {
+            problems.push("no model: add a `[[model]]` with `name`, `folder` or `url`, and `prices`".to_owned());
         }
-        Ok(config)
+        problems
+    }
+
+    /// Which addresses servers of models may have.
+    pub(crate) fn reach(&self) -> Result<Reach, Unreachable> {
+        self.serve.upstream_allow.as_deref().map_or_else(|| Ok(Reach::default()), Reach::only)
     }
 
     fn anchor(&mut self, folder: &Path) {
-        let models = self.models.iter_mut().flat_map(|model| [model.folder.as_mut(), model.terms.as_mut()]);
+        let models = self.models.iter_mut().flat_map(|model| {
+            let keys = model.upstreams.iter_mut().map(|upstream| upstream.key_file.as_mut());
+            keys.chain([model.folder.as_mut(), model.terms.as_mut(), model.key_file.as_mut()])
+        });
         let fixed = [&mut self.journal.path, &mut self.secrets];
         for path in models.flatten().chain(self.ledger.path.as_mut()).chain(fixed) {
             *path = folder.join(&*path);
@@ -273,12 +449,46 @@ prices = { input = "0.50", output = "2.00" }
     }
 
     #[test]
+    fn a_plan_says_what_is_twinned_under_either_name() {
+        let plan = |twin: &str| Config::parse(&format!("{GOOD}\n[[plan]]\nid = \"a\"\n{twin}\n"));
+        let twins = |twin: &str| plan(twin).unwrap().plans[0].twins();
+        let old = twins("twin_share = 0.25\ntwin_first = 7");
+        assert_eq!(old, twins("twin = { share = 0.25, first = 7 }"));
+        assert_eq!(old, TwinPlan { share: 0.25, first: 7, ..TwinPlan::default() });
+        let whole = twins("[plan.twin]\nmode = \"deferred\"\nshare = 1.0\nk = 3\nmodels = [\"teacher\"]");
+        assert_eq!((whole.mode, whole.k), (TwinMode::Deferred, Some(3)));
+        assert!(whole.covers("teacher") && !whole.covers("another") && !TwinPlan::default().covers("teacher"));
+        for (twin, says) in [
+            ("twin_share = 0.25\ntwin = { first = 7 }", "hint: write `twin = {"),
+            ("twin_share = 1.5", "between 0 and 1"),
+            ("twin = { share = -0.1 }", "between 0 and 1"),
+            ("twin = { k = 1 }", "between 2 and 16"),
+            ("twin = { k = 17 }", "between 2 and 16"),
+            ("twin = { mode = \"later\" }", "unknown variant `later`"),
+            ("twin = { models = [\"gone\"] }", "no such `[[model]]`"),
+            ("twin = { shares = 1 }", "unknown field `shares`"),
+        ] {
+            let error = plan(twin).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+
+    #[test]
     fn a_bad_configuration_says_where_and_why() {
         for (change, with, says) in [
             ("[serve]", "[serve]\nlisen = 1", "lisen"),
             ("folder = \"teacher\"", "", "either `folder` or `url`"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            (
+                "folder = \"teacher\"",
+                "url = \"http://h/v1\"\nkey_env = \"A\"\nkey_file = \"b\"",
+                "either `key_env` or `key_file`",
+            ),
+            ("folder = \"teacher\"", "url = \"http://h\"\napi_version = \"1\"", "is for `dialect = \"azure\"`"),
+            ("folder = \"teacher\"", "url = \"http://h\"\ndialect = \"bard\"", "unknown variant `bard`"),
+            ("[serve]", "[serve]\nupstream_allow = [\"10.0.0.0/40\"]", "neither a host"),
             ("id = \"example\"", "id = \"a b\"", "cannot be an id"),
+            ("id = \"example\"", "id = \"example\"\nkeep = { weeks = 1 }", "weeks"),
             (LEDGER, "", "either `path`, `url` or `url_env`"),
             (LEDGER, "path = \"a\"\nurl_env = \"B\"", "either `path`, `url` or `url_env`"),
             (LEDGER, "url = \"postgres://anbiq:hunter2@db/ledger\"", "hint: put the URL into an environment"),
@@ -288,6 +498,8 @@ prices = { input = "0.50", output = "2.00" }
             assert!(error.contains(says), "{error}");
             assert!(!error.contains("hunter2"), "{error}");
         }
+        let several = Config::parse(&GOOD.replace("folder = \"teacher\"", "").replace(LEDGER, "")).unwrap_err();
+        assert_eq!(several.lines().count(), 2, "all that is wrong is said at once: {several}");
         let unknown = Config::parse(&GOOD.replace("[serve]", "[serve]\nlisen = 1")).unwrap_err();
         assert!(unknown.contains("line 10"), "{unknown}");
     }

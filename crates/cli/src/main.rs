@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod config;
+mod notify;
 mod site;
 mod talk;
 
@@ -17,7 +18,7 @@ use crate::commands::Outcome;
 /// 0 is fine, 1 a finding, 2 a failure.
 fn main() -> ExitCode {
     let cli = args::Cli::parse();
-    listen(cli.verbose, cli.quiet);
+    listen(&cli);
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return failed(&error.into()),
@@ -32,8 +33,8 @@ fn main() -> ExitCode {
 }
 
 /// Logs go to standard error; `ANBIQ_LOG` says which.
-fn listen(verbose: u8, quiet: bool) {
-    let level = match (quiet, verbose) {
+fn listen(cli: &args::Cli) {
+    let level = match (cli.quiet, cli.verbose) {
         (true, _) => "error",
         (false, 0) => "warn",
         (false, 1) => "info",
@@ -41,7 +42,11 @@ fn listen(verbose: u8, quiet: bool) {
     };
     let filter = EnvFilter::try_from_env("ANBIQ_LOG").unwrap_or_else(|_| EnvFilter::new(level));
     let colours = std::env::var_os("NO_COLOR").is_none() && std::io::IsTerminal::is_terminal(&std::io::stderr());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(colours).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    match cli.log_format {
+        args::LogFormat::Text => log.with_ansi(colours).init(),
+        args::LogFormat::Json => log.json().with_span_list(false).init(),
+    }
 }
 
 /// The error, what caused it, and last its hints; each is said once.

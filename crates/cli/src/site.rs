@@ -6,27 +6,29 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anbiq_domain::{Clock, CoinKey, SystemClock, Terms, Timestamp};
-use anbiq_journal::{Journal, JournalError, Options, SigningKey};
+use anbiq_desk::{Administrator, ModelFacts, Reloaded};
+use anbiq_domain::{Clock, CoinKey, Digest, SystemClock, Terms, Timestamp};
+use anbiq_journal::{Journal, JournalError, SigningKey, TextKeys};
 use anbiq_ledger::{Ledger, Plan};
 use anbiq_lm::{Local, LocalOptions};
 use anbiq_model::Model;
 use anbiq_secret::Secret;
-use anbiq_serve::admin::Administrator;
-use anbiq_upstream::{Member, Pool, PoolConfig, Upstream};
+use anbiq_upstream::{Dialect, Member, Pool, PoolConfig, Upstream};
 use anyhow::{Context, bail};
 
-use crate::config::{Config, ModelConfig, UpstreamConfig};
+use crate::config::{Config, DialectName, ModelConfig, UpstreamConfig};
 
 /// An installation whose configuration was read.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Site {
+    /// The file that it was read from.
+    pub(crate) path: PathBuf,
     pub(crate) config: Config,
 }
 
 impl Site {
     pub(crate) fn load(path: &Path) -> anyhow::Result<Self> {
-        Ok(Self { config: Config::load(path)? })
+        Ok(Self { path: path.to_owned(), config: Config::load(path)? })
     }
 
     /// The present moment; nothing that a person does at the command line happens in simulated time.
@@ -54,11 +56,7 @@ impl Site {
     /// Opens the journal for writing, or makes it.
     pub(crate) fn journal(&self) -> Result<Journal, JournalError> {
         let config = &self.config.journal;
-        let options = Options {
-            segment_bytes: config.segment_bytes,
-            checkpoint_every: config.checkpoint_every,
-            ..Options::default()
-        };
+        let options = config.options();
         let signer = self.signer()?;
         if config.path.join("journal.json").exists() {
             Journal::open(&config.path, signer, options).map(|(journal, _)| journal)
@@ -77,6 +75,11 @@ impl Site {
     /// The key of sketches and of everything else that is compared but not shown.
     pub(crate) fn sketch_key(&self) -> anyhow::Result<[u8; 32]> {
         secret_file(&self.config.secrets.join("sketch.key"))
+    }
+
+    /// The keys of the accounts' sealed texts.
+    pub(crate) fn text_keys(&self) -> TextKeys {
+        text_keys(&self.config.secrets)
     }
 
     /// A fresh coin key, and the number of its epoch. Every start of a gateway is an epoch of its own, so that a
@@ -111,14 +114,44 @@ impl Site {
         if let Some(folder) = &config.folder {
             return open_local(folder, &config.name);
         }
+        let reach = Arc::new(self.config.reach()?);
         let mut members = Vec::new();
-        for UpstreamConfig { url, upstream_model, key_env, weight, priority } in config.servers() {
-            let name = upstream_model.or_else(|| config.upstream_model.clone());
-            let name = name.as_deref().unwrap_or(&config.name);
-            let model = open_upstream(&url, &config.name, name, key_env.as_deref())?;
-            members.push(Member { model, weight, priority });
+        for server in config.servers() {
+            let (weight, priority) = (server.weight, server.priority);
+            let mut upstream = self.upstream(config, server)?;
+            upstream.client.reach = Arc::clone(&reach);
+            members.push(Member { model: Arc::new(Upstream::new(upstream)?), weight, priority });
         }
-        Ok(Arc::new(Pool::new(&config.name, members, PoolConfig::default())?))
+        let seed = match self.config.serve.seed {
+            Some(seed) => seed,
+            None => getrandom::u64().context("the operating system gives no random bytes")?,
+        };
+        Ok(Arc::new(Pool::new(&config.name, members, PoolConfig { seed, ..PoolConfig::default() })?))
+    }
+
+    /// How a server of `config` is reached.
+    fn upstream(&self, config: &ModelConfig, server: UpstreamConfig) -> anyhow::Result<anbiq_upstream::UpstreamConfig> {
+        let key = server_key(server.key_env.as_deref(), server.key_file.as_deref())?;
+        let mut upstream = anbiq_upstream::UpstreamConfig::new(&config.name, server.url, key);
+        if let Some(model) = server.upstream_model.or_else(|| config.upstream_model.clone()) {
+            upstream.model = model;
+        }
+        upstream.several = config.several;
+        if server.dialect == DialectName::Azure {
+            let (deployment, api_version) = (upstream.model.clone(), server.api_version);
+            upstream.client.dialect = Dialect::Azure { deployment, api_version };
+        }
+        Ok(upstream)
+    }
+
+    /// Every teacher of the configuration, as its administrator sees it.
+    pub(crate) fn model_facts(&self) -> Vec<ModelFacts> {
+        let facts = |model: &ModelConfig| ModelFacts {
+            model: model.name.clone(),
+            embedded: model.folder.is_some(),
+            servers: model.servers().len(),
+        };
+        self.config.models.iter().map(facts).collect()
     }
 
     /// The plans as the ledger keeps them.
@@ -126,8 +159,7 @@ impl Site {
         let plan = |config: &crate::config::PlanConfig| Plan {
             id: config.id.clone(),
             text_policy: config.texts,
-            twin_share: config.twin_share,
-            twin_first: config.twin_first,
+            twin: config.twins(),
             max_logprobs: config.max_logprobs,
             max_n: config.max_n,
             max_tokens: config.max_tokens,
@@ -145,33 +177,75 @@ impl Site {
         self.config.secrets.with_file_name("spool")
     }
 
-    /// Tells the ledger and the journal the plans, prices and terms of the configuration that they do not know yet.
+    /// Tells the ledger and the journal the plans, prices and terms of the configuration that it did not declare before,
+    /// and says which those are. What was declared and then changed by an administrator is left as it is.
     pub(crate) async fn declare(
         &self,
         ledger: &Ledger,
         administrator: &Administrator,
         now: Timestamp,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Reloaded> {
+        let mut done = Reloaded::default();
         for plan in self.plans() {
-            ledger.put_plan(&plan).await?;
+            let declaration = Declaration::of("plan", plan.id.as_str(), &plan)?;
+            if declaration.is_new(ledger).await? {
+                if ledger.plan(&plan.id).await?.as_ref() != Some(&plan) {
+                    administrator.put_plan(&plan, now).await?;
+                    done.plans.push(plan.id.to_string());
+                }
+                declaration.remember(ledger).await?;
+            }
         }
         for model in &self.config.models {
-            if ledger.prices(&model.name).await? != Some(model.prices) {
-                administrator.set_prices(&model.name, model.prices, now).await?;
+            let declaration = Declaration::of("prices", &model.name, &model.prices)?;
+            if declaration.is_new(ledger).await? {
+                if ledger.prices(&model.name).await? != Some(model.prices) {
+                    administrator.set_prices(&model.name, model.prices, now).await?;
+                    done.prices.push(model.name.clone());
+                }
+                declaration.remember(ledger).await?;
             }
         }
         for terms in self.terms()? {
             if ledger.terms(&terms.id, Some(terms.version)).await?.as_ref() != Some(&terms) {
                 administrator.issue_terms(&terms, now).await?;
+                done.terms.push(format!("{} version {}", terms.id, terms.version));
             }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// The terms that the configuration names.
-    fn terms(&self) -> anyhow::Result<Vec<Terms>> {
+    pub(crate) fn terms(&self) -> anyhow::Result<Vec<Terms>> {
         self.config.models.iter().filter_map(|model| model.terms.as_deref()).map(read_json).collect()
     }
+}
+
+/// What the configuration says of one plan or price list. It is put into the ledger when it is new, not at every start:
+/// an administrator may have changed it since, by the admin API.
+struct Declaration {
+    what: String,
+    digest: Digest,
+}
+
+impl Declaration {
+    fn of(kind: &str, name: &str, value: &impl serde::Serialize) -> anyhow::Result<Self> {
+        let digest = Digest::of(&serde_json::to_vec(value)?);
+        Ok(Self { what: format!("{kind} {name}"), digest })
+    }
+
+    async fn is_new(&self, ledger: &Ledger) -> anyhow::Result<bool> {
+        Ok(ledger.declared(&self.what).await? != Some(self.digest))
+    }
+
+    async fn remember(&self, ledger: &Ledger) -> anyhow::Result<()> {
+        Ok(ledger.declare(&self.what, self.digest).await?)
+    }
+}
+
+/// The keys of the accounts' sealed texts in a folder of secrets.
+pub(crate) fn text_keys(secrets: &Path) -> TextKeys {
+    TextKeys::new(secrets.join("texts"))
 }
 
 /// A Hugging Face folder, answered in this process.
@@ -188,16 +262,28 @@ pub(crate) fn open_upstream(
     model: &str,
     key_env: Option<&str>,
 ) -> anyhow::Result<Arc<dyn Model>> {
-    let key = key_env
-        .map(|variable| {
-            std::env::var(variable)
-                .map(Secret::new)
-                .with_context(|| format!("the environment variable `{variable}` holds no key"))
-        })
-        .transpose()?;
+    let key = server_key(key_env, None)?;
     let mut config = anbiq_upstream::UpstreamConfig::new(name, url, key);
     model.clone_into(&mut config.model);
     Ok(Arc::new(Upstream::new(config)?))
+}
+
+/// The key of a server, from the environment or from a file; an error does not show it.
+pub(crate) fn server_key(variable: Option<&str>, file: Option<&Path>) -> anyhow::Result<Option<Secret<String>>> {
+    if let Some(variable) = variable {
+        // What is not Unicode would be shown by its error, so that is dropped.
+        let key = std::env::var(variable).ok().filter(|key| !key.is_empty()).map(Secret::new);
+        return key.with_context(|| format!("the environment variable `{variable}` holds no key")).map(Some);
+    }
+    let Some(path) = file else { return Ok(None) };
+    let text = Secret::new(
+        fs::read_to_string(path).with_context(|| format!("cannot read the key of a server in `{}`", path.display()))?,
+    );
+    let key = text.expose().trim();
+    if key.is_empty() {
+        bail!("the file `{}` holds no key", path.display());
+    }
+    Ok(Some(Secret::new(key.to_owned())))
 }
 
 /// Reads a JSON file; an error names it.

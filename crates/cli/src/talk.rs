@@ -12,18 +12,25 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Talk {
     quiet: bool,
+    /// As JSON, as the log is then: one object a line.
+    json: bool,
 }
 
 impl Talk {
-    pub(crate) const fn new(quiet: bool) -> Self {
-        Self { quiet }
+    pub(crate) const fn new(quiet: bool, json: bool) -> Self {
+        Self { quiet, json }
     }
 
     /// One line for the person at the terminal.
     pub(crate) fn say(self, line: &str) {
         if !self.quiet {
             // A closed standard error is no reason to stop working.
-            let _ = writeln!(std::io::stderr(), "{line}");
+            let _ = if self.json {
+                let message = serde_json::json!({"level": "TALK", "fields": {"message": line}});
+                writeln!(std::io::stderr(), "{message}")
+            } else {
+                writeln!(std::io::stderr(), "{line}")
+            };
         }
     }
 

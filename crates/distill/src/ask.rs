@@ -237,7 +237,7 @@ fn request_id(teacher: &str, part: &AskPart, prompt: &Prompt, sample: u32) -> Di
 /// The most tokens that an exchange can take: no token is shorter than a byte, and a template adds a few a message.
 pub(crate) fn most_usage(prompt: &Prompt, max_tokens: u32) -> Usage {
     let prompt_tokens = match prompt {
-        Prompt::Chat(messages) => messages.iter().map(|message| message.content.len() as u64 + 16).sum::<u64>() + 32,
+        Prompt::Chat(messages) => messages.iter().map(|message| message.bytes() as u64 + 16).sum::<u64>() + 32,
         Prompt::Text(text) => text.len() as u64 + 32,
     };
     Usage { prompt_tokens, completion_tokens: u64::from(max_tokens), ..Usage::default() }
@@ -511,11 +511,11 @@ async fn one(endpoint: &Endpoint, part: &AskPart, wanted: Wanted) -> (Wanted, Re
 async fn ask_http(client: &Client, model: &str, part: &AskPart, wanted: &Wanted) -> Result<Row, Bad> {
     let messages = match &wanted.prompt {
         Prompt::Chat(messages) => messages.clone(),
-        Prompt::Text(text) => vec![anbiq_domain::Message { role: anbiq_domain::Role::User, content: text.clone() }],
+        Prompt::Text(text) => vec![anbiq_domain::Message::new(anbiq_domain::Role::User, text.clone())],
     };
     let request = ChatRequest {
         model: model.to_owned(),
-        messages: messages.into_iter().map(|message| ChatMessage::new(message.role, message.content)).collect(),
+        messages: messages.into_iter().map(ChatMessage::from).collect(),
         temperature: Some(part.temperature),
         max_tokens: Some(part.max_tokens),
         // Some servers read a signed number.
@@ -535,9 +535,10 @@ async fn ask_http(client: &Client, model: &str, part: &AskPart, wanted: &Wanted)
         _ => return Err(malformed("the server's answer did not end")),
     };
     let logprobs = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
-    let answer = Answer { text: choice.message.content.unwrap_or_default(), finish };
+    let answer = Answer::new(choice.message.content.unwrap_or_default(), finish);
     let usage = response.usage.map(|usage| Usage {
         prompt_tokens: usage.prompt_tokens,
+        cached_tokens: usage.cached_tokens(),
         completion_tokens: usage.completion_tokens,
         ..Usage::default()
     });
@@ -559,9 +560,12 @@ async fn ask_model(model: &dyn Model, part: &AskPart, wanted: &Wanted) -> Result
                 tokens.extend(logprobs.iter().map(Token::from));
             }
             Event::Finished { finish, .. } => end = Some(finish),
+            Event::Fingerprint(_) => {}
+            // None was offered any.
+            Event::ToolCall { .. } => return Err(malformed("the model called a tool")),
             Event::Usage(usage) => {
                 let finish = end.ok_or_else(|| malformed("the model's answer did not end"))?;
-                return Ok(row(wanted, part, Answer { text, finish }, tokens, Some(usage)));
+                return Ok(row(wanted, part, Answer::new(text, finish), tokens, Some(usage)));
             }
         }
     }

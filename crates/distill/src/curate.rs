@@ -67,7 +67,7 @@ mod tests {
     fn what_teaches_nothing_is_left_out() {
         let sample = |prompt: &str, text: &str, finish| Sample {
             prompt: Prompt::user(prompt),
-            answer: Answer { text: text.to_owned(), finish },
+            answer: Answer::new(text, finish),
             logprobs: None,
         };
         let samples = vec![
@@ -88,7 +88,7 @@ mod tests {
     fn a_prompt_is_held_out_with_all_its_answers() {
         let sample = |number: usize| Sample {
             prompt: Prompt::user((number / 2).to_string()),
-            answer: Answer { text: number.to_string(), finish: Finish::Stop },
+            answer: Answer::new(number.to_string(), Finish::Stop),
             logprobs: None,
         };
         let (train, out) = hold_out((0..2_000).map(sample).collect(), 0.1);

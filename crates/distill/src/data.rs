@@ -44,7 +44,7 @@ impl Document {
     pub fn prompt(&self) -> Prompt {
         let mut messages = self.history.clone();
         match &self.prompt {
-            Asked::Words(words) => messages.push(Message { role: Role::User, content: words.clone() }),
+            Asked::Words(words) => messages.push(Message::new(Role::User, words.clone())),
             Asked::Prompt(Prompt::Chat(more)) => messages.extend(more.iter().cloned()),
             Asked::Prompt(text) => return text.clone(),
         }
@@ -53,7 +53,7 @@ impl Document {
 
     /// The good answer, in full.
     pub(crate) fn full_answer(&self) -> Option<Answer> {
-        self.answer.clone().map(|text| Answer { text, finish: Finish::Stop })
+        self.answer.clone().map(|text| Answer::new(text, Finish::Stop))
     }
 
     /// Is `answer` right? `None` where there is no single right answer.

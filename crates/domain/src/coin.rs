@@ -72,7 +72,12 @@ impl fmt::Debug for CoinKey {
 
 /// The salted commitment to a text.
 pub fn commit_text(salt: &[u8; 16], text: &str) -> Digest {
-    Digest::of_parts(&[b"anbiq text v1\0", salt, text.as_bytes()])
+    commit_bytes(salt, text.as_bytes())
+}
+
+/// The salted commitment to bytes: of a text's bytes the same as to the text.
+pub fn commit_bytes(salt: &[u8; 16], bytes: &[u8]) -> Digest {
+    Digest::of_parts(&[b"anbiq text v1\0", salt, bytes])
 }
 
 #[cfg(test)]

@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, EpochCommitment, Exchange, Grant, GrantId, JournalId, Keyed, PlanId, PriceList, Terms, TermsRef,
-    Timestamp,
+    AccountId, Administration, EpochCommitment, Exchange, Grant, GrantId, JournalId, Keyed, Money, PlanId, PriceList,
+    Terms, TermsRef, Timestamp, TwinMode, Twins,
 };
 
 /// One record of the journal. Everything that `watch`, `trace` and a dossier's reader need to know stands here;
@@ -66,6 +66,15 @@ pub enum Entry {
         /// What.
         terms: TermsRef,
     },
+    /// The key of an account's sealed texts was destroyed; nobody can read them from here on.
+    TextsForgotten {
+        /// When.
+        at: Timestamp,
+        /// Whose.
+        account: AccountId,
+        /// Which key, as [`crate::SealedTexts::key`] names it.
+        key: Keyed,
+    },
     /// A grant was asked for: it permits nothing yet.
     GrantAsked {
         /// As it is asked for; `given` is when.
@@ -94,8 +103,21 @@ pub enum Entry {
     },
     /// A request was answered.
     Exchange(Box<Exchange>),
+    /// Twins of an exchange ended after its answer.
+    TwinsDrawn(Box<Twins>),
+    /// The day's money for twins is spent: no further ones are drawn before the next day (UTC).
+    TwinsStopped {
+        /// When.
+        at: Timestamp,
+        /// Of which mode.
+        mode: TwinMode,
+        /// The money of a day.
+        limit: Money,
+    },
     /// A request was refused before any model saw it.
     Refused(Refusal),
+    /// An administrator changed something.
+    Administered(Administration),
     /// The gateway stopped writing in good order.
     Closed {
         /// When.
@@ -114,11 +136,15 @@ impl Entry {
             | Self::AccountOpened { at, .. }
             | Self::TermsAccepted { at, .. }
             | Self::GrantRefused { at, .. }
+            | Self::TextsForgotten { at, .. }
             | Self::GrantRevoked { at, .. }
+            | Self::TwinsStopped { at, .. }
             | Self::Closed { at } => *at,
             Self::GrantAsked { grant } | Self::GrantGiven { grant } => grant.given,
             Self::Exchange(exchange) => exchange.at,
+            Self::TwinsDrawn(twins) => twins.at,
             Self::Refused(refusal) => refusal.at,
+            Self::Administered(administration) => administration.at,
         }
     }
 }

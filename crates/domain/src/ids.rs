@@ -8,7 +8,7 @@ use crate::{Seeded, Timestamp};
 
 /// A name that cannot be an id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` cannot be an id: use 1 to 64 letters, digits, `.`, `_`, `-` or `:`")]
+#[error("`{0}` cannot be an id: use 1 to 64 letters, digits, `.`, `_`, `-` or `:`, a letter or digit first")]
 pub struct IdError(String);
 
 /// Longest id, in bytes.
@@ -16,7 +16,9 @@ const LONGEST: usize = 64;
 
 fn is_id(text: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-' | b':');
-    (1..=LONGEST).contains(&text.len()) && text.bytes().all(allowed)
+    // Ids stand in addresses, where `.` and `..` mean something else.
+    let begins = text.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+    begins && text.len() <= LONGEST && text.bytes().all(allowed)
 }
 
 macro_rules! named_id {
@@ -27,7 +29,7 @@ macro_rules! named_id {
         pub struct $name(String);
 
         impl $name {
-            /// Checks the grammar: 1 to 64 letters, digits, `.`, `_`, `-` or `:`.
+            /// Checks the grammar: 1 to 64 letters, digits, `.`, `_`, `-` or `:`, a letter or digit first.
             pub fn new(text: impl Into<String>) -> Result<Self, IdError> {
                 let text = text.into();
                 if is_id(&text) { Ok(Self(text)) } else { Err(IdError(text)) }
@@ -137,7 +139,7 @@ mod tests {
         for good in ["a", "acme-7", "sk.1:x_Y", &"x".repeat(64)] {
             assert!(AccountId::new(good).is_ok(), "{good}");
         }
-        for bad in ["", "a b", "é", "x\n", "../x", &"x".repeat(65)] {
+        for bad in ["", "a b", "é", "x\n", "../x", "..", "-a", &"x".repeat(65)] {
             assert!(AccountId::new(bad).is_err(), "{bad}");
         }
     }

@@ -4,6 +4,7 @@
 //! the time or can fail for an outside reason; whoever needs the outside world passes it in as a [`Clock`]
 //! or a [`Seeded`] generator. The verbs never know each other: they meet in these types.
 
+mod administration;
 mod coin;
 mod digest;
 mod entry;
@@ -17,14 +18,16 @@ mod random;
 mod sketch;
 mod terms;
 mod time;
+mod twins;
 mod window;
 
-pub use coin::{CoinKey, EpochCommitment, commit_text};
-pub use digest::{Digest, DigestError};
+pub use administration::{Administration, Hand};
+pub use coin::{CoinKey, EpochCommitment, commit_bytes, commit_text};
+pub use digest::{Digest, DigestBuilder, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};
 pub use exchange::{
-    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, Texts, Twinning,
-    Usage,
+    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, SealedTexts, Texts,
+    ToolCall, Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
 pub use judge::{Broken, Judgement, Reason, Ruling, Student};
@@ -33,6 +36,9 @@ pub use known::{KnownTerms, known_terms};
 pub use money::{Money, MoneyError, PriceList};
 pub use random::Seeded;
 pub use sketch::{MINHASHES, Sketch, flags};
-pub use terms::{Conditions, Grant, GrantState, Permission, PriceClass, Purpose, Source, Terms, TermsRef, TextPolicy};
+pub use terms::{
+    Conditions, Grant, GrantState, Keeping, Permission, PriceClass, Purpose, Source, Terms, TermsRef, TextPolicy,
+};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
+pub use twins::{TwinDraw, TwinMismatch, TwinMode, Twinning, Twins};
 pub use window::{Window, WindowError};

@@ -36,6 +36,11 @@ impl Money {
         Self(dollars.saturating_mul(NANO))
     }
 
+    /// Is it no money at all?
+    pub const fn is_zero(&self) -> bool {
+        self.0 == 0
+    }
+
     /// In nano-dollars.
     pub const fn nanos(self) -> i64 {
         self.0

@@ -253,4 +253,32 @@ pub enum TextPolicy {
     Twinned,
     /// Every text.
     Plain,
+    /// As `Twinned`, but encrypted under a key of the account, which can be destroyed.
+    SealedTwinned,
+    /// Every text, encrypted likewise.
+    Sealed,
+}
+
+/// What the journal keeps of the texts of one exchange.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Keeping {
+    /// Commitments only.
+    Nothing,
+    /// The texts as they are.
+    Plain,
+    /// The texts under a key of the account.
+    Sealed,
+}
+
+impl TextPolicy {
+    /// What is kept of an exchange that was `twinned`, or was not.
+    pub const fn keeps(self, twinned: bool) -> Keeping {
+        match self {
+            Self::Plain => Keeping::Plain,
+            Self::Sealed => Keeping::Sealed,
+            Self::Twinned if twinned => Keeping::Plain,
+            Self::SealedTwinned if twinned => Keeping::Sealed,
+            Self::Off | Self::Twinned | Self::SealedTwinned => Keeping::Nothing,
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use anbiq_domain::{AccountId, CoinKey, Digest, Draws, Entry, Exchange, ExchangeId, JournalId};
+use anbiq_domain::{AccountId, CoinKey, Digest, Draws, Entry, Exchange, ExchangeId, JournalId, TwinMode, Twins};
 use anbiq_journal::{Checkpoint, PublicKey, SigningKey, checkpoint, tree};
 
 use crate::canonical::{self, CanonicalError};
@@ -528,6 +528,7 @@ impl<'a> Records<'a> {
         match serde_json::from_str(&row.payload).map_err(|error| error.to_string())? {
             Entry::CoinsCommitted { epoch, .. } => self.commitment(epoch.epoch, epoch.commitment),
             Entry::Exchange(exchange) => self.exchange(row.index, &exchange),
+            Entry::TwinsDrawn(twins) => self.twins_drawn(row.index, *twins),
             _ => Ok(()),
         }
     }
@@ -542,13 +543,17 @@ impl<'a> Records<'a> {
         }
     }
 
-    fn exchange(&mut self, index: u64, exchange: &Exchange) -> Result<(), String> {
-        let Some(twinning) = exchange.draws.twinning else { return Ok(()) };
-        let epoch = twinning.epoch;
+    /// The revealed key of an epoch that was committed to before.
+    fn coin(&self, epoch: u32) -> Result<&'a CoinKey, String> {
         if !self.committed.contains_key(&epoch) {
             return Err(format!("no record before it commits to the coin of epoch {epoch}"));
         }
-        let key = self.coins.get(&epoch).ok_or_else(|| format!("the coin of epoch {epoch} is not revealed"))?;
+        self.coins.get(&epoch).ok_or_else(|| format!("the coin of epoch {epoch} is not revealed"))
+    }
+
+    fn exchange(&mut self, index: u64, exchange: &Exchange) -> Result<(), String> {
+        let Some(twinning) = exchange.draws.twinning else { return Ok(()) };
+        let key = self.coin(twinning.epoch)?;
         let draws = u8::try_from(exchange.draws.texts.len()).map_err(|_| "it has too many draws".to_owned())?;
         let chosen = key.choose(exchange.id, draws);
         if twinning.served != chosen {
@@ -561,8 +566,22 @@ impl<'a> Records<'a> {
             }
             self.texts_checked += 1;
         }
+        if twinning.mode == TwinMode::Deferred {
+            return Ok(());
+        }
         let (exchange, account) = (exchange.id, exchange.account.clone());
         self.twins.push(Twin { index, exchange, account, served: chosen });
+        Ok(())
+    }
+
+    /// Draws of an exchange that ended after its answer. Where they were deferred, only now there are several draws.
+    fn twins_drawn(&mut self, index: u64, twins: Twins) -> Result<(), String> {
+        let key = self.coin(twins.twinning.epoch)?;
+        self.texts_checked += twins.check(key).map_err(|mismatch| mismatch.to_string())?;
+        if twins.twinning.mode == TwinMode::Deferred {
+            let Twins { exchange, account, twinning, .. } = twins;
+            self.twins.push(Twin { index, exchange, account, served: twinning.served });
+        }
         Ok(())
     }
 

@@ -18,10 +18,9 @@ fn exchange(number: i64, random: &mut Seeded) -> Exchange {
     let id = ExchangeId::fresh(at, random);
     let keyed = Keyed(5);
     let prompt = Prompt::user("say \"hé\"");
-    let answers: Vec<_> =
-        ["yes", "no </script>\u{1b}"].map(|text| Answer { text: text.to_owned(), finish: Finish::Stop }).into();
+    let answers: Vec<_> = ["yes", "no </script>\u{1b}"].map(|text| Answer::new(text, Finish::Stop)).into();
     let mut draws = Draws::commit(&coin(), id, &prompt, &answers);
-    draws.twinning = Some(Twinning { epoch: 0, served: coin().choose(id, 2) });
+    draws.twinning = Some(Twinning { epoch: 0, served: coin().choose(id, 2), ..Twinning::default() });
     Exchange {
         id,
         at,
@@ -39,6 +38,7 @@ fn exchange(number: i64, random: &mut Seeded) -> Exchange {
         outcome: Outcome::Completed,
         draws,
         texts: Some(Texts { prompt, answers }),
+        sealed: None,
     }
 }
 

@@ -107,6 +107,9 @@ pub enum JournalError {
         /// What is wrong.
         what: String,
     },
+    /// The list of sealed files is damaged or wrongly signed.
+    #[error("`sealed.list` does not hold: {0}\nhint: restore it from a copy; nothing was changed")]
+    BadList(&'static str),
     /// A signed note that cannot be read or that nobody known has signed.
     #[error("the signed note does not hold: {0}")]
     BadNote(&'static str),
@@ -153,6 +156,7 @@ impl JournalError {
             Self::BadKey { .. } => "journal_bad_key",
             Self::Damaged { .. } => "journal_damaged",
             Self::BadCheckpoint { .. } | Self::BadNote(_) => "journal_bad_checkpoint",
+            Self::BadList(_) => "journal_bad_list",
             Self::TooLarge { .. } => "entry_too_large",
             Self::Unreadable(_) => "entry_unreadable",
             Self::Busy(_) => "journal_busy",
@@ -167,7 +171,7 @@ impl JournalError {
         match self {
             Self::Io { .. } | Self::TimedOut(_) | Self::Poisoned(_) => Fault::Disk,
             Self::Busy(_) => Fault::Busy,
-            Self::Damaged { .. } | Self::BadCheckpoint { .. } | Self::BadNote(_) => Fault::Damage,
+            Self::Damaged { .. } | Self::BadCheckpoint { .. } | Self::BadNote(_) | Self::BadList(_) => Fault::Damage,
             Self::TooLarge { .. } | Self::Unreadable(_) => Fault::Request,
             _ => Fault::Setup,
         }

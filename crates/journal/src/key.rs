@@ -90,7 +90,7 @@ impl SigningKey {
     }
 }
 
-fn fill(seed: &mut Secret<[u8; 32]>) -> Result<(), getrandom::Error> {
+pub(crate) fn fill(seed: &mut Secret<[u8; 32]>) -> Result<(), getrandom::Error> {
     let mut bytes = [0; 32];
     getrandom::fill(&mut bytes)?;
     *seed = Secret::new(bytes);

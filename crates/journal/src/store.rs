@@ -1,14 +1,17 @@
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anbiq_domain::{JournalId, Timestamp};
+use anbiq_domain::{Clock as _, JournalId, SystemClock, Timestamp};
 
-use crate::disk::{Disk, DiskFile};
-use crate::format::{Header, MAGIC, checkpoints_path, lock_path, segment_name, write_frame};
+use crate::disk::{Disk, DiskFile, Lock, Stretch, append_all};
+use crate::format::{Header, MAGIC, checkpoints_path, end_of_segments, lock_path, segment_name, write_frame};
+use crate::read::{End, Part};
+use crate::sealed::Sealer;
 use crate::tree::Tree;
 use crate::verify::scan;
-use crate::{Checkpoint, JournalError, Position, Recovery, SigningKey, tree};
+use crate::{Checkpoint, JournalError, Position, Recovery, SigningKey, State, tree};
 
 /// The writing half of a journal, without its thread: one group at a time, durable or not at all.
 #[derive(Debug)]
@@ -22,11 +25,13 @@ pub(crate) struct Store {
     /// The segment that is appended to; none before the first entry.
     segment: Option<Log>,
     next_segment: u32,
+    /// When the first entry of the open segment happened or was written.
+    began: Timestamp,
     checkpoints: Log,
     last_checkpoint: Option<Checkpoint>,
     poisoned: Option<String>,
     /// Held as long as the store lives.
-    _lock: File,
+    _lock: Box<dyn Lock>,
 }
 
 /// A file that grows by whole durable pieces.
@@ -56,19 +61,20 @@ impl Store {
         segment_bytes: u64,
         disk: Arc<dyn Disk>,
     ) -> Result<Self, JournalError> {
-        std::fs::create_dir_all(dir).map_err(|error| JournalError::io("create", dir, error))?;
-        let lock = lock(dir)?;
-        if Header::path(dir).exists() || crate::format::count_segments(dir)? > 0 {
+        disk.make_dir(dir).map_err(|error| JournalError::io("create", dir, error))?;
+        let lock = lock(&*disk, dir)?;
+        let has_header = disk.read(&Header::path(dir)).is_ok();
+        if has_header || end_of_segments(&*disk, dir, 0)? > 0 {
             return Err(JournalError::Exists(dir.to_owned()));
         }
         let path = checkpoints_path(dir);
         let file = disk.create(&path).map_err(|error| JournalError::io("create", &path, error))?;
-        // The header comes last: a folder with a header is a whole journal.
-        Header::sign(id.clone(), created, &signer).write(dir)?;
-        disk.sync_dir(dir).map_err(|error| JournalError::io("sync", dir, error))?;
+        // The header comes last, when all other names are durable: a folder with a header is a whole journal.
+        sync_dir(&*disk, dir)?;
         if let Some(parent) = dir.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            disk.sync_dir(parent).map_err(|error| JournalError::io("sync", parent, error))?;
+            sync_dir(&*disk, parent)?;
         }
+        Header::sign(id.clone(), created, &signer).write(&*disk, dir)?;
         Ok(Self {
             dir: dir.to_owned(),
             disk,
@@ -78,6 +84,7 @@ impl Store {
             tree: Tree::new(),
             segment: None,
             next_segment: 0,
+            began: created,
             checkpoints: Log { path, file, length: 0 },
             last_checkpoint: None,
             poisoned: None,
@@ -92,15 +99,22 @@ impl Store {
         segment_bytes: u64,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Recovery), JournalError> {
-        let header = Header::read(dir)?;
+        let header = Header::read(&*disk, dir)?;
         if header.public_key != signer.public() {
             return Err(JournalError::WrongKey {
                 expected: header.public_key.to_string(),
                 found: signer.public().to_string(),
             });
         }
-        let lock = lock(dir)?;
-        let scan = scan(dir, &header, |_| Ok(()))?;
+        let lock = lock(&*disk, dir)?;
+        let mut began = SystemClock.now();
+        // The signed list vouches for what is sealed, so opening takes no longer the more of it there is.
+        let scan = scan(&disk, dir, &header, Part::Unsealed, |frame| {
+            if frame.offset == MAGIC.len() as u64 {
+                began = frame.entry()?.at();
+            }
+            Ok(())
+        })?;
         let recovery = Recovery {
             entries: scan.tree.size(),
             root: scan.tree.root(),
@@ -108,23 +122,28 @@ impl Store {
             truncated_checkpoint_bytes: scan.torn_checkpoint.as_ref().map_or(0, |torn| torn.bytes),
             last_checkpoint: scan.last_checkpoint.clone(),
         };
-        let checkpoints =
-            Log::cut(&*disk, checkpoints_path(dir), scan.checkpoints_end, scan.torn_checkpoint.is_some())?;
+        let checkpoints = Whole { length: scan.checkpoints_end, sure: scan.checkpoints_last };
+        let checkpoints = Log::cut(&*disk, checkpoints_path(dir), checkpoints, scan.torn_checkpoint.is_some())?;
         let mut next_segment = scan.segments;
         let segment = match scan.end {
-            Some((number, 0)) => {
+            Some(End { segment, length: 0, .. }) => {
                 // Not even its first bytes were finished: it will be made anew.
-                let path = dir.join(segment_name(number));
+                let path = dir.join(segment_name(segment));
                 disk.remove(&path).map_err(|error| JournalError::io("remove", &path, error))?;
-                disk.sync_dir(dir).map_err(|error| JournalError::io("sync", dir, error))?;
-                next_segment = number;
+                next_segment = segment;
                 None
             }
-            Some((number, length)) => {
-                Some(Log::cut(&*disk, dir.join(segment_name(number)), length, scan.torn.is_some())?)
+            Some(End { segment, length, group }) => {
+                let whole = Whole { length, sure: group };
+                Some(Log::cut(&*disk, dir.join(segment_name(segment)), whole, scan.torn.is_some())?)
             }
             None => None,
         };
+        for path in scan.list.leftovers(&*disk, dir)? {
+            disk.remove(&path).map_err(|error| JournalError::io("remove", &path, error))?;
+        }
+        // A killed process may have made files whose names no power cut would spare: from here on we vouch for them.
+        sync_dir(&*disk, dir)?;
         let store = Self {
             dir: dir.to_owned(),
             disk,
@@ -134,6 +153,7 @@ impl Store {
             tree: scan.tree,
             segment,
             next_segment,
+            began,
             checkpoints,
             last_checkpoint: scan.last_checkpoint,
             poisoned: None,
@@ -146,9 +166,14 @@ impl Store {
         &self.id
     }
 
+    pub(crate) fn state(&self) -> State {
+        let Self { tree, last_checkpoint, .. } = self;
+        State { entries: tree.size(), root: tree.root(), last_checkpoint: last_checkpoint.clone() }
+    }
+
     /// How many records no checkpoint covers yet.
     pub(crate) fn unsigned(&self) -> u64 {
-        self.tree.size() - self.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
+        self.tree.size() - self.signed()
     }
 
     /// Appends all of `payloads` or none, in one write and one fsync, and says where they are.
@@ -162,8 +187,8 @@ impl Store {
             self.begin_segment()?;
         }
         let mut bytes = Vec::with_capacity(payloads.iter().map(|payload| payload.len() + 8).sum());
-        for payload in payloads {
-            write_frame(payload, &mut bytes);
+        for (place, payload) in payloads.iter().enumerate() {
+            write_frame(payload, place == 0, &mut bytes);
         }
         let Some(segment) = &mut self.segment else { return Err(JournalError::Closed) };
         segment.append(&bytes).map_err(|failure| poison(&mut self.poisoned, failure))?;
@@ -188,6 +213,33 @@ impl Store {
         Ok(checkpoint)
     }
 
+    /// Closes the open segment, if it holds any entry; the next entry begins another.
+    pub(crate) fn roll(&mut self) {
+        self.segment.take_if(|segment| segment.length > MAGIC.len() as u64);
+    }
+
+    /// [`Store::roll`], if the segment began before `moment`.
+    pub(crate) fn roll_if_before(&mut self, moment: Timestamp) {
+        if self.began < moment {
+            self.roll();
+        }
+    }
+
+    /// Number of the segment that is or will be written: all below it are closed.
+    pub(crate) fn open_segment(&self) -> u32 {
+        self.next_segment - u32::from(self.segment.is_some())
+    }
+
+    /// How many records are signed for.
+    pub(crate) fn signed(&self) -> u64 {
+        self.last_checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.size)
+    }
+
+    /// Who seals the closed segments of this journal.
+    pub(crate) fn sealer(&self) -> Result<Sealer, JournalError> {
+        Sealer::open(Arc::clone(&self.disk), &self.dir, self.id.clone(), self.signer.clone())
+    }
+
     fn healthy(&self) -> Result<(), JournalError> {
         self.poisoned.as_ref().map_or(Ok(()), |why| Err(JournalError::Poisoned(why.clone())))
     }
@@ -198,49 +250,67 @@ impl Store {
         let mut log = Log { path, file, length: 0 };
         log.append(MAGIC).map_err(|failure| poison(&mut self.poisoned, failure))?;
         // Its name must be durable before anything in it is acknowledged.
-        let synced = self.disk.sync_dir(&self.dir).map_err(|error| JournalError::io("sync", &self.dir, error));
-        synced.map_err(|error| poison(&mut self.poisoned, Failure::Unknown(error)))?;
+        sync_dir(&*self.disk, &self.dir).map_err(|error| poison(&mut self.poisoned, Failure::Unknown(error)))?;
         self.segment = Some(log);
+        self.began = SystemClock.now();
         self.next_segment += 1;
         Ok(())
     }
 }
 
 impl Log {
-    /// Opens the file at `path`, of which the first `length` bytes are whole.
-    fn cut(disk: &dyn Disk, path: PathBuf, length: u64, torn: bool) -> Result<Self, JournalError> {
+    /// Opens the file at `path`, of which a part is whole.
+    fn cut(disk: &dyn Disk, path: PathBuf, whole: Whole, torn: bool) -> Result<Self, JournalError> {
         let mut file = disk.open(&path).map_err(|error| JournalError::io("open", &path, error))?;
         if torn {
-            file.truncate(length).map_err(|error| JournalError::io("truncate", &path, error))?;
+            file.truncate(whole.length).map_err(|error| JournalError::io("truncate", &path, error))?;
         }
+        rewrite(disk, &path, whole).map_err(|error| JournalError::io("write", &path, error))?;
         // What was read may still be in the page cache of a killed process's writes only: from here on we vouch for it.
         file.sync().map_err(|error| JournalError::io("sync", &path, error))?;
-        Ok(Self { path, file, length })
+        Ok(Self { path, file, length: whole.length })
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            match self.file.append(rest) {
-                Ok(0) => return Err(self.undo(std::io::ErrorKind::WriteZero.into())),
-                Ok(written) => rest = rest.get(written..).unwrap_or_default(),
-                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(self.undo(error)),
-            }
-        }
+        append_all(&mut *self.file, bytes).map_err(|error| self.undo(error))?;
         self.file.sync().map_err(|error| Failure::Unknown(JournalError::io("sync", &self.path, error)))?;
         self.length += bytes.len() as u64;
         Ok(())
     }
 
-    /// Takes a half-written piece away again.
+    /// Takes a half-written piece away again, for good: it must not come back by a crash after it was refused.
     fn undo(&mut self, error: std::io::Error) -> Failure {
         let failed = JournalError::io("write", &self.path, error);
-        match self.file.truncate(self.length) {
+        match self.file.truncate(self.length).and_then(|()| self.file.sync()) {
             Ok(()) => Failure::Undone(failed),
             Err(_) => Failure::Unknown(failed),
         }
     }
+}
+
+/// What of a file is whole.
+#[derive(Debug, Clone, Copy)]
+struct Whole {
+    length: u64,
+    /// Up to here it was certainly synced, since more was written after.
+    sure: u64,
+}
+
+/// Writes what may not be on the disk once more, the same bytes in the same place.
+///
+/// After an fsync that failed, the page cache shows what the disk may lack and the kernel will never write again, since
+/// it holds it to be written. Whoever opens the journal without a restart of the machine would build on it.
+fn rewrite(disk: &dyn Disk, path: &Path, whole: Whole) -> std::io::Result<()> {
+    const PIECE: u64 = 1 << 20;
+    let file = disk.read(path)?;
+    let mut bytes = Vec::new();
+    for start in (whole.sure..whole.length).step_by(PIECE as usize) {
+        bytes.clear();
+        let end = whole.length.min(start + PIECE);
+        Stretch::new(Arc::clone(&file), start, end).read_to_end(&mut bytes)?;
+        disk.overwrite(path, start, &bytes)?;
+    }
+    Ok(())
 }
 
 /// Remembers a failure after which nobody knows what is on the disk.
@@ -255,15 +325,16 @@ fn poison(poisoned: &mut Option<String>, failure: Failure) -> JournalError {
     }
 }
 
-fn lock(dir: &Path) -> Result<File, JournalError> {
+fn lock(disk: &dyn Disk, dir: &Path) -> Result<Box<dyn Lock>, JournalError> {
     let path = lock_path(dir);
-    let file = File::options().create(true).truncate(false).write(true).open(&path);
-    let file = file.map_err(|error| JournalError::io("open", &path, error))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(JournalError::Locked(dir.to_owned())),
-        Err(TryLockError::Error(error)) => Err(JournalError::io("lock", &path, error)),
-    }
+    disk.lock(&path).map_err(|error| match error {
+        TryLockError::WouldBlock => JournalError::Locked(dir.to_owned()),
+        TryLockError::Error(error) => JournalError::io("lock", &path, error),
+    })
+}
+
+fn sync_dir(disk: &dyn Disk, dir: &Path) -> Result<(), JournalError> {
+    disk.sync_dir(dir).map_err(|error| JournalError::io("sync", dir, error))
 }
 
 #[cfg(test)]

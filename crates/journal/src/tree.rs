@@ -52,54 +52,141 @@ impl Tree {
     pub const fn size(&self) -> u64 {
         self.size
     }
+
+    /// Roots of the perfect subtrees that it is made of, largest first: all that must be kept of it to go on.
+    pub fn peaks(&self) -> &[Digest] {
+        &self.peaks
+    }
+
+    /// The tree of `size` leaves whose [`Tree::peaks`] are these; `None` where there must be more or fewer of them.
+    pub fn resume(size: u64, peaks: Vec<Digest>) -> Option<Self> {
+        (peaks.len() == size.count_ones() as usize).then_some(Self { size, peaks })
+    }
 }
 
-/// A whole tree in memory (64 bytes a leaf), for making many proofs.
+/// A whole tree in memory (64 bytes a leaf), for making many proofs. Of its first leaves the peaks are enough.
 ///
 /// Each level pairs up the one below, and a node without a partner moves up as it is. That is the same tree as the
 /// recursive definition of RFC 9162.
 #[derive(Debug, Clone)]
-pub struct Levels(Vec<Vec<Digest>>);
+pub struct Levels {
+    levels: Vec<Level>,
+    /// How many leaves at the beginning are known by their peaks only.
+    before: u64,
+    size: u64,
+}
+
+/// The nodes of one height from one of even number on.
+#[derive(Debug, Clone)]
+struct Level {
+    start: u64,
+    nodes: Vec<Digest>,
+}
+
+impl Level {
+    fn get(&self, number: u64) -> Option<Digest> {
+        self.nodes.get(usize::try_from(number.checked_sub(self.start)?).ok()?).copied()
+    }
+}
 
 impl Levels {
     /// The tree of `leaves`, given as [`leaf_hash`]es in order.
     pub fn new(leaves: Vec<Digest>) -> Self {
-        let mut levels = vec![leaves];
-        while let Some(below) = levels.last().filter(|level| level.len() > 1) {
-            let above = below.chunks(2).map(|pair| match pair {
+        Self::after(&Tree::new(), leaves)
+    }
+
+    /// The tree of the leaves of `before` and of `leaves` after them. It has proofs for the latter only.
+    pub fn after(before: &Tree, leaves: Vec<Digest>) -> Self {
+        let size = before.size + leaves.len() as u64;
+        let mut levels: Vec<Level> = Vec::new();
+        let mut peaks = before.peaks.clone();
+        let mut nodes = leaves;
+        for height in 0..=u64::BITS {
+            // Where `before` ends in the middle of a pair its peak is the pair's left half.
+            let mut start = before.size.checked_shr(height).unwrap_or_default();
+            if start & 1 == 1 {
+                start -= 1;
+                nodes.splice(0..0, peaks.pop());
+            }
+            let top = start == 0 && nodes.len() <= 1;
+            let above = nodes.chunks(2).map(|pair| match pair {
                 [left, right] => node_hash(left, right),
                 alone => alone[0],
             });
-            levels.push(above.collect());
+            let above = above.collect();
+            levels.push(Level { start, nodes });
+            nodes = above;
+            if top {
+                break;
+            }
         }
-        Self(levels)
+        Self { levels, before: before.size, size }
     }
 
     /// How many leaves it has.
-    pub fn size(&self) -> u64 {
-        self.0.first().map_or(0, |leaves| leaves.len() as u64)
+    pub const fn size(&self) -> u64 {
+        self.size
     }
 
     /// The root.
     pub fn root(&self) -> Digest {
-        self.0.last().and_then(|level| level.first()).copied().unwrap_or_else(|| Digest::of(b""))
+        self.levels.last().and_then(|level| level.get(0)).unwrap_or_else(|| Digest::of(b""))
     }
 
-    /// The hash of leaf `index`.
+    /// The hash of leaf `index`; `None` beyond the end, and where only peaks are known.
     pub fn leaf(&self, index: u64) -> Option<Digest> {
-        self.0.first()?.get(usize::try_from(index).ok()?).copied()
+        (index >= self.before).then(|| self.levels.first()?.get(index)).flatten()
     }
 
-    /// The audit path of leaf `index`, from the leaf's sibling up (RFC 9162, section 2.1.3.1); `None` beyond the end.
+    /// The audit path of leaf `index`, from the leaf's sibling up (RFC 9162, section 2.1.3.1); `None` where there is no
+    /// such [`Levels::leaf`].
     pub fn inclusion_proof(&self, index: u64) -> Option<Vec<Digest>> {
         self.leaf(index)?;
-        let mut position = usize::try_from(index).ok()?;
-        let mut proof = Vec::with_capacity(self.0.len());
-        for level in &self.0 {
+        let mut position = index;
+        let mut proof = Vec::with_capacity(self.levels.len());
+        for level in &self.levels {
             proof.extend(level.get(position ^ 1));
             position >>= 1;
         }
         Some(proof)
+    }
+
+    /// A proof that the tree of the first `old_size` leaves is a prefix of this one (RFC 9162, section 2.1.4.1); empty
+    /// where the sizes are equal or `old_size` is 0. `None` where it is too large, or ends among the leaves of which only
+    /// peaks are known.
+    pub fn consistency_proof(&self, old_size: u64) -> Option<Vec<Digest>> {
+        if old_size == 0 || old_size == self.size {
+            return Some(Vec::new());
+        }
+        let mut proof = Vec::new();
+        let known = self.before <= old_size && old_size < self.size;
+        (known && self.subproof(0, self.size, old_size, true, &mut proof).is_some()).then_some(proof)
+    }
+
+    /// The part of a consistency proof within the leaves `start..end`; `whole` says that the verifier has the root of
+    /// `start..old` already.
+    fn subproof(&self, start: u64, end: u64, old: u64, whole: bool, proof: &mut Vec<Digest>) -> Option<()> {
+        if old == end {
+            if !whole {
+                proof.push(self.root_of(start, end)?);
+            }
+            return Some(());
+        }
+        let middle = start + split(end - start);
+        if old <= middle {
+            self.subproof(start, middle, old, whole, proof)?;
+            proof.push(self.root_of(middle, end)?);
+        } else {
+            self.subproof(middle, end, old, false, proof)?;
+            proof.push(self.root_of(start, middle)?);
+        }
+        Some(())
+    }
+
+    /// The node above the leaves `start..end`, which are a perfect subtree or what is left at the end.
+    fn root_of(&self, start: u64, end: u64) -> Option<Digest> {
+        let height = (end - start).next_power_of_two().trailing_zeros();
+        self.levels.get(height as usize)?.get(start >> height)
     }
 }
 
@@ -136,48 +223,14 @@ pub fn verify_inclusion(leaf: &Digest, index: u64, size: u64, proof: &[Digest], 
     last == 0 && node == *root
 }
 
-/// A proof that the tree of the first `old_size` of `leaves` is a prefix of the tree of all of them
-/// (RFC 9162, section 2.1.4.1); empty where the sizes are equal or `old_size` is 0 or too large.
+/// [`Levels::consistency_proof`] among `leaves`; empty also where `old_size` is too large.
 pub fn consistency_proof(leaves: &[Digest], old_size: u64) -> Vec<Digest> {
-    let mut proof = Vec::new();
-    if let Ok(old) = usize::try_from(old_size)
-        && 0 < old
-        && old < leaves.len()
-    {
-        subproof(leaves, old, true, &mut proof);
-    }
-    proof
-}
-
-/// `known` says that the verifier has the root of the first `old` leaves already.
-fn subproof(leaves: &[Digest], old: usize, known: bool, proof: &mut Vec<Digest>) {
-    if old == leaves.len() {
-        if !known {
-            proof.push(root_of(leaves));
-        }
-        return;
-    }
-    let (left, right) = leaves.split_at(split(leaves.len()));
-    if old <= left.len() {
-        subproof(left, old, known, proof);
-        proof.push(root_of(right));
-    } else {
-        subproof(right, old - left.len(), false, proof);
-        proof.push(root_of(left));
-    }
+    Levels::new(leaves.to_vec()).consistency_proof(old_size).unwrap_or_default()
 }
 
 /// The largest power of two below `size`, which is 2 or more.
-fn split(size: usize) -> usize {
+fn split(size: u64) -> u64 {
     1 << (size - 1).ilog2()
-}
-
-fn root_of(leaves: &[Digest]) -> Digest {
-    let mut tree = Tree::new();
-    for leaf in leaves {
-        tree.push(*leaf);
-    }
-    tree.root()
 }
 
 /// Does `proof` show that the tree of `old_size` leaves under `old_root` is a prefix of the one of `size` leaves under
@@ -326,6 +379,27 @@ mod tests {
                 for claimed in 0..=size as u64 + 1 {
                     let holds = verify_consistency(claimed, &old_root, size as u64, &root, &proof);
                     assert_eq!(holds, claimed == old as u64, "{old} as {claimed} of {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn proofs_need_only_the_peaks_of_what_is_gone() {
+        for size in 0..=33_usize {
+            let leaves = brute::leaves(size);
+            let whole = Levels::new(leaves.clone());
+            for gone in 0..=size {
+                let mut before = Tree::new();
+                leaves[..gone].iter().for_each(|leaf| before.push(*leaf));
+                let before = Tree::resume(gone as u64, before.peaks().to_vec()).unwrap();
+                let rest = Levels::after(&before, leaves[gone..].to_vec());
+                assert_eq!((rest.root(), rest.size()), (brute::root(&leaves), size as u64), "{gone} of {size}");
+                for index in 0..size as u64 + 1 {
+                    let expected = whole.inclusion_proof(index).filter(|_| index >= gone as u64);
+                    assert_eq!(rest.inclusion_proof(index), expected, "{index} after {gone} of {size}");
+                    let expected = whole.consistency_proof(index).filter(|_| index == 0 || index >= gone as u64);
+                    assert_eq!(rest.consistency_proof(index), expected, "{index} after {gone} of {size}");
                 }
             }
         }

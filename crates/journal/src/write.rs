@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot};
 
-use anbiq_domain::{Clock as _, Digest, Entry, JournalId, SystemClock};
+use anbiq_domain::{Clock as _, Digest, Entry, JournalId, SystemClock, Timestamp};
 
 use crate::disk::{Disk, RealDisk};
 use crate::store::Store;
-use crate::{Checkpoint, JournalError, MAX_ENTRY_BYTES, PublicKey, SigningKey};
+use crate::upkeep::{Standing, keep_house};
+use crate::{Checkpoint, JournalError, Keep, MAX_ENTRY_BYTES, PublicKey, SigningKey};
 
 /// How a journal is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,13 +22,47 @@ pub struct Options {
     pub queue: usize,
     /// After how many entries a checkpoint is signed by itself; 0 for only when asked and when closing.
     pub checkpoint_every: u64,
+    /// After how long a checkpoint is signed over entries that none covers yet; `None` for by number only.
+    pub checkpoint_after: Option<Duration>,
+    /// When segments are closed and sealed; `None` for never.
+    pub seal: Option<Seal>,
+    /// Which sealed files are kept; `None` for all.
+    pub keep: Option<Keep>,
     /// How long to wait for room in the queue, and again for the disk.
     pub patience: Duration,
 }
 
+/// When a segment is closed and sealed, whichever comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seal {
+    /// Once it has reached this many bytes.
+    pub after_bytes: u64,
+    /// Once its first entry is older than this.
+    pub after: Duration,
+}
+
 impl Default for Options {
     fn default() -> Self {
-        Self { segment_bytes: 64 << 20, queue: 1024, checkpoint_every: 1024, patience: Duration::from_secs(30) }
+        Self {
+            segment_bytes: 64 << 20,
+            queue: 1024,
+            checkpoint_every: 1024,
+            checkpoint_after: Some(Duration::from_secs(60)),
+            seal: None,
+            keep: None,
+            patience: Duration::from_secs(30),
+        }
+    }
+}
+
+impl Options {
+    fn segment_bytes(&self) -> u64 {
+        self.seal.map_or(self.segment_bytes, |seal| self.segment_bytes.min(seal.after_bytes))
+    }
+
+    /// Is there work that comes with time?
+    fn upkeep(&self) -> bool {
+        self.checkpoint_after.is_some() || self.seal.is_some() || self.keep.is_some()
     }
 }
 
@@ -55,6 +90,17 @@ pub struct Recovery {
     pub last_checkpoint: Option<Checkpoint>,
 }
 
+/// How far a journal has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct State {
+    /// How many entries are durable.
+    pub entries: u64,
+    /// Root of the tree over them; nobody has signed it yet where the last checkpoint covers fewer.
+    pub root: Digest,
+    /// The last signed root.
+    pub last_checkpoint: Option<Checkpoint>,
+}
+
 /// The writing end of a journal. Clones write to the same journal; it ends when the last of them is dropped or any is
 /// [closed](Journal::close), each time with a checkpoint.
 #[derive(Debug, Clone)]
@@ -72,8 +118,14 @@ struct Inner {
 }
 
 enum Command {
-    Append { payload: Vec<u8>, reply: Reply<Position> },
+    Append {
+        payload: Vec<u8>,
+        reply: Reply<Position>,
+    },
+    State(Reply<State>),
     Checkpoint(Reply<Checkpoint>),
+    /// The keeper says what time it is and asks how things stand.
+    Look(Timestamp, Reply<Standing>),
     Close(Reply<Checkpoint>),
 }
 
@@ -97,7 +149,7 @@ impl Journal {
     /// Makes an empty journal in `dir`, which is created where it is missing and must not hold a journal.
     pub fn create(dir: &Path, id: JournalId, signer: SigningKey, options: Options) -> Result<Self, JournalError> {
         let (public_key, disk) = (signer.public(), Arc::new(RealDisk));
-        let store = Store::create(dir, id, SystemClock.now(), signer, options.segment_bytes, disk)?;
+        let store = Store::create(dir, id, SystemClock.now(), signer, options.segment_bytes(), disk)?;
         Self::start(store, public_key, &options)
     }
 
@@ -117,7 +169,7 @@ impl Journal {
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Recovery), JournalError> {
         let public_key = signer.public();
-        let (store, recovery) = Store::open(dir, signer, options.segment_bytes, disk)?;
+        let (store, recovery) = Store::open(dir, signer, options.segment_bytes(), disk)?;
         Ok((Self::start(store, public_key, options)?, recovery))
     }
 
@@ -145,6 +197,11 @@ impl Journal {
         self.ask_blocking(|reply| Command::Append { payload, reply })
     }
 
+    /// How far the journal has come; nothing is written.
+    pub async fn state(&self) -> Result<State, JournalError> {
+        self.ask(Command::State).await
+    }
+
     /// Signs the root of everything that was appended before, and keeps the signature in the journal.
     pub async fn checkpoint(&self) -> Result<Checkpoint, JournalError> {
         self.ask(Command::Checkpoint).await
@@ -163,13 +220,16 @@ impl Journal {
         Ok(checkpoint)
     }
 
-    fn start(store: Store, public_key: PublicKey, options: &Options) -> Result<Self, JournalError> {
+    fn start(mut store: Store, public_key: PublicKey, options: &Options) -> Result<Self, JournalError> {
         let (commands, received) = mpsc::channel(options.queue.max(1));
         let (stopping, stopped) = blocking::sync_channel(0);
-        let id = store.id().clone();
-        let checkpoint_every = options.checkpoint_every;
+        let (id, options) = (store.id().clone(), *options);
+        let keeper = if options.upkeep() { Some(Keeper::start(&store, &commands, &options)?) } else { None };
         let spawned = std::thread::Builder::new().name(format!("journal {id}")).spawn(move || {
-            write(store, received, checkpoint_every);
+            write(&mut store, received, &options);
+            // It must have stopped before the lock is free.
+            drop(keeper);
+            drop(store);
             drop(stopping);
         });
         spawned.map_err(|error| JournalError::io("start a thread for", Path::new(id.as_str()), error))?;
@@ -232,6 +292,44 @@ impl Drop for Inner {
     }
 }
 
+/// The keeper's thread; dropping this ends it.
+struct Keeper {
+    stop: Option<blocking::SyncSender<()>>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Keeper {
+    fn start(store: &Store, commands: &mpsc::Sender<Command>, options: &Options) -> Result<Self, JournalError> {
+        let sealer = store.sealer()?;
+        let (stop, stopped) = blocking::sync_channel(0);
+        let Options { keep, seal, patience, .. } = *options;
+        // It must not keep the journal open.
+        let commands = commands.downgrade();
+        let ask = move |now| {
+            let (reply, answer) = blocking::sync_channel(1);
+            // Where the queue is full the writer has better things to do.
+            commands.upgrade()?.try_send(Command::Look(now, Reply::Thread(reply))).ok()?;
+            answer.recv_timeout(patience).ok()?.ok()
+        };
+        let thread = std::thread::Builder::new()
+            .name(format!("keeper {}", store.id()))
+            .spawn(move || keep_house(sealer, keep, seal.is_some(), &stopped, ask));
+        let thread =
+            thread.map_err(|error| JournalError::io("start a thread for", Path::new(store.id().as_str()), error))?;
+        Ok(Self { stop: Some(stop), thread: Some(thread) })
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // It cannot panic; if it did, it has ended all the same.
+            let _ = thread.join();
+        }
+    }
+}
+
 /// The bytes of `entry`, after making sure that they can be read again: a float that is not a number could not.
 fn encode(entry: &Entry) -> Result<Vec<u8>, JournalError> {
     let payload = serde_json::to_vec(entry).map_err(|error| JournalError::Unreadable(error.to_string()))?;
@@ -250,7 +348,9 @@ fn milliseconds(duration: Duration) -> u64 {
 const GROUP_BYTES: usize = 8 << 20;
 
 /// The writer's thread: takes what waits, makes it durable in one go, answers.
-fn write(mut store: Store, mut commands: mpsc::Receiver<Command>, checkpoint_every: u64) {
+fn write(store: &mut Store, mut commands: mpsc::Receiver<Command>, options: &Options) {
+    let checkpoint_every = options.checkpoint_every;
+    let mut signed_at = Instant::now();
     while let Some(first) = commands.blocking_recv() {
         let (mut payloads, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
@@ -266,18 +366,32 @@ fn write(mut store: Store, mut commands: mpsc::Receiver<Command>, checkpoint_eve
                 other => order = Some(other),
             }
         }
-        append(&mut store, &payloads, replies);
+        if store.unsigned() == 0 {
+            signed_at = Instant::now();
+        }
+        append(store, &payloads, replies);
         match order {
+            Some(Command::State(reply)) => reply.send(Ok(store.state())),
             Some(Command::Checkpoint(reply)) => reply.send(store.checkpoint()),
             Some(Command::Close(reply)) => {
                 reply.send(store.checkpoint());
                 return;
             }
-            _ if checkpoint_every > 0 && store.unsigned() >= checkpoint_every => try_checkpoint(&mut store),
+            Some(Command::Look(now, reply)) => {
+                if options.checkpoint_after.is_some_and(|after| signed_at.elapsed() >= after) && store.unsigned() > 0 {
+                    try_checkpoint(store);
+                }
+                if let Some(seal) = options.seal {
+                    let age = i64::try_from(seal.after.as_millis()).unwrap_or(i64::MAX);
+                    store.roll_if_before(now.plus_milliseconds(age.saturating_neg()));
+                }
+                reply.send(Ok(Standing { open_segment: store.open_segment(), signed: store.signed() }));
+            }
+            _ if checkpoint_every > 0 && store.unsigned() >= checkpoint_every => try_checkpoint(store),
             _ => {}
         }
     }
-    try_checkpoint(&mut store);
+    try_checkpoint(store);
 }
 
 fn append(store: &mut Store, payloads: &[Vec<u8>], replies: Vec<Reply<Position>>) {

@@ -1,9 +1,9 @@
 use std::io;
 
-use anbiq_domain::{AccountId, JournalId, Refusal, Timestamp};
+use anbiq_domain::{AccountId, JournalId, Refusal, Seeded, Timestamp};
 
 use super::*;
-use crate::disk::DiskFile;
+use crate::sim::{SimDisk, Trouble};
 use crate::{Reader, verify};
 
 fn key() -> SigningKey {
@@ -104,7 +104,7 @@ fn what_cannot_be_opened_says_why() {
     ];
     assert!(errors.iter().all(|error| error.code() == "journal_other_format"));
     insta::assert_snapshot!(told(errors[0].clone()), @"
-    `DIR` is a journal of format 7; this program reads and writes format 1
+    `DIR` is a journal of format 7; this program reads and writes format 2
     hint: read it with the version of anbiq that wrote it
     ");
     std::fs::write(path.join("journal.json"), header).unwrap();
@@ -161,48 +161,171 @@ fn an_entry_that_could_not_be_read_back_is_refused() {
     assert_eq!(journal.close().unwrap().size, 0);
 }
 
-/// A disk whose files are full.
-#[derive(Debug)]
-struct FullDisk;
-
-#[derive(Debug)]
-struct FullFile;
-
-impl Disk for FullDisk {
-    fn create(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FullFile))
-    }
-    fn open(&self, _path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        Ok(Box::new(FullFile))
-    }
-    fn remove(&self, _path: &Path) -> io::Result<()> {
-        Ok(())
-    }
-    fn sync_dir(&self, _dir: &Path) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-impl DiskFile for FullFile {
-    fn append(&mut self, _bytes: &[u8]) -> io::Result<usize> {
-        Err(io::ErrorKind::StorageFull.into())
-    }
-    fn sync(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-    fn truncate(&mut self, _length: u64) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_full_disk_fails_all_of_a_group() {
-    let dir = tempfile::tempdir().unwrap();
-    drop(create(dir.path(), small()));
-    let (journal, _) = Journal::open_on(dir.path(), key(), &small(), Arc::new(FullDisk)).unwrap();
+    let disk = SimDisk::new(Seeded::new(1));
+    let dir = Path::new("/journal");
+    let id = JournalId::new("j").unwrap();
+    drop(Store::create(dir, id, Timestamp::default(), key(), 300, disk.share()).unwrap());
+    let (journal, _) = Journal::open_on(dir, key(), &small(), disk.share()).unwrap();
+    for operation in 0..20 {
+        disk.trouble_after(operation, Trouble::Refused(io::ErrorKind::StorageFull));
+    }
     let (one, two) = (entry(1), entry(2));
     let (one, two) = tokio::join!(journal.append(&one), journal.append(&two));
     for error in [one.unwrap_err(), two.unwrap_err()] {
         assert_eq!((error.code(), error.retryable()), ("journal_disk_full", true));
     }
+}
+
+/// An exchange with everything that can stand in a column, in the form that the first journals have.
+const EXCHANGE: &str = r#"{"entry":"exchange","id":"0190b5a0-0000-7000-8000-000000000001","at":1700000000123,
+    "duration_ms":12,"account":"acme","key":"k1","model":"teacher","terms":{"id":"t","version":3},"grant":"g1",
+    "request":{"route":"chat","stream":true,"temperature":0.5,"top_p":0.9,"max_tokens":64,"n":1,"logprobs":5,"messages":2},
+    "client":{"address":"01","network":"02","agent":"ffffffffffffffff"},
+    "sketch":{"exact":"0a","opening":"0b","minhash":"MINHASH","words":7,"flags":3},
+    "usage":{"prompt_tokens":10,"completion_tokens":20,"twin_tokens":21},"cost":"0.000000042",
+    "outcome":{"failed":{"code":"boom"}},
+    "draws":{"prompt":"DIGEST","texts":["DIGEST","DIGEST"],"twinning":{"epoch":4,"served":1}},
+    "texts":{"prompt":{"text":"x"},"answers":[]}}"#;
+
+#[test]
+fn a_sealed_file_has_typed_columns_beside_the_bytes_that_are_hashed() {
+    use parquet::file::reader::{FileReader as _, SerializedFileReader};
+    let dir = tempfile::tempdir().unwrap();
+    let text = EXCHANGE.replace("MINHASH", &"00000001".repeat(32)).replace("DIGEST", &"ab".repeat(32));
+    let exchange: Entry = serde_json::from_str(&text).unwrap();
+    let journal = create(dir.path(), small());
+    journal.append_blocking(&entry(5)).unwrap();
+    journal.append_blocking(&exchange).unwrap();
+    journal.close().unwrap();
+    let leaves = |reader: Reader| reader.entries().unwrap().map(|record| record.unwrap().payload).collect::<Vec<_>>();
+    let before = leaves(Reader::open(dir.path()).unwrap());
+    let sealed = crate::seal(dir.path(), key()).unwrap();
+    assert_eq!(leaves(Reader::open(dir.path()).unwrap()), before, "the leaves are the bytes that were written");
+    let file = std::fs::File::open(dir.path().join(sealed[0].name())).unwrap();
+    let rows: Vec<_> =
+        SerializedFileReader::new(file).unwrap().get_row_iter(None).unwrap().map(Result::unwrap).collect();
+    let shown = |row: &parquet::record::Row| {
+        let columns = row.get_column_iter().filter(|(_, field)| !matches!(field, parquet::record::Field::Null));
+        let columns = columns.filter(|(name, _)| !["leaf", "sketch_minhash"].contains(&name.as_str()));
+        columns.map(|(name, field)| format!("{name} {field}\n")).collect::<String>()
+    };
+    insta::assert_snapshot!(rows.iter().map(shown).collect::<Vec<_>>().join("\n"), @r#"
+    index 0
+    entry "refused"
+    at 1970-01-01 00:00:00.005 +00:00
+    account "a"
+    error_code "c"
+
+    index 1
+    entry "exchange"
+    at 2023-11-14 22:13:20.123 +00:00
+    account "acme"
+    exchange "0190b5a0-0000-7000-8000-000000000001"
+    key "k1"
+    model "teacher"
+    route "chat"
+    stream true
+    duration_ms 12
+    temperature 0.5
+    top_p 0.9
+    max_tokens 64
+    n 1
+    logprobs 5
+    messages 2
+    prompt_tokens 10
+    completion_tokens 20
+    twin_tokens 21
+    cost_nanodollars 42
+    outcome "failed"
+    error_code "boom"
+    terms "t"
+    terms_version 3
+    grant "g1"
+    client_address 1
+    client_network 2
+    client_agent 18446744073709551615
+    sketch_exact 10
+    sketch_opening 11
+    sketch_words 7
+    sketch_flags 3
+    draws 2
+    twin_epoch 4
+    twin_served 1
+    texts "plain"
+    cached_tokens 0
+    "#);
+}
+
+#[test]
+fn a_journal_keeps_house_while_it_is_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let options = Options {
+        checkpoint_every: 0,
+        checkpoint_after: Some(Duration::from_millis(10)),
+        seal: Some(Seal { after_bytes: 300, after: Duration::from_millis(10) }),
+        keep: Some(Keep { age_ms: None, bytes: Some(30_000) }),
+        ..Options::default()
+    };
+    let journal = create(dir.path(), options);
+    let reader = Reader::open(dir.path()).unwrap();
+    let mut written = 0;
+    let patience = Instant::now();
+    // By time alone: entries are signed and sealed, and the oldest files go.
+    while reader.retained().unwrap().is_none() {
+        assert!(patience.elapsed() < Duration::from_secs(120), "nothing was deleted");
+        for _ in 0..4 {
+            assert_eq!(journal.append_blocking(&entry(written)).unwrap().index, written as u64);
+            written += 1;
+        }
+        // Whoever reads meanwhile misses nothing but what was deleted.
+        let entries = reader.entries().unwrap();
+        let first = entries.before().size();
+        for (index, record) in (first..).zip(entries) {
+            let record = match record {
+                // The file was deleted under the reader's eyes.
+                Err(JournalError::Io { .. }) => break,
+                record => record.unwrap(),
+            };
+            assert_eq!((record.index, record.entry), (index, entry(index as i64)));
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    journal.close().unwrap();
+    let report = verify(dir.path(), Some(&key().public())).unwrap();
+    assert!(report.is_sealed() && report.size == written as u64 && report.checkpoints > 1, "{report:?}");
+    let retained = report.retained.unwrap();
+    assert!(retained.from > 0 && retained.files > 0 && report.sealed > 0, "{retained:?}");
+    // It is opened again from what is signed of it.
+    let (journal, recovery) = Journal::open(dir.path(), key(), small()).unwrap();
+    assert_eq!((recovery.entries, recovery.root), (report.size, report.root));
+    assert_eq!(journal.append_blocking(&entry(written)).unwrap().index, written as u64);
+}
+
+#[test]
+fn every_changed_byte_of_what_is_sealed_is_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), small());
+    for number in 0..7 {
+        journal.append_blocking(&entry(number)).unwrap();
+    }
+    journal.close().unwrap();
+    crate::seal(dir.path(), key()).unwrap();
+    let is_whole = || verify(dir.path(), None).is_ok_and(|report| report.is_sealed());
+    assert!(is_whole());
+    for name in [crate::Reader::open(dir.path()).unwrap().sealed().unwrap()[0].name(), "sealed.list".to_owned()] {
+        let path = dir.path().join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        for position in 0..bytes.len() {
+            let mut changed = bytes.clone();
+            changed[position] ^= 1;
+            put(&path, &changed);
+            assert!(!is_whole(), "byte {position} of {}", path.display());
+        }
+        put(&path, &bytes[..bytes.len() - 1]);
+        assert!(!is_whole(), "{} is cut", path.display());
+        put(&path, &bytes);
+    }
+    assert!(is_whole());
 }

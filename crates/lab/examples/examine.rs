@@ -25,7 +25,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         let requests: Vec<ScoreRequest> = (0..100)
             .map(|_| {
                 let document = corpus.document(kind, &mut random);
-                let answer = Answer { text: document.answer.clone(), finish: Finish::Stop };
+                let answer = Answer::new(document.answer.clone(), Finish::Stop);
                 ScoreRequest { prompt: document.prompt(), answer }
             })
             .collect();

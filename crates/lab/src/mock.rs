@@ -9,7 +9,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anbiq_domain::Role;
+use anbiq_domain::{Role, Seeded};
 use anbiq_openai::{
     ApiError, ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatRequest, ChatResponse, ChatTokenLogprob,
     ChatTopLogprob, Delta, ErrorEnvelope, FinishReason, ModelCard, ModelList, ReplyMessage, Usage, sse,
@@ -51,6 +51,43 @@ pub enum Fault {
     Garbage,
 }
 
+/// How the server answers where nothing goes wrong.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Manner {
+    /// Does it give as many completions as it is asked for? Otherwise a stream has one.
+    pub several: bool,
+    /// Does every completion end in a number of its own and have a length of its own, so that no two are alike?
+    pub various: Option<Various>,
+    /// How long it takes, at random.
+    pub pace: Option<Pace>,
+    /// The build of the model that it names.
+    pub fingerprint: Option<String>,
+    /// Most answers that it gives; further requests are refused with 503. For servers that fail for good.
+    pub most: Option<u64>,
+}
+
+/// Completions that differ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Various {
+    /// Fixes their lengths.
+    pub seed: u64,
+    /// The shortest, in words.
+    pub shortest: usize,
+    /// The longest, in words.
+    pub longest: usize,
+}
+
+/// How long answers take: exponential times, as of a server that many share.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Pace {
+    /// Fixes the times.
+    pub seed: u64,
+    /// Mean time until an answer begins.
+    pub first: Duration,
+    /// Mean time between two words.
+    pub between: Duration,
+}
+
 /// A request that the server got.
 #[derive(Debug, Clone)]
 pub struct Recorded {
@@ -74,6 +111,9 @@ struct Shared {
     next: VecDeque<Fault>,
     always: Option<Fault>,
     requests: VecDeque<Recorded>,
+    manner: Manner,
+    /// Completions so far, which also fixes their lengths and times.
+    given: u64,
 }
 
 type Handle = Arc<Mutex<Shared>>;
@@ -107,6 +147,11 @@ impl Mock {
     /// Spoils every answer that no other fault spoils; `None` ends that.
     pub fn fail_always(&self, fault: Option<Fault>) {
         lock(&self.shared).always = fault;
+    }
+
+    /// From here on answers come in this manner.
+    pub fn answer_like(&self, manner: Manner) {
+        lock(&self.shared).manner = manner;
     }
 
     /// The requests so far: the last ten thousand.
@@ -143,14 +188,19 @@ async fn chat(State(shared): State<Handle>, headers: HeaderMap, body: Bytes) -> 
         Ok(request) => request,
         Err(error) => return refusal(400, "invalid_request", &error.to_string(), None),
     };
-    let fault = {
+    let (fault, manner, number) = {
         let mut shared = lock(&shared);
         if shared.requests.len() == REMEMBERED {
             shared.requests.pop_front();
         }
         shared.requests.push_back(Recorded { headers, body: request.clone() });
-        shared.next.pop_front().or_else(|| shared.always.clone())
+        let number = shared.given;
+        shared.given += u64::from(request.n.unwrap_or(1));
+        (shared.next.pop_front().or_else(|| shared.always.clone()), shared.manner.clone(), number)
     };
+    if manner.most.is_some_and(|most| number >= most) {
+        return refusal(503, "overloaded", "no more answers", None);
+    }
     let mut cut = None;
     match fault {
         Some(Fault::Status { status, code, retry_after }) => {
@@ -161,8 +211,10 @@ async fn chat(State(shared): State<Handle>, headers: HeaderMap, body: Bytes) -> 
         Some(Fault::Cut { after }) => cut = Some(after),
         None => {}
     }
-    let words = answer(&request);
-    if request.stream == Some(true) { streamed(&request, &words, cut) } else { whole(&request, &words, cut) }
+    if request.stream == Some(true) {
+        return streamed(&request, &manner, number, cut);
+    }
+    whole(&request, &answer(&request, &manner, number), cut)
 }
 
 fn refusal(status: u16, code: &str, message: &str, retry_after: Option<u32>) -> Response {
@@ -180,8 +232,15 @@ fn refusal(status: u16, code: &str, message: &str, retry_after: Option<u32>) -> 
     response
 }
 
-/// The last message's words in reverse order, every one but the first with the space before it.
-fn answer(request: &ChatRequest) -> Vec<String> {
+/// The words of completion `number`: the last message's in reverse order, or what is various. Every one but the first has the
+/// space before it.
+fn answer(request: &ChatRequest, manner: &Manner, number: u64) -> Vec<String> {
+    if let Some(Various { seed, shortest, longest }) = manner.various {
+        let mut random = Seeded::new(seed).fork(&format!("length {number}"));
+        let length = shortest + random.below(longest - shortest + 1);
+        let filler = (1..length).map(|place| format!("word{place} "));
+        return filler.chain([format!("take{number}")]).collect();
+    }
     let said = request.messages.last().and_then(|message| message.content.clone());
     let text = said.and_then(|content| content.into_text().ok()).unwrap_or_default();
     let most = request.max_tokens.or(request.max_completion_tokens).unwrap_or(u32::MAX) as usize;
@@ -193,7 +252,12 @@ fn whole(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Respons
     let content = words.concat();
     let choice = |index| ChatChoice {
         index,
-        message: ReplyMessage { role: Role::Assistant, content: Some(content.clone()), refusal: None },
+        message: ReplyMessage {
+            role: Role::Assistant,
+            content: Some(content.clone()),
+            refusal: None,
+            tool_calls: None,
+        },
         logprobs: logprobs(request, words),
         finish_reason: Some(FinishReason::Stop),
     };
@@ -218,7 +282,9 @@ fn whole(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Respons
     }
 }
 
-fn streamed(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Response {
+fn streamed(request: &ChatRequest, manner: &Manner, number: u64, cut: Option<usize>) -> Response {
+    let n = if manner.several { request.n.unwrap_or(1) } else { 1 };
+    let answers: Vec<Vec<String>> = (0..n).map(|index| answer(request, manner, number + u64::from(index))).collect();
     let chunk = |choices, usage| ChatChunk {
         id: "chatcmpl-mock".to_owned(),
         object: "chat.completion.chunk".to_owned(),
@@ -226,25 +292,54 @@ fn streamed(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Resp
         model: request.model.clone(),
         choices,
         usage,
+        system_fingerprint: manner.fingerprint.clone(),
     };
-    let piece = |content: Option<&String>, finish_reason| ChatChunkChoice {
-        index: 0,
-        delta: Delta { role: None, content: content.cloned() },
+    let piece = |index, content: Option<&String>, finish_reason| ChatChunkChoice {
+        index,
+        delta: Delta { content: content.cloned(), ..Delta::default() },
         logprobs: content.and_then(|word| logprobs(request, std::slice::from_ref(word))),
         finish_reason,
     };
-    let mut events: Vec<Bytes> = words.iter().map(|word| event(&chunk(vec![piece(Some(word), None)], None))).collect();
+    let mut events: Vec<Bytes> = Vec::new();
+    // All of them at the same time, a word each in turn; one that has ended says so when its turn comes.
+    for place in 0..=answers.iter().map(Vec::len).max().unwrap_or(0) {
+        for (index, words) in (0..).zip(&answers) {
+            if let Some(word) = words.get(place) {
+                events.push(event(&chunk(vec![piece(index, Some(word), None)], None)));
+            } else if place == words.len() {
+                events.push(event(&chunk(vec![piece(index, None, Some(FinishReason::Stop))], None)));
+            }
+        }
+    }
     if let Some(after) = cut {
         events.truncate(after);
         let events = events.into_iter().map(Ok::<_, Infallible>);
         return event_stream(Body::from_stream(stream::iter(events)));
     }
-    events.push(event(&chunk(vec![piece(None, Some(FinishReason::Stop))], None)));
     if request.stream_options.as_ref().is_some_and(|options| options.include_usage) {
-        events.push(event(&chunk(Vec::new(), Some(usage(request, words)))));
+        let length = answers.iter().map(Vec::len).sum();
+        events.push(event(&chunk(Vec::new(), Some(usage_of(request, length)))));
     }
     events.push(sse::encode(sse::DONE));
-    event_stream(Body::from_stream(stream::iter(events).map(Ok::<_, Infallible>)))
+    match manner.pace {
+        None => event_stream(Body::from_stream(stream::iter(events).map(Ok::<_, Infallible>))),
+        Some(pace) => event_stream(paced(events, pace, number)),
+    }
+}
+
+/// The events in their time.
+fn paced(events: Vec<Bytes>, pace: Pace, number: u64) -> Body {
+    let random = Seeded::new(pace.seed).fork(&format!("pace {number}"));
+    let state = (events.into_iter(), random, pace.first);
+    Body::from_stream(stream::unfold(state, move |(mut events, mut random, mean)| async move {
+        let event = events.next()?;
+        // The end and the usage come at once with the last word.
+        if !mean.is_zero() {
+            tokio::time::sleep(mean.mul_f64(-(1.0 - random.unit()).ln())).await;
+        }
+        let next = if events.len() > 3 { pace.between } else { Duration::ZERO };
+        Some((Ok::<_, Infallible>(event), (events, random, next)))
+    }))
 }
 
 fn event_stream(body: Body) -> Response {
@@ -265,9 +360,13 @@ fn broken() -> std::io::Error {
 }
 
 fn usage(request: &ChatRequest, words: &[String]) -> Usage {
+    usage_of(request, words.len() * request.n.unwrap_or(1) as usize)
+}
+
+fn usage_of(request: &ChatRequest, length: usize) -> Usage {
     let said = request.messages.iter().filter_map(|message| message.content.clone()?.into_text().ok());
     let prompt: usize = said.map(|text| text.split_whitespace().count()).sum();
-    Usage::new(prompt as u64, words.len() as u64 * u64::from(request.n.unwrap_or(1)))
+    Usage::new(prompt as u64, length as u64)
 }
 
 fn logprobs(request: &ChatRequest, words: &[String]) -> Option<ChatLogprobs> {

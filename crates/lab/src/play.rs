@@ -195,7 +195,7 @@ impl Waiting {
         line.running -= 1;
         if let (Prompt::Chat(messages), Ok(reply)) = (&done.prompt, &done.result) {
             line.said.clone_from(messages);
-            line.said.push(Message { role: Role::Assistant, content: reply.answer.text.clone() });
+            line.said.push(Message::new(Role::Assistant, reply.answer.text.clone()));
         }
         self.open(account);
     }
@@ -259,7 +259,7 @@ impl<'a> Stage<'a> {
         };
         ChatRequest {
             model: self.config.model.clone(),
-            messages: messages.iter().map(|said| ChatMessage::new(said.role, said.content.as_str())).collect(),
+            messages: messages.iter().cloned().map(ChatMessage::from).collect(),
             temperature: Some(call.temperature),
             max_tokens: Some(call.max_tokens),
             logprobs: call.logprobs.map(|_| true),
@@ -316,11 +316,7 @@ fn whole(response: ChatResponse) -> Result<Reply, ClientError> {
     let choice = response.choices.into_iter().next().ok_or_else(|| malformed("the answer has no choice"))?;
     let finish = choice.finish_reason.ok_or_else(|| malformed("the answer does not say why it ended"))?;
     let text = choice.message.content.unwrap_or_default();
-    Ok(Reply {
-        answer: Answer { text, finish: finish.into() },
-        logprobs: tokens(choice.logprobs),
-        usage: counted(usage),
-    })
+    Ok(Reply { answer: Answer::new(text, finish.into()), logprobs: tokens(choice.logprobs), usage: counted(usage) })
 }
 
 async fn gather(mut chunks: impl Stream<Item = Result<ChatChunk, ClientError>> + Unpin) -> Result<Reply, ClientError> {
@@ -336,11 +332,13 @@ async fn gather(mut chunks: impl Stream<Item = Result<ChatChunk, ClientError>> +
         }
     }
     let finish = finish.ok_or_else(|| malformed("the answer does not say why it ended"))?;
-    Ok(Reply { answer: Answer { text, finish: finish.into() }, logprobs, usage: counted(usage) })
+    Ok(Reply { answer: Answer::new(text, finish.into()), logprobs, usage: counted(usage) })
 }
 
 fn counted(usage: anbiq_openai::Usage) -> Usage {
-    Usage { prompt_tokens: usage.prompt_tokens, completion_tokens: usage.completion_tokens, ..Usage::default() }
+    let cached_tokens = usage.cached_tokens();
+    let anbiq_openai::Usage { prompt_tokens, completion_tokens, .. } = usage;
+    Usage { prompt_tokens, cached_tokens, completion_tokens, twin_tokens: 0 }
 }
 
 fn tokens(logprobs: Option<ChatLogprobs>) -> Vec<TokenLogprob> {

@@ -198,7 +198,7 @@ fn whole(codec: &Codec, document: &Document) -> Result<Example, LabError> {
 
 /// The tokens of a document and the place of its answer.
 fn tokens(codec: &Codec, document: &Document) -> Result<(Vec<u32>, usize), LabError> {
-    let answer = Answer { text: document.answer.clone(), finish: Finish::Stop };
+    let answer = Answer::new(document.answer.clone(), Finish::Stop);
     Ok(codec.example(&document.prompt(), &answer)?)
 }
 

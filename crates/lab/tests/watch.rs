@@ -79,6 +79,7 @@ fn journal(world: &World, seed: u64) -> Vec<Entry> {
                 n: 1,
                 logprobs: call.logprobs,
                 messages: call.messages.len() as u32 + if call.continues { 2 } else { 0 },
+                ..RequestFacts::default()
             },
             client: client(&hasher, call.address, &account.agent),
             sketch: sketcher.sketch(&prompt),
@@ -92,6 +93,7 @@ fn journal(world: &World, seed: u64) -> Vec<Entry> {
                 &[],
             ),
             texts: None,
+            sealed: None,
         })));
     }
     entries

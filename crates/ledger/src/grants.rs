@@ -11,7 +11,8 @@ use crate::{Ledger, LedgerError, Page, from_json, to_i64, to_json, to_u64};
 /// A grant and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct GrantRecord {
-    /// The grant; of one that is asked for, as it is asked for.
+    /// All of it; of one that is asked for, as it is asked for.
+    #[serde(flatten)]
     pub grant: Grant,
     /// How it stands.
     pub state: GrantState,
@@ -22,6 +23,8 @@ pub struct GrantRecord {
     /// When it was asked for, where it was.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub asked: Option<Timestamp>,
+    /// When it was taken back, or refused.
+    pub revoked: Option<Timestamp>,
     /// Why it was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub refused: Option<String>,
@@ -261,7 +264,8 @@ impl GrantRecord {
             ("asked", None) => GrantState::Asked,
             (_, None) => grant.state(now, to_u64(used)),
         };
-        let asked = asked.map(Timestamp::from_milliseconds);
-        Ok(Self { grant, state, used: to_u64(used), reserved: to_u64(reserved), asked, refused })
+        let moment = |milliseconds: Option<i64>| milliseconds.map(Timestamp::from_milliseconds);
+        let (asked, revoked) = (moment(asked), moment(revoked));
+        Ok(Self { grant, state, used: to_u64(used), reserved: to_u64(reserved), asked, revoked, refused })
     }
 }

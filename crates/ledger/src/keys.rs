@@ -164,7 +164,7 @@ impl Ledger {
     ///
     /// `unknown_account`, `unknown_user`, no random bytes, or the database fails.
     pub async fn issue(&self, new: &NewKey) -> Result<(KeyId, Secret<String>), LedgerError> {
-        let (public, secret, whole) = draw()?;
+        let (public, secret, whole) = draw(ACCOUNT)?;
         let mut change = self.administer().await?;
         let issued = sqlx::query(
             "INSERT INTO api_keys (id, account, hash, issued, expires, name, user_id, scopes, root) \
@@ -206,7 +206,7 @@ impl Ledger {
         grace_ms: i64,
         now: Timestamp,
     ) -> Result<(KeyId, Secret<String>), LedgerError> {
-        let (public, secret, whole) = draw()?;
+        let (public, secret, whole) = draw(ACCOUNT)?;
         let before = self.key(old).await?.ok_or_else(|| LedgerError::UnknownKey(old.clone()))?;
         let mut change = self.administer().await?;
         let issued = sqlx::query(
@@ -282,10 +282,9 @@ impl Ledger {
     ///
     /// `invalid_api_key`, `key_revoked`, `key_expired`, `account_closed`, or the database fails.
     pub async fn authenticate(&self, presented: &str, now: Timestamp) -> Result<Session, LedgerError> {
-        let nobody = Parts { public: "000000000000", secret: "000000000000000000000000000000000000000000000000" };
-        let parsed = Parts::parse(presented);
+        let parsed = Parts::parse(ACCOUNT, presented);
         let well_formed = parsed.is_some();
-        let parts = parsed.unwrap_or(nobody);
+        let parts = parsed.unwrap_or(Parts::NOBODY);
         let hash = hash(&self.pepper, parts.secret);
         let generation = self.generation().await?;
         let read = self.key_holder(parts.public, hash);
@@ -398,7 +397,10 @@ impl KeyState {
     }
 }
 
-const PREFIX: &str = "sk-anbiq-";
+/// How the key of an account begins.
+pub(crate) const ACCOUNT: &str = "sk-anbiq-";
+/// How the key of an administrator begins.
+pub(crate) const ADMIN: &str = "ak-anbiq-";
 const PUBLIC: usize = 12;
 const SECRET: usize = 48;
 const BASE62: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
@@ -410,20 +412,30 @@ pub(crate) struct Parts<'key> {
 }
 
 impl<'key> Parts<'key> {
-    /// Reads `sk-anbiq-<12 public>-<48 secret>`, both in base 62.
-    pub(crate) fn parse(presented: &'key str) -> Option<Self> {
-        let (public, secret) = presented.strip_prefix(PREFIX)?.split_once('-')?;
+    /// Stands in for a key that is malformed, so that it takes the same work.
+    pub(crate) const NOBODY: Parts<'static> =
+        Parts { public: "000000000000", secret: "000000000000000000000000000000000000000000000000" };
+
+    /// Reads `<prefix><12 public>-<48 secret>`, both in base 62.
+    pub(crate) fn parse(prefix: &str, presented: &'key str) -> Option<Self> {
+        let (public, secret) = presented.strip_prefix(prefix)?.split_once('-')?;
         let base62 = |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric());
         let fits = public.len() == PUBLIC && secret.len() == SECRET && base62(public) && base62(secret);
         fits.then_some(Self { public, secret })
     }
 }
 
-/// Draws a key from the operating system: its public half, its secret half, and the whole.
-pub(crate) fn draw() -> Result<(KeyId, Secret<String>, Secret<String>), LedgerError> {
+/// The public part of a presented key of an account, where it has the form of one; whether there is such a key is another
+/// question.
+pub fn public_part(presented: &str) -> Option<&str> {
+    Parts::parse(ACCOUNT, presented).map(|parts| parts.public)
+}
+
+/// Draws a key that begins with `prefix` from the operating system: its public half, its secret half, and the whole.
+pub(crate) fn draw(prefix: &str) -> Result<(KeyId, Secret<String>, Secret<String>), LedgerError> {
     let public = base62(PUBLIC)?;
     let secret = base62(SECRET)?;
-    let whole = [PREFIX, public.expose(), "-", secret.expose()].concat();
+    let whole = [prefix, public.expose(), "-", secret.expose()].concat();
     let id = KeyId::new(public.expose().clone()).map_err(|_| LedgerError::Random)?;
     Ok((id, secret, Secret::new(whole)))
 }
@@ -453,8 +465,8 @@ mod tests {
 
     #[test]
     fn a_key_has_a_grammar() {
-        let (id, secret, whole) = draw().unwrap();
-        let parts = Parts::parse(whole.expose()).unwrap();
+        let (id, secret, whole) = draw(ACCOUNT).unwrap();
+        let parts = Parts::parse(ACCOUNT, whole.expose()).unwrap();
         assert_eq!((parts.public, parts.secret), (id.as_str(), secret.expose().as_str()));
         let public = "a".repeat(12);
         let long = "b".repeat(48);
@@ -464,11 +476,12 @@ mod tests {
             format!("sk-anbiq-{public}-{long}b"),
             format!("sk-anbiq-{public}{long}"),
             format!("sk-other-{public}-{long}"),
+            format!("{ADMIN}{public}-{long}"),
             format!("sk-anbiq-{public}-{}é", "b".repeat(46)),
             format!(" sk-anbiq-{public}-{long}"),
             format!("sk-anbiq-{public}' --{}", "b".repeat(44)),
         ] {
-            assert!(Parts::parse(&wrong).is_none(), "{wrong}");
+            assert!(Parts::parse(ACCOUNT, &wrong).is_none(), "{wrong}");
         }
     }
 }

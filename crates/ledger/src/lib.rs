@@ -7,6 +7,7 @@
 //! Time is always an argument: the ledger has no clock.
 
 mod accounts;
+mod admin_keys;
 mod backend;
 mod budget;
 mod cache;
@@ -24,7 +25,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{AccountId, OperatorId, PlanId, PriceList, Terms, TextPolicy, Timestamp, UserId};
+use anbiq_domain::{AccountId, OperatorId, PlanId, PriceList, Terms, TextPolicy, Timestamp, TwinMode, UserId};
 use serde::{Deserialize, Serialize};
 use sqlx::any::AnyPoolOptions;
 use sqlx::{Any, AnyConnection, AnyPool, Connection, Executor, Transaction};
@@ -33,10 +34,11 @@ use backend::Backend;
 use cache::Cache;
 use writer::Writer;
 
+pub use admin_keys::{AdminKey, AdminRole, AdminSession, NewAdminKey};
 pub use budget::{Budget, BudgetState, BudgetUse, Holder, Measure, Shortfall, Unit};
 pub use error::{LedgerError, Who};
 pub use grants::GrantRecord;
-pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session};
+pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session, public_part};
 pub use reserve::{Cost, ReservationId, Reserve, Reserved, Way};
 
 /// The ledger. Clones share it.
@@ -58,10 +60,9 @@ pub struct Plan {
     pub id: PlanId,
     /// What the journal keeps of texts.
     pub text_policy: TextPolicy,
-    /// Share of exchanges that are drawn with a twin, from 0 to 1.
-    pub twin_share: f64,
-    /// The first so many exchanges of an account are always twinned.
-    pub twin_first: u32,
+    /// Which exchanges are twinned, and how.
+    #[serde(flatten)]
+    pub twin: TwinPlan,
     /// Most alternatives a token whose log-probabilities are given; `None` for no log-probabilities.
     pub max_logprobs: Option<u8>,
     /// Most answers a request.
@@ -91,8 +92,7 @@ impl Plan {
         Self {
             id,
             text_policy: TextPolicy::Off,
-            twin_share: 0.0,
-            twin_first: 0,
+            twin: TwinPlan { mode: TwinMode::Together, share: 0.0, first: 0, k: None, models: None },
             max_logprobs: None,
             max_n: 4,
             max_tokens: 4096,
@@ -102,6 +102,36 @@ impl Plan {
             max_in_flight: None,
             max_body_bytes: None,
         }
+    }
+}
+
+/// Which exchanges of a plan's accounts are twinned, and how.
+///
+/// It is stored flat within its plan, so that plans from before the mode could be chosen are read as they were meant.
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
+pub struct TwinPlan {
+    /// When the twins are drawn.
+    #[serde(default, rename = "twin_mode")]
+    pub mode: TwinMode,
+    /// Share of exchanges that are twinned, from 0 to 1.
+    #[serde(default, rename = "twin_share")]
+    pub share: f64,
+    /// The first so many exchanges of an account are always twinned.
+    #[serde(default, rename = "twin_first")]
+    pub first: u32,
+    /// Completions of a twinned exchange, the served one among them: 2 to 16; the gateway's own number where it is absent.
+    #[serde(default, rename = "twin_k", skip_serializing_if = "Option::is_none")]
+    pub k: Option<u8>,
+    /// Only exchanges with these models; with all of them where it is absent.
+    #[serde(default, rename = "twin_models", skip_serializing_if = "Option::is_none")]
+    pub models: Option<Vec<String>>,
+}
+
+impl TwinPlan {
+    /// May exchanges with `model` be twinned?
+    pub fn covers(&self, model: &str) -> bool {
+        let named = self.models.as_ref().is_none_or(|models| models.iter().any(|name| name == model));
+        named && (self.share > 0.0 || self.first > 0)
     }
 }
 

@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn an_example_is_prompt_and_answer() {
         let codec = codec();
-        let answer = |finish| Answer { text: "three".into(), finish };
+        let answer = |finish| Answer::new("three", finish);
         let (tokens, first) = codec.example(&Prompt::user("one two"), &answer(Finish::Stop)).unwrap();
         assert_eq!(
             String::from_utf8(tokens.iter().flat_map(|&token| codec.tokenizer.bytes(token)).copied().collect())
@@ -230,7 +230,7 @@ mod tests {
         std::fs::write(folder.path().join("config.json"), r#"{"max_position_embeddings": 64, "eos_token_id": [7, 0]}"#)
             .unwrap();
         let again = Codec::load(folder.path()).unwrap();
-        let talk = Prompt::Chat(vec![Message { role: Role::System, content: "two".into() }]);
+        let talk = Prompt::Chat(vec![Message::new(Role::System, "two")]);
         assert_eq!(again.encode_prompt(&talk).unwrap(), codec.encode_prompt(&talk).unwrap());
         assert_eq!((again.eos, again.bos, again.context), (vec![0, 7], None, 64));
     }

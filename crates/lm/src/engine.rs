@@ -137,7 +137,7 @@ impl Engine {
         state.queue.push_back(Waiting { job, events });
         drop(state);
         self.shared.wake.notify_all();
-        Ok(generation)
+        Ok(generation.into())
     }
 
     /// Completions under way and requests waiting.

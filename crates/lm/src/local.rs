@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anbiq_domain::{Finish, Seeded, Usage};
 use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
-use tokio::sync::mpsc;
 
 use crate::decode::Decoder;
 use crate::engine::{Engine, Job, Limits};
@@ -120,7 +119,10 @@ impl Local {
 
     /// The job of a request, with what does not fit the context cut off from its `max_tokens`.
     fn job(&self, request: Request) -> Result<Job, ModelError> {
-        let Request { prompt, n, max_tokens, sampling, stop, logprobs } = request;
+        let Request { prompt, n, max_tokens, sampling, stop, logprobs, dialect } = request;
+        if let Some(name) = dialect.keys().next() {
+            return Err(invalid("unsupported_parameter", format!("this model cannot follow `{name}`")));
+        }
         check(n, sampling.temperature, sampling.top_p, logprobs)?;
         let tokens = self.codec.encode_prompt(&prompt)?;
         let room = self.context.saturating_sub(tokens.len());
@@ -151,6 +153,7 @@ impl Model for Local {
             logprobs: Some(MOST_LOGPROBS),
             scoring: true,
             context: u32::try_from(self.context).ok(),
+            ..Abilities::default()
         }
     }
 
@@ -207,15 +210,11 @@ fn invalid(code: &'static str, message: impl Into<String>) -> ModelError {
 
 /// The answer to a request for no tokens.
 fn nothing(job: &Job) -> Generation {
-    let (events, generation) = mpsc::channel(job.n as usize + 1);
     let finished = |index| Event::Finished { index, finish: Finish::Length, tokens: 0 };
     let prompt_tokens = job.prompt.len() as u64;
-    let usage = Event::Usage(Usage { prompt_tokens, completion_tokens: 0, ..Usage::default() });
-    for event in (0..job.n).map(finished).chain([usage]) {
-        // The channel was made long enough for all of them.
-        drop(events.try_send(Ok(event)));
-    }
-    generation
+    let usage = Event::Usage(Usage { prompt_tokens, ..Usage::default() });
+    let events: Vec<_> = (0..job.n).map(finished).chain([usage]).map(Ok).collect();
+    Generation::ready(events)
 }
 
 /// A number that differs from run to run: the standard library seeds its hash maps from the operating system.
@@ -324,6 +323,9 @@ mod tests {
                     entries.extend(logprobs);
                 }
                 Event::Finished { finish, tokens, .. } => end = Some((finish, tokens)),
+                Event::ToolCall { .. } | Event::Fingerprint(_) => {
+                    unreachable!("no tool was offered, and no server asked")
+                }
                 Event::Usage(usage) => assert_eq!(usage.completion_tokens, end.unwrap().1),
             }
         }
@@ -355,10 +357,8 @@ mod tests {
     #[tokio::test]
     async fn scoring_takes_the_end_token_and_nothing_at_all() {
         let model = model(options());
-        let request = |text: &str, finish| ScoreRequest {
-            prompt: Prompt::user("seven"),
-            answer: Answer { text: text.into(), finish },
-        };
+        let request =
+            |text: &str, finish| ScoreRequest { prompt: Prompt::user("seven"), answer: Answer::new(text, finish) };
         let requests = [
             request("nine", Finish::Stop),
             request("", Finish::Length),
@@ -448,7 +448,7 @@ mod tests {
         kept.clear();
         assert!(model.generate(base()).await.is_ok());
         let none = answer(&model, Request { max_tokens: 0, ..request("the", 2, 1) }).await;
-        assert_eq!(none, vec![Answer { text: String::new(), finish: Finish::Length }; 2]);
+        assert_eq!(none, vec![Answer::new("", Finish::Length); 2]);
     }
 
     #[tokio::test]

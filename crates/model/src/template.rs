@@ -7,7 +7,7 @@
 use std::fmt;
 use std::path::Path;
 
-use anbiq_domain::Message;
+use anbiq_domain::{Message, ToolCall};
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Kwargs, ValueKind, from_args};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -181,10 +181,38 @@ fn token_text(token: &Json) -> String {
 }
 
 fn message_value(message: &Message) -> Value {
-    Value::from_pairs([
-        ("role", Value::from(message.role.as_str())),
-        ("content", Value::from(message.content.as_str())),
-    ])
+    let mut fields =
+        vec![("role", Value::from(message.role.as_str())), ("content", Value::from(message.content.as_str()))];
+    fields.extend(message.name.as_deref().map(|name| ("name", Value::from(name))));
+    fields.extend(message.tool_call_id.as_deref().map(|id| ("tool_call_id", Value::from(id))));
+    if !message.tool_calls.is_empty() {
+        fields.push(("tool_calls", message.tool_calls.iter().map(call_value).collect()));
+    }
+    Value::from_pairs(fields)
+}
+
+/// In the form that templates expect: the arguments as an object, where they are one.
+fn call_value(call: &ToolCall) -> Value {
+    let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| Json::from(call.arguments.as_str()));
+    let arguments = json_value(&arguments);
+    let function = Value::from_pairs([("name", Value::from(call.name.as_str())), ("arguments", arguments)]);
+    Value::from_pairs([("id", Value::from(call.id.as_str())), ("type", "function".into()), ("function", function)])
+}
+
+fn json_value(json: &Json) -> Value {
+    match json {
+        Json::Null => Value::from(()),
+        Json::Bool(truth) => Value::from(*truth),
+        Json::Number(number) => match number.as_i64() {
+            Some(whole) => Value::from(whole),
+            None => Value::from(number.as_f64().unwrap_or_default()),
+        },
+        Json::String(text) => Value::from(text.as_str()),
+        Json::Array(items) => items.iter().map(json_value).collect(),
+        Json::Object(fields) => {
+            Value::from_pairs(fields.iter().map(|(name, value)| (name.as_str(), json_value(value))))
+        }
+    }
 }
 
 /// The exception's own words where the template raised one; minijinja adds file and line to them.
@@ -418,7 +446,7 @@ mod tests {
 
     fn conversation() -> Vec<Message> {
         [(Role::System, "Be brief."), (Role::User, " Hi <b> "), (Role::Assistant, "Hello"), (Role::User, "2+2?")]
-            .map(|(role, content)| Message { role, content: content.to_owned() })
+            .map(|(role, content)| Message::new(role, content))
             .to_vec()
     }
 
@@ -454,6 +482,19 @@ mod tests {
         for (source, messages, prompt, expected) in cases {
             assert_eq!(render(source, messages, prompt).unwrap(), expected, "{source}");
         }
+    }
+
+    #[test]
+    fn templates_see_tool_calls() {
+        let call = |arguments: &str| ToolCall { id: "c".into(), name: "f".into(), arguments: arguments.into() };
+        let calls = vec![call(r#"{"city": "Basra", "days": [1, 2.5, null, true]}"#), call("not JSON")];
+        let asks = Message { tool_calls: calls, ..Message::new(Role::Assistant, "") };
+        let told = Message { tool_call_id: Some("c".into()), ..Message::new(Role::Tool, "41") };
+        let source = "{% for message in messages %}{% for call in message.tool_calls or [] %}\
+                      {{ call.type }} {{ call.function.name }} {{ call.function.arguments | tojson }} {% endfor %}\
+                      {{ message.tool_call_id or '-' }} {% endfor %}";
+        let expected = r#"function f {"city": "Basra", "days": [1, 2.5, null, true]} function f "not JSON" - c "#;
+        assert_eq!(render(source, &[asks, told], false).unwrap(), expected);
     }
 
     #[test]

@@ -1,9 +1,9 @@
-use anbiq_domain::Role;
+use anbiq_domain::{Message, Role};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::fields::Fields;
-use crate::{FinishReason, InvalidRequest, Stop, StreamOptions, Usage};
+use crate::{FinishReason, InvalidRequest, Stop, StreamOptions, ToolCall, ToolCallDelta, Usage};
 
 /// The body of `POST /v1/chat/completions`.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
@@ -84,7 +84,16 @@ pub struct ChatMessage {
     /// What is said; absent where the message only calls a tool.
     #[serde(default)]
     pub content: Option<Content>,
-    /// Every other field: names, tool calls, refusals.
+    /// Which of several that have the same role.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// The tools that the model called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCall>>,
+    /// The call that it answers, where a tool speaks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// Every other field, such as refusals.
     #[serde(flatten)]
     pub other: Map<String, Value>,
 }
@@ -92,7 +101,35 @@ pub struct ChatMessage {
 impl ChatMessage {
     /// A message of plain text.
     pub fn new(role: Role, text: impl Into<String>) -> Self {
-        Self { role, content: Some(Content::Text(text.into())), other: Map::new() }
+        let content = Some(Content::Text(text.into()));
+        Self { role, content, name: None, tool_calls: None, tool_call_id: None, other: Map::new() }
+    }
+
+    /// What it says, in the words of the domain. Texts become one; where a part is no text, all parts are kept.
+    pub fn into_message(self) -> Message {
+        let (content, parts) = self.content.map_or_else(Default::default, Content::into_parts);
+        Message {
+            role: self.role,
+            content,
+            name: self.name,
+            tool_calls: self.tool_calls.into_iter().flatten().map(ToolCall::into).collect(),
+            tool_call_id: self.tool_call_id,
+            parts,
+        }
+    }
+}
+
+impl From<Message> for ChatMessage {
+    fn from(message: Message) -> Self {
+        let Message { role, content, name, tool_calls, tool_call_id, parts } = message;
+        let content = match (parts.is_empty(), content.is_empty() && !tool_calls.is_empty()) {
+            (false, _) => Some(Content::Parts(parts.into_iter().map(Part::from).collect())),
+            // Some servers take an empty text beside calls for one that the model wrote.
+            (true, true) => None,
+            (true, false) => Some(Content::Text(content)),
+        };
+        let tool_calls = (!tool_calls.is_empty()).then(|| tool_calls.into_iter().map(ToolCall::from).collect());
+        Self { role, content, name, tool_calls, tool_call_id, other: Map::new() }
     }
 }
 
@@ -117,6 +154,18 @@ impl Content {
             Self::Parts(parts) => parts.into_iter().map(Part::into_text).collect(),
         }
     }
+
+    /// All of its text, and all parts where some are no text.
+    pub fn into_parts(self) -> (String, Vec<Value>) {
+        match self {
+            Self::Text(text) => (text, Vec::new()),
+            Self::Parts(parts) => {
+                let text = parts.iter().filter(|part| part.is_text()).filter_map(|part| part.text.as_deref()).collect();
+                let only_text = parts.iter().all(Part::is_text);
+                (text, if only_text { Vec::new() } else { parts.into_iter().map(Value::from).collect() })
+            }
+        }
+    }
 }
 
 /// A part of a message.
@@ -134,11 +183,34 @@ pub struct Part {
 }
 
 impl Part {
+    fn is_text(&self) -> bool {
+        self.kind == "text" && self.text.is_some()
+    }
+
     fn into_text(self) -> Result<String, String> {
         match self.text {
             Some(text) if self.kind == "text" => Ok(text),
             _ => Err(self.kind),
         }
+    }
+}
+
+impl From<Part> for Value {
+    fn from(part: Part) -> Self {
+        let Part { kind, text, other: mut fields } = part;
+        fields.insert("type".to_owned(), kind.into());
+        fields.extend(text.map(|text| ("text".to_owned(), text.into())));
+        Self::Object(fields)
+    }
+}
+
+impl From<Value> for Part {
+    /// What is no object becomes a part without a type, which no server takes.
+    fn from(value: Value) -> Self {
+        let mut other = if let Value::Object(fields) = value { fields } else { Map::new() };
+        let mut take = |name| if let Some(Value::String(text)) = other.remove(name) { Some(text) } else { None };
+        let (kind, text) = (take("type").unwrap_or_default(), take("text"));
+        Self { kind, text, other }
     }
 }
 
@@ -184,6 +256,9 @@ pub struct ReplyMessage {
     /// Always absent here; clients expect the field.
     #[serde(default)]
     pub refusal: Option<String>,
+    /// The tools that it calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCall>>,
 }
 
 /// One piece of a streamed answer.
@@ -206,6 +281,9 @@ pub struct ChatChunk {
     /// Tokens, in the last chunk and where they were asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// The build of the model and its settings, where the server says it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub system_fingerprint: Option<String>,
 }
 
 /// What was added to one answer.
@@ -213,7 +291,8 @@ pub struct ChatChunk {
 pub struct ChatChunkChoice {
     /// Its place among the answers.
     pub index: u32,
-    /// The addition.
+    /// The addition. Azure leaves it out where a chunk holds only what its content filter found.
+    #[serde(default)]
     pub delta: Delta,
     /// Log-probabilities of what was added.
     #[serde(default)]
@@ -232,6 +311,9 @@ pub struct Delta {
     /// More text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
+    /// More of the tools that it calls.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCallDelta>>,
 }
 
 /// Log-probabilities of an answer.

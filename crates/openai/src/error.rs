@@ -13,7 +13,7 @@ pub struct ApiError {
     /// What happened, for a person.
     pub message: String,
     /// Its kind, such as `invalid_request_error`.
-    #[serde(rename = "type", default)]
+    #[serde(rename = "type", default, deserialize_with = "text_or_null")]
     pub kind: String,
     /// The field at fault.
     #[serde(default)]
@@ -29,6 +29,11 @@ impl ErrorEnvelope {
         let enveloped = serde_json::from_slice::<Self>(body).map(|envelope| envelope.error);
         enveloped.or_else(|_| serde_json::from_slice(body)).ok()
     }
+}
+
+/// Azure writes null where it has no kind.
+fn text_or_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
 
 fn text_or_number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<String>, D::Error> {

@@ -22,6 +22,11 @@ pub fn encode(data: &str) -> Bytes {
     bytes.into()
 }
 
+/// The bytes of an event of the type `kind` with `data`, as [`encode`] writes it.
+pub fn encode_as(kind: &str, data: &str) -> Bytes {
+    [b"event: ", kind.as_bytes(), b"\n", &encode(data)].concat().into()
+}
+
 /// An event.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

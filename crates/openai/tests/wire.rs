@@ -91,11 +91,12 @@ fn chunks_are_written_as_clients_expect() {
         model: "m".into(),
         choices: vec![ChatChunkChoice {
             index: 0,
-            delta: Delta { role: Some(Role::Assistant), content: Some("Hi".into()) },
+            delta: Delta { role: Some(Role::Assistant), content: Some("Hi".into()), tool_calls: None },
             logprobs: Some(ChatLogprobs { content: Some(vec![logprob]), refusal: None }),
             finish_reason: None,
         }],
         usage: None,
+        system_fingerprint: None,
     };
     let first = serde_json::to_string(&chunk).unwrap();
     chunk.choices = vec![ChatChunkChoice {

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use anbiq_domain::{
-    ExchangeId, Grant, GrantId, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef, Timestamp, Usage,
+    ExchangeId, Grant, GrantId, Message, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef, Timestamp, Usage,
 };
 use anbiq_ledger::{Cost, LedgerError, ReservationId, Reserve, Session, Way};
-use anbiq_model::Model;
+use anbiq_model::{Model, Request};
+use serde_json::{Map, Value};
 
+use crate::fields;
 use crate::gateway::{Inner, Shared};
 use crate::rate::Taken;
 use crate::rejection::Rejection;
 use crate::request::Asked;
+use crate::twins::{self, Candidate, Lot};
 
 /// A request that may be answered; its money is reserved.
 #[derive(Debug)]
@@ -21,7 +24,9 @@ pub(crate) struct Admitted {
     pub(crate) terms: Option<TermsRef>,
     pub(crate) price: Price,
     pub(crate) max_tokens: u32,
-    pub(crate) served: Served,
+    pub(crate) lot: Lot,
+    /// Passed on in place of the customer's seed, where there is one.
+    pub(crate) seed: Option<u64>,
     pub(crate) reservation: ReservationId,
     pub(crate) reserved: Cost,
     /// What it took off the account's rate of tokens.
@@ -34,45 +39,6 @@ pub(crate) struct Price {
     pub(crate) list: PriceList,
     pub(crate) class: PriceClass,
     pub(crate) grant: Option<GrantId>,
-}
-
-/// Which draws are served.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Served {
-    /// All of them.
-    All(u32),
-    /// One of several; the others are its twins.
-    One {
-        /// Which.
-        index: u8,
-        /// Of how many.
-        draws: u8,
-    },
-}
-
-impl Served {
-    pub(crate) const fn draws(self) -> u32 {
-        match self {
-            Self::All(n) => n,
-            Self::One { draws, .. } => draws as u32,
-        }
-    }
-
-    /// The place among the answers of the draw `index`, where it is served.
-    pub(crate) fn choice(self, index: u32) -> Option<u32> {
-        match self {
-            Self::All(_) => Some(index),
-            Self::One { index: served, .. } => (u32::from(served) == index).then_some(0),
-        }
-    }
-
-    /// The draws that are served, in the order of the answers.
-    pub(crate) fn indices(self) -> std::ops::Range<u32> {
-        match self {
-            Self::All(n) => 0..n,
-            Self::One { index, .. } => u32::from(index)..u32::from(index) + 1,
-        }
-    }
 }
 
 /// Admits `asked`, or says why not. `declared` is use that the customer itself calls distillation.
@@ -98,7 +64,7 @@ pub(crate) async fn admit(
     let grants = grants(session, terms, declared, at)?;
     let max_tokens = check_plan(session, asked, model.abilities().context)?;
     let most = Usage {
-        prompt_tokens: prompt_bound(&asked.prompt, model.abilities().context),
+        prompt_tokens: input_bound(asked, model.abilities().context),
         completion_tokens: u64::from(asked.n) * u64::from(max_tokens),
         ..Usage::default()
     };
@@ -117,19 +83,51 @@ pub(crate) async fn admit(
     let (Some(price), Some(way)) = (prices.into_iter().nth(reserved.way), ways.get(reserved.way)) else {
         return Err(Rejection::unavailable("ledger_unavailable", "the accounts are not available"));
     };
-    let (id, served) = draw_lots(gateway, session, asked, model.as_ref(), at);
+    let number = gateway.accounts().count(&session.account);
+    let id = gateway.exchange_id(at, session.account.as_str(), number);
+    let most = price.list.cost(most, PriceClass::Standard);
+    let lot = twins::draw_lots(gateway, &Candidate { session, asked, model, id, number, max_tokens, most, at });
+    let mixed = |seed| if session.plan.twin.covers(&asked.model) { twins::mix_seed(gateway, id, seed) } else { seed };
+    let seed = asked.sampling.seed.map(mixed);
     let terms = terms.map(Terms::reference);
     let (model, reservation) = (Arc::clone(model), reserved.id);
-    Ok(Admitted { model, id, terms, price, max_tokens, served, reservation, reserved: way.most, taken })
+    Ok(Admitted { model, id, terms, price, max_tokens, lot, seed, reservation, reserved: way.most, taken })
 }
 
-/// More tokens than `prompt` can have: no tokenizer here makes more tokens than bytes, and a chat template adds a few
-/// to each message and a few to the whole.
-fn prompt_bound(prompt: &Prompt, context: Option<u32>) -> u64 {
+/// As [`prompt_bound`], for a request that may be for vectors.
+fn input_bound(asked: &Asked, context: Option<u32>) -> u64 {
+    if let (Prompt::Text(text), Some(embedding)) = (&asked.prompt, &asked.embedding) {
+        // The context holds each text by itself.
+        return 8 * (1 + embedding.inputs.len() as u64) + text.len() as u64;
+    }
+    prompt_bound(&asked.prompt, &asked.dialect, context)
+}
+
+/// The most that the completions of `request` can use, none of them twins.
+pub(crate) fn most_of(request: &Request, context: Option<u32>) -> Usage {
+    Usage {
+        prompt_tokens: prompt_bound(&request.prompt, &request.dialect, context),
+        completion_tokens: u64::from(request.n) * u64::from(request.max_tokens),
+        ..Usage::default()
+    }
+}
+
+/// Tokens that are reserved for a part of a message that is no text, such as an image: servers count it by rules of
+/// their own. What it takes beyond them is the provider's loss, since nobody is charged more than was reserved.
+const PART_TOKENS: u64 = 1 << 16;
+
+/// More tokens than `prompt` can have: no tokenizer here makes more tokens than bytes, and a chat template
+/// adds a few to each message and each call, and a few to the whole. Tools and forms are told the model as text.
+fn prompt_bound(prompt: &Prompt, dialect: &Map<String, Value>, context: Option<u32>) -> u64 {
+    let message = |message: &Message| {
+        let parts = message.other_kinds().count() as u64 * PART_TOKENS;
+        8 + 16 * message.tool_calls.len() as u64 + message.bytes() as u64 + parts
+    };
     let bound = match prompt {
-        Prompt::Chat(messages) => 64 + messages.iter().map(|message| 8 + message.content.len() as u64).sum::<u64>(),
+        Prompt::Chat(messages) => 64 + messages.iter().map(message).sum::<u64>(),
         Prompt::Text(text) => 8 + text.len() as u64,
     };
+    let bound = bound + fields::bytes(dialect);
     context.map_or(bound, |context| bound.min(context.into()))
 }
 
@@ -252,33 +250,4 @@ impl Price {
 fn lifetime(gateway: &Inner, at: Timestamp) -> i64 {
     let ttl = i64::try_from(gateway.config.reservation_ttl_ms).unwrap_or(i64::MAX);
     gateway.clock.now().since(at).saturating_add(ttl)
-}
-
-/// The exchange's id, and by coins keyed on it whether it is twinned and which draw is served.
-///
-/// Neither depends on the answer, its length or the time it takes, and nothing in the answer shows it. A request for
-/// several answers is not twinned, and neither is one whose draws would all be the same. A seed is passed on; since the
-/// draws of one request use streams of their own, a repeated seed may show another draw.
-fn draw_lots(
-    gateway: &Inner,
-    session: &Session,
-    asked: &Asked,
-    model: &dyn Model,
-    at: Timestamp,
-) -> (ExchangeId, Served) {
-    let number = gateway.accounts().count(&session.account);
-    let id = gateway.exchange_id(at, session.account.as_str(), number);
-    let can_be = asked.n == 1 && asked.sampling.temperature > 0.0 && model.abilities().several;
-    let chosen = number < u64::from(session.plan.twin_first) || falls_to(gateway, id, session.plan.twin_share);
-    if !(can_be && chosen) {
-        return (id, Served::All(asked.n));
-    }
-    let draws = gateway.config.twin.k;
-    (id, Served::One { index: gateway.coin.choose(id, draws), draws })
-}
-
-fn falls_to(gateway: &Inner, id: ExchangeId, share: f64) -> bool {
-    // 53 bits, as `Seeded::unit` does.
-    let unit = (gateway.twin_hasher.hash("anbiq twin v1", id.as_bytes()).0 >> 11) as f64 / (1_u64 << 53) as f64;
-    unit < share
 }

@@ -2,27 +2,43 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{ExchangeId, Finish, Role, Route};
-use anbiq_model::TokenLogprob;
+use anbiq_domain::{ExchangeId, Finish, Role};
+use anbiq_model::{Calls, TokenLogprob, ToolCallDelta};
 use anbiq_openai::{
     ChatChoice, ChatChunk, ChatChunkChoice, ChatLogprobs, ChatResponse, ChatTokenLogprob, ChatTopLogprob, Completion,
-    CompletionChoice, CompletionLogprobs, Delta, FinishReason, ReplyMessage, Usage, sse,
+    CompletionChoice, CompletionLogprobs, Delta, EncodingFormat, FinishReason, FunctionDelta, ReplyMessage,
+    ResponseEcho, ToolCall, Usage, sse,
 };
 use axum::body::Body;
 use bytes::Bytes;
 use futures::stream;
 use serde::Serialize;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TryRecvError;
 
+use crate::embedding;
 use crate::exchange::Piece;
 use crate::rejection::Rejection;
+use crate::responses;
+
+/// In which form something is answered.
+#[derive(Debug, Clone)]
+pub(crate) enum Form {
+    Chat,
+    Completion,
+    /// What `/v1/responses` answers, with what was asked for.
+    Response(Arc<ResponseEcho>),
+    /// Vectors, in this encoding; never streamed.
+    Embedding(EncodingFormat),
+}
 
 /// What all parts of one answer have in common.
 #[derive(Debug, Clone)]
 pub(crate) struct Heading {
-    pub(crate) route: Route,
+    pub(crate) form: Form,
     pub(crate) id: ExchangeId,
     /// When, in seconds since 1970.
     pub(crate) created: i64,
@@ -38,9 +54,13 @@ pub(crate) type Received = mpsc::Receiver<Result<Piece, Rejection>>;
 /// JSON has no infinity; OpenAI writes this for a token without any probability.
 const NO_PROBABILITY: f32 = -9999.0;
 
+/// A write of at least this many bytes takes no further events with it.
+const FRAME: usize = 16 << 10;
+
 /// The whole answer, as JSON.
 pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec<u8>, Rejection> {
     let mut choices: Vec<Choice> = (0..heading.n).map(|_| Choice::default()).collect();
+    let mut vectors = None;
     while let Some(piece) = pieces.recv().await {
         match piece? {
             Piece::Text { choice, text, logprobs } => {
@@ -49,12 +69,30 @@ pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec
                     choice.logprobs.extend(logprobs);
                 }
             }
+            Piece::ToolCall { choice, delta } => {
+                if let Some(choice) = choices.get_mut(choice as usize) {
+                    choice.calls.add(&delta)?;
+                }
+            }
             Piece::Finished { choice, finish } => {
                 if let Some(choice) = choices.get_mut(choice as usize) {
                     choice.finish = Some(finish);
                 }
             }
-            Piece::Done(usage) => return Ok(heading.whole(choices, usage)),
+            Piece::Vectors(embedded) => vectors = Some(embedded),
+            Piece::Done(usage) => {
+                return match (&heading.form, vectors) {
+                    (Form::Embedding(encoding), Some(vectors)) => {
+                        Ok(to_json(&embedding::response(&heading.model, *encoding, &vectors, usage)))
+                    }
+                    (Form::Response(echo), _) => {
+                        let Choice { text, logprobs, calls, finish } = choices.into_iter().next().unwrap_or_default();
+                        let whole = responses::whole(heading, echo, text, logprobs, calls, finish, usage);
+                        Ok(to_json(&whole))
+                    }
+                    _ => Ok(heading.whole(choices, usage)),
+                };
+            }
         }
     }
     Err(lost())
@@ -65,7 +103,14 @@ pub(crate) async fn whole(heading: &Heading, mut pieces: Received) -> Result<Vec
 /// A stream that fails says so in an event and ends without `[DONE]`; dropping the body tells the exchange that the
 /// client has left.
 pub(crate) fn streamed(heading: Heading, first: Piece, pieces: Received, heartbeat: Duration) -> Body {
-    let writer = Writer { offsets: vec![0; heading.n as usize], begun: vec![false; heading.n as usize], heading };
+    let writer = match heading.form.clone() {
+        Form::Response(echo) => Either::Response(Box::new(responses::Writer::new(heading, echo))),
+        _ => Either::Plain(Writer {
+            offsets: vec![0; heading.n as usize],
+            begun: vec![false; heading.n as usize],
+            heading,
+        }),
+    };
     let state = Some((writer, Some(first), pieces));
     Body::from_stream(stream::unfold(state, move |state| async move {
         let (mut writer, first, mut pieces) = state?;
@@ -73,16 +118,21 @@ pub(crate) fn streamed(heading: Heading, first: Piece, pieces: Received, heartbe
             Some(first) => Ok(Some(Ok(first))),
             None => tokio::time::timeout(heartbeat, pieces.recv()).await,
         };
-        let (bytes, goes_on): (io::Result<Bytes>, bool) = match next {
-            Err(_) => (Ok(Bytes::from_static(sse::HEARTBEAT)), true),
-            Ok(Some(Ok(piece))) => {
-                let ends = matches!(piece, Piece::Done(_));
-                (Ok(writer.write(piece)), !ends)
-            }
-            Ok(Some(Err(rejection))) => (Ok(sse::encode(&rejection.body())), false),
-            Ok(None) => (Ok(sse::encode(&lost().body())), false),
+        let Ok(mut next) = next else {
+            return Some((io::Result::Ok(Bytes::from_static(sse::HEARTBEAT)), Some((writer, None, pieces))));
         };
-        Some((bytes, goes_on.then_some((writer, None, pieces))))
+        // Pieces that are there already go out together: each write is a way to the kernel and wakes the client.
+        let mut events = Vec::new();
+        let mut goes_on = writer.take(next, &mut events);
+        while goes_on && events.len() < FRAME {
+            next = match pieces.try_recv() {
+                Ok(piece) => Some(piece),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) => None,
+            };
+            goes_on = writer.take(next, &mut events);
+        }
+        Some((Ok(events.into()), goes_on.then_some((writer, None, pieces))))
     }))
 }
 
@@ -95,36 +145,48 @@ fn lost() -> Rejection {
 struct Choice {
     text: String,
     logprobs: Vec<TokenLogprob>,
+    calls: Calls,
     finish: Option<Finish>,
+}
+
+impl Choice {
+    /// As a chat's message; beside calls an empty text is none.
+    fn into_message(self) -> ReplyMessage {
+        let calls: Vec<ToolCall> = self.calls.into_list().into_iter().map(ToolCall::from).collect();
+        let content = (calls.is_empty() || !self.text.is_empty()).then_some(self.text);
+        let tool_calls = (!calls.is_empty()).then_some(calls);
+        ReplyMessage { role: Role::Assistant, content, refusal: None, tool_calls }
+    }
 }
 
 impl Heading {
     fn id(&self) -> String {
-        match self.route {
-            Route::Chat => format!("chatcmpl-{}", self.id),
-            Route::Completions => format!("cmpl-{}", self.id),
+        match self.form {
+            Form::Completion => format!("cmpl-{}", self.id),
+            // The others have no chunks.
+            Form::Chat | Form::Embedding(_) | Form::Response(_) => format!("chatcmpl-{}", self.id),
         }
     }
 
     fn whole(&self, choices: Vec<Choice>, usage: Usage) -> Vec<u8> {
         let choices = (0..).zip(choices);
-        match self.route {
-            Route::Chat => to_json(&ChatResponse {
+        match self.form {
+            Form::Chat | Form::Embedding(_) | Form::Response(_) => to_json(&ChatResponse {
                 id: self.id(),
                 object: "chat.completion".to_owned(),
                 created: self.created,
                 model: self.model.clone(),
                 choices: choices
-                    .map(|(index, choice)| ChatChoice {
+                    .map(|(index, mut choice)| ChatChoice {
                         index,
-                        message: ReplyMessage { role: Role::Assistant, content: Some(choice.text), refusal: None },
-                        logprobs: self.logprobs.then(|| chat_logprobs(choice.logprobs)),
+                        logprobs: self.logprobs.then(|| chat_logprobs(std::mem::take(&mut choice.logprobs))),
                         finish_reason: choice.finish.map(FinishReason::from),
+                        message: choice.into_message(),
                     })
                     .collect(),
                 usage: Some(usage),
             }),
-            Route::Completions => {
+            Form::Completion => {
                 let choices = choices.map(|(index, choice)| CompletionChoice {
                     index,
                     text: choice.text,
@@ -144,6 +206,7 @@ impl Heading {
             model: self.model.clone(),
             choices,
             usage,
+            system_fingerprint: None,
         }
     }
 
@@ -155,6 +218,36 @@ impl Heading {
             model: self.model.clone(),
             choices,
             usage,
+            system_fingerprint: None,
+        }
+    }
+}
+
+/// Whoever writes the events of an endpoint.
+enum Either {
+    Plain(Writer),
+    Response(Box<responses::Writer>),
+}
+
+impl Either {
+    /// Writes what came next; false where nothing follows.
+    fn take(&mut self, next: Option<Result<Piece, Rejection>>, events: &mut Vec<u8>) -> bool {
+        match next.unwrap_or_else(|| Err(lost())) {
+            Ok(piece) => {
+                let ends = matches!(piece, Piece::Done(_));
+                match self {
+                    Self::Plain(writer) => writer.write(piece, events),
+                    Self::Response(writer) => writer.write(piece, events),
+                }
+                !ends
+            }
+            Err(rejection) => {
+                match self {
+                    Self::Plain(_) => events.extend_from_slice(&sse::encode(&rejection.body())),
+                    Self::Response(writer) => writer.fail(&rejection, events),
+                }
+                false
+            }
         }
     }
 }
@@ -169,44 +262,52 @@ struct Writer {
 }
 
 impl Writer {
-    fn write(&mut self, piece: Piece) -> Bytes {
-        let mut events = Vec::new();
-        match (self.heading.route, piece) {
-            (Route::Chat, Piece::Text { choice, text, logprobs }) => {
-                self.begin(choice, &mut events);
+    fn write(&mut self, piece: Piece, events: &mut Vec<u8>) {
+        match (&self.heading.form, piece) {
+            (Form::Chat, Piece::Text { choice, text, logprobs }) => {
+                self.begin(choice, true, events);
                 let logprobs = self.heading.logprobs.then(|| chat_logprobs(logprobs));
-                self.chat(choice, Delta { role: None, content: Some(text) }, logprobs, None, &mut events);
+                self.chat(choice, Delta { content: Some(text), ..Delta::default() }, logprobs, None, events);
             }
-            (Route::Chat, Piece::Finished { choice, finish }) => {
-                self.begin(choice, &mut events);
-                self.chat(choice, Delta::default(), None, Some(finish), &mut events);
+            (Form::Chat, Piece::ToolCall { choice, delta }) => {
+                self.begin(choice, false, events);
+                self.chat(choice, call_delta(delta), None, None, events);
             }
-            (Route::Completions, Piece::Text { choice, text, logprobs }) => {
+            (Form::Chat, Piece::Finished { choice, finish }) => {
+                self.begin(choice, true, events);
+                self.chat(choice, Delta::default(), None, Some(finish), events);
+            }
+            (Form::Completion, Piece::Text { choice, text, logprobs }) => {
                 let offset = self.offsets.get_mut(choice as usize);
                 let logprobs = offset.filter(|_| self.heading.logprobs).map(|at| completion_logprobs(logprobs, at));
-                self.text(choice, text, logprobs, None, &mut events);
+                self.text(choice, text, logprobs, None, events);
             }
-            (Route::Completions, Piece::Finished { choice, finish }) => {
-                self.text(choice, String::new(), None, Some(finish), &mut events);
+            (Form::Completion, Piece::Finished { choice, finish }) => {
+                self.text(choice, String::new(), None, Some(finish), events);
             }
-            (route, Piece::Done(usage)) => {
+            // No tool was offered, and vectors are not streamed.
+            (Form::Completion, Piece::ToolCall { .. })
+            | (Form::Embedding(_) | Form::Response(_), _)
+            | (_, Piece::Vectors(_)) => {}
+            (form, Piece::Done(usage)) => {
                 if self.heading.include_usage {
-                    let event = match route {
-                        Route::Chat => to_event(&self.heading.chunk(Vec::new(), Some(usage))),
-                        Route::Completions => to_event(&self.heading.completion(Vec::new(), Some(usage))),
+                    let event = match form {
+                        Form::Completion => to_event(&self.heading.completion(Vec::new(), Some(usage))),
+                        _ => to_event(&self.heading.chunk(Vec::new(), Some(usage))),
                     };
                     events.extend_from_slice(&event);
                 }
                 events.extend_from_slice(&sse::encode(sse::DONE));
             }
         }
-        events.into()
     }
 
-    fn begin(&mut self, choice: u32, events: &mut Vec<u8>) {
+    /// The first chunk of an answer; readers take the empty text in it for the beginning of one.
+    fn begin(&mut self, choice: u32, with_text: bool, events: &mut Vec<u8>) {
         let begun = self.begun.get_mut(choice as usize).is_none_or(|begun| std::mem::replace(begun, true));
         if !begun {
-            let delta = Delta { role: Some(Role::Assistant), content: Some(String::new()) };
+            let content = with_text.then(String::new);
+            let delta = Delta { role: Some(Role::Assistant), content, tool_calls: None };
             self.chat(choice, delta, None, None, events);
         }
     }
@@ -237,7 +338,15 @@ impl Writer {
     }
 }
 
-fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {
+fn call_delta(delta: ToolCallDelta) -> Delta {
+    let ToolCallDelta { call, id, name, arguments } = delta;
+    let kind = id.is_some().then(|| "function".to_owned());
+    let function = Some(FunctionDelta { name, arguments: Some(arguments) });
+    let delta = anbiq_openai::ToolCallDelta { index: Some(call), id, kind, function };
+    Delta { tool_calls: Some(vec![delta]), ..Delta::default() }
+}
+
+pub(crate) fn chat_logprobs(tokens: Vec<TokenLogprob>) -> ChatLogprobs {
     let one = |token: TokenLogprob| ChatTokenLogprob {
         token: token.token,
         logprob: finite(token.logprob),

@@ -1,9 +1,7 @@
-use anbiq_journal::JournalError;
+use anbiq_journal::{JournalError, SpoolError};
 use anbiq_ledger::LedgerError;
 
-use crate::SpoolError;
-
-/// A gateway that cannot start, or an administrator's change that was not made.
+/// A gateway that cannot start or go on.
 #[derive(Debug, thiserror::Error)]
 pub enum ServeError {
     /// The configuration makes no sense.
@@ -18,16 +16,6 @@ pub enum ServeError {
     /// The journal did not take an entry that nothing else depends on.
     #[error("the journal cannot be written: {0}")]
     Journal(#[from] JournalError),
-    /// The ledger has the change and the journal has not, so whoever reads the journal does not know of it.
-    #[error("{change} is in the ledger but could not be journalled: {source}\nhint: {hint}")]
-    Unjournalled {
-        /// What was changed.
-        change: String,
-        /// What to do about it.
-        hint: &'static str,
-        /// Why it was not written down.
-        source: Unwritten,
-    },
     /// Entries that wait in the spool cannot be taken into the journal.
     #[error(transparent)]
     Spool(#[from] SpoolError),
@@ -39,17 +27,6 @@ pub enum ServeError {
     Listener(#[from] std::io::Error),
 }
 
-/// Why a change was not written down.
-#[derive(Debug, thiserror::Error)]
-pub enum Unwritten {
-    /// The journal did not take it.
-    #[error(transparent)]
-    Journal(JournalError),
-    /// The spool did not take it.
-    #[error(transparent)]
-    Spool(SpoolError),
-}
-
 impl ServeError {
     /// A stable name of what happened.
     pub fn code(&self) -> &'static str {
@@ -58,7 +35,6 @@ impl ServeError {
             Self::DuplicateModel(_) => "duplicate_model",
             Self::Ledger(error) => error.code(),
             Self::Journal(error) => error.code(),
-            Self::Unjournalled { .. } => "not_journalled",
             Self::Spool(_) => "spool_failed",
             Self::Random => "no_random_bytes",
             Self::Listener(_) => "listener_failed",

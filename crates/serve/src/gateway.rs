@@ -4,9 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anbiq_domain::{
-    AccountId, Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp,
+    AccountId, Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp, TwinMode,
 };
-use anbiq_journal::{Journal, JournalError, Position, Reader};
+use anbiq_journal::{Journal, JournalError, Position, Reader, Spool, TextKeys};
 use anbiq_ledger::{Ledger, Session};
 use anbiq_model::Model;
 use anbiq_statistics::sketch::Sketcher;
@@ -17,7 +17,9 @@ use crate::metrics::Metrics;
 use crate::rate::{Accounts, Taken};
 use crate::rejection::Rejection;
 use crate::repeats::Repeats;
-use crate::{Config, Secrets, ServeError, Spool, routes};
+use crate::telemetry::Telemetry;
+use crate::twins::{Deferral, Purse};
+use crate::{Config, Secrets, ServeError, routes};
 
 /// What a gateway is made of.
 #[derive(Debug)]
@@ -54,16 +56,25 @@ pub(crate) struct Inner {
     pub(crate) epoch: u32,
     pub(crate) hasher: KeyedHasher,
     pub(crate) sketcher: Sketcher,
+    pub(crate) texts: Option<TextKeys>,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) spool: Option<Spool>,
     pub(crate) opened: Timestamp,
     pub(crate) metrics: Metrics,
+    /// Where a collector is told what happens.
+    pub(crate) telemetry: Option<Telemetry>,
     /// The requests that named themselves.
     pub(crate) repeats: Repeats,
     /// One permit for each request under way.
     pub(crate) in_flight: Arc<Semaphore>,
     /// Requests under way listen to it: true ends them.
     pub(crate) abort: watch::Sender<bool>,
+    /// One permit for each twinned exchange until its slowest draw has ended.
+    pub(crate) twins_under_way: Arc<Semaphore>,
+    /// The day's money for twins that are drawn together, and for deferred ones.
+    purses: [Arc<Purse>; 2],
+    /// The exchanges that wait for deferred twins.
+    pub(crate) deferral: Deferral,
     /// Keyed by the coin: nobody without its key can foresee which exchanges are twinned.
     pub(crate) twin_hasher: KeyedHasher,
     draining: AtomicBool,
@@ -89,15 +100,26 @@ impl Gateway {
                 return Err(ServeError::DuplicateModel(name));
             }
         }
+        for (model, cheaper) in &parts.config.twin.deferred.models {
+            if let Some(unknown) = [model, cheaper].into_iter().find(|name| !models.contains_key(*name)) {
+                let why = format!("`twin.deferred.models` names `{unknown}`, and there is no such model");
+                return Err(ServeError::Config(why));
+            }
+        }
         let opened = parts.clock.now();
         let ids = Seeded::new(parts.config.seed.map_or_else(random_seed, Ok)?);
+        let telemetry = Telemetry::new(&parts.config.telemetry, opened)?;
         let inner = Inner {
             repeats: Repeats::new(parts.config.idempotency),
             in_flight: Arc::new(Semaphore::new(parts.config.max_in_flight as usize)),
             abort: watch::Sender::new(false),
+            twins_under_way: Arc::new(Semaphore::new(parts.config.twin.max_in_flight as usize)),
+            purses: [parts.config.twin.daily_limit, parts.config.twin.deferred.daily_limit].map(Purse::new),
+            deferral: Deferral::new(parts.config.twin.deferred.clone()),
             twin_hasher: KeyedHasher::new(parts.secrets.coin.reveal()),
             hasher: KeyedHasher::new(&parts.secrets.sketch_key),
             sketcher: Sketcher::new(&parts.secrets.sketch_key),
+            texts: parts.secrets.texts,
             coin: parts.secrets.coin,
             epoch: parts.secrets.epoch,
             config: parts.config,
@@ -108,6 +130,7 @@ impl Gateway {
             spool: parts.spool,
             opened,
             metrics: Metrics::new(),
+            telemetry,
             draining: AtomicBool::new(false),
             journal_works: AtomicBool::new(true),
             ids,
@@ -130,20 +153,35 @@ impl Gateway {
     }
 
     /// Counts the exchanges that each account already has in the journal behind `reader`, so that a plan's `twin_first`
-    /// and `requests_per_day` count over restarts; gives how many there are. To be called before serving: it reads the whole journal.
+    /// and `requests_per_day` count over restarts, and what was spent on twins today; finds the exchanges that still wait for
+    /// deferred twins and whose texts the journal keeps. Gives how many exchanges there are. To be called before serving: it
+    /// reads the whole journal.
     ///
     /// Without it every account's count begins anew at each start, which twins more exchanges than the plan says.
     ///
     /// # Errors
     /// The journal cannot be read.
     pub fn recall(&self, reader: &Reader) -> Result<u64, JournalError> {
-        let mut total = 0;
+        let (mut total, now) = (0, self.0.clock.now());
         for record in reader.entries()? {
-            if let Entry::Exchange(exchange) = record?.entry {
-                self.0.accounts().recall(&exchange.account, exchange.at);
-                total += 1;
+            let entry = record?.entry;
+            self.0.deferral.recall(&entry, self.0.config.twin.k, now);
+            match entry {
+                Entry::Exchange(exchange) => {
+                    self.0.accounts().recall(&exchange.account, exchange.at);
+                    total += 1;
+                    if let Some(twinning) = exchange.draws.twinning {
+                        self.0.purse(twinning.mode).recall(exchange.at, twinning.cost);
+                    }
+                }
+                Entry::TwinsDrawn(twins) => {
+                    self.0.purse(twins.twinning.mode).recall(twins.at, twins.twinning.cost);
+                }
+                Entry::TwinsStopped { at, mode, .. } => self.0.purse(mode).recall_told(at),
+                _ => {}
             }
         }
+        self.0.deferral.recalled();
         Ok(total)
     }
 }
@@ -224,6 +262,21 @@ impl Inner {
             Some(most) => return Err(Rejection::too_many_under_way(most)),
         };
         Ok(Place { _all: all, own })
+    }
+
+    /// The day's money for twins of `mode`.
+    pub(crate) fn purse(&self, mode: TwinMode) -> &Arc<Purse> {
+        let [together, deferred] = &self.purses;
+        match mode {
+            TwinMode::Together => together,
+            TwinMode::Deferred => deferred,
+        }
+    }
+
+    /// Ends when no draw is under way whose exchange has ended.
+    pub(crate) async fn twins_ended(&self) {
+        // It is closed never.
+        let _ = self.twins_under_way.acquire_many(self.config.twin.max_in_flight).await;
     }
 
     /// Takes the tokens off the account's rate that a request can use at most.

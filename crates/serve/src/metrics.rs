@@ -5,9 +5,11 @@
 //!
 //! Names that begin with `gen_ai_` are those of OpenTelemetry's conventions for generative models, in Prometheus' form.
 
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use anbiq_domain::{Outcome, Route, Usage};
+use anbiq_domain::{Money, Outcome, Route, TwinMode, Usage};
+use anbiq_model::Server;
 use prometheus_client::encoding::{EncodeLabelSet, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -28,11 +30,26 @@ pub(crate) struct Metrics {
     overhead: Histograms<ModelLabels>,
     append: Histogram,
     in_flight: Gauge,
-    twins: Family<ModelLabels, Counter>,
-    twin_tokens: Family<ModelLabels, Counter>,
+    twins: Family<TwinLabels, Counter>,
+    twin_tokens: Family<TwinLabels, Counter>,
+    twin_dollars: Family<TwinLabels, Counter<f64, AtomicU64>>,
+    twins_refused: Family<TwinRefusalLabels, Counter>,
+    twins_late: Counter,
+    twins_waiting: Gauge,
     refusals: Family<CodeLabels, Counter>,
     repeated: Counter,
     expired: Counter,
+    untold: Counter,
+    upstream: Upstream,
+}
+
+/// What is known of the servers behind the models; read when it is asked for.
+#[derive(Debug, Default)]
+struct Upstream {
+    requests: Family<ServerLabels, Counter>,
+    retries: Family<ServerLabels, Counter>,
+    failures: Family<ServerLabels, Counter>,
+    resting: Family<ServerLabels, Gauge>,
 }
 
 /// An exchange that ended.
@@ -42,12 +59,21 @@ pub(crate) struct Ended<'a> {
     pub(crate) model: &'a str,
     pub(crate) outcome: &'a Outcome,
     pub(crate) usage: Usage,
-    /// Draws that were not served.
-    pub(crate) twins: u32,
     /// From the arrival of the request to the moment its answer was recorded and charged.
     pub(crate) took: Duration,
     /// How much of that went by waiting for the model or for the client.
     pub(crate) waited: Duration,
+}
+
+/// Draws that were not served.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Drawn {
+    /// Those that ended in good order.
+    pub(crate) twins: u64,
+    /// Tokens of all.
+    pub(crate) tokens: u64,
+    /// What they cost the provider.
+    pub(crate) cost: Money,
 }
 
 type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
@@ -72,6 +98,26 @@ struct TokenLabels {
     gen_ai_operation_name: &'static str,
     gen_ai_request_model: String,
     gen_ai_token_type: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ServerLabels {
+    gen_ai_request_model: String,
+    /// Its address, as the configuration has it.
+    server_address: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TwinLabels {
+    gen_ai_operation_name: &'static str,
+    gen_ai_request_model: String,
+    mode: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TwinRefusalLabels {
+    mode: &'static str,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -112,9 +158,15 @@ impl Metrics {
             in_flight: Gauge::default(),
             twins: Family::default(),
             twin_tokens: Family::default(),
+            twin_dollars: Family::default(),
+            twins_refused: Family::default(),
+            twins_late: Counter::default(),
+            twins_waiting: Gauge::default(),
             refusals: Family::default(),
             repeated: Counter::default(),
             expired: Counter::default(),
+            untold: Counter::default(),
+            upstream: Upstream::default(),
         };
         metrics.register();
         metrics
@@ -122,7 +174,7 @@ impl Metrics {
 
     /// An exchange ended.
     pub(crate) fn ended(&self, ended: &Ended<'_>) {
-        let Ended { route, model, outcome, usage, twins, took, waited } = *ended;
+        let Ended { route, model, outcome, usage, took, waited } = *ended;
         let (outcome, error_type) = match outcome {
             Outcome::Completed => ("completed", String::new()),
             Outcome::Cancelled => ("cancelled", String::new()),
@@ -139,16 +191,35 @@ impl Metrics {
                 self.tokens.get_or_create(&of_tokens).observe(tokens as f64);
             }
         }
-        if usage.twin_tokens > 0 {
-            self.twin_tokens.get_or_create(&of_model).inc_by(usage.twin_tokens);
-        }
         // Of one that was cut off it is not known how long the last wait was.
         if outcome == "completed" {
             self.overhead.get_or_create(&of_model).observe(took.saturating_sub(waited).as_secs_f64());
-            if twins > 0 {
-                self.twins.get_or_create(&of_model).inc_by(twins.into());
-            }
         }
+    }
+
+    /// Twins were drawn, or some of their tokens were.
+    pub(crate) fn twins_drawn(&self, mode: TwinMode, route: Route, model: &str, drawn: &Drawn) {
+        let ModelLabels { gen_ai_operation_name, gen_ai_request_model } = labels(route, model);
+        let labels = TwinLabels { gen_ai_operation_name, gen_ai_request_model, mode: mode.as_str() };
+        if drawn.tokens > 0 {
+            self.twin_tokens.get_or_create(&labels).inc_by(drawn.tokens);
+        }
+        if drawn.twins > 0 {
+            self.twins.get_or_create(&labels).inc_by(drawn.twins);
+        }
+        if drawn.cost > Money::ZERO {
+            self.twin_dollars.get_or_create(&labels).inc_by(drawn.cost.nanos() as f64 / 1e9);
+        }
+    }
+
+    /// An exchange whose lot it was has no twins, or fewer.
+    pub(crate) fn twin_refused(&self, mode: TwinMode, reason: &'static str) {
+        self.twins_refused.get_or_create(&TwinRefusalLabels { mode: mode.as_str(), reason }).inc();
+    }
+
+    /// The answer to an exchange ended before all its draws.
+    pub(crate) fn twins_late(&self) {
+        self.twins_late.inc();
     }
 
     /// The first piece of an answer went out, so long after its request arrived.
@@ -176,8 +247,30 @@ impl Metrics {
         self.expired.inc_by(count);
     }
 
-    /// All metrics as text, with so many requests under way.
-    pub(crate) fn to_text(&self, in_flight: usize) -> String {
+    /// So many exchanges in all were not told to the collector of traces.
+    pub(crate) fn untold(&self, total: u64) {
+        self.untold.inc_by(total.saturating_sub(self.untold.get()));
+    }
+
+    /// How the servers of `model` do.
+    pub(crate) fn servers(&self, model: &str, servers: &[Server]) {
+        let total = |family: &Family<ServerLabels, Counter>, labels: &ServerLabels, total: u64| {
+            let counter = family.get_or_create(labels);
+            counter.inc_by(total.saturating_sub(counter.get()));
+        };
+        for server in servers {
+            let (gen_ai_request_model, server_address) = (model.to_owned(), server.name.clone());
+            let labels = ServerLabels { gen_ai_request_model, server_address };
+            total(&self.upstream.requests, &labels, server.requests);
+            total(&self.upstream.retries, &labels, server.retries);
+            total(&self.upstream.failures, &labels, server.failures);
+            self.upstream.resting.get_or_create(&labels).set(server.resting.into());
+        }
+    }
+
+    /// All metrics as text, with so many requests under way and exchanges that wait for twins.
+    pub(crate) fn to_text(&self, in_flight: usize, waiting: usize) -> String {
+        self.twins_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.in_flight.set(i64::try_from(in_flight).unwrap_or(i64::MAX));
         let mut out = String::new();
         // Writing to a string does not fail.
@@ -213,12 +306,32 @@ impl Metrics {
             self.append.clone(),
         );
         registry.register("anbiq_requests_in_flight", "Requests for text under way", self.in_flight.clone());
-        registry.register("anbiq_twins_drawn", "Draws of completed exchanges that were not served", self.twins.clone());
+        registry.register(
+            "anbiq_twins_drawn",
+            "Draws that were not served and ended in good order",
+            self.twins.clone(),
+        );
         registry.register(
             "anbiq_twin_tokens",
             "Tokens of draws that were not served: what twins cost the provider",
             self.twin_tokens.clone(),
         );
+        registry.register(
+            "anbiq_twin_cost_dollars",
+            "What twins cost the provider, at the teacher's ordinary price or that of deferred work",
+            self.twin_dollars.clone(),
+        );
+        registry.register(
+            "anbiq_twins_refused",
+            "Exchanges whose lot it was to be twinned and that have no twins, or fewer, by reason",
+            self.twins_refused.clone(),
+        );
+        registry.register(
+            "anbiq_twins_late",
+            "Twinned exchanges whose answer ended before all their draws",
+            self.twins_late.clone(),
+        );
+        registry.register("anbiq_twins_waiting", "Exchanges that wait for deferred twins", self.twins_waiting.clone());
         registry.register(
             "anbiq_refusals",
             "Requests that were refused before any model saw them, by code",
@@ -234,13 +347,29 @@ impl Metrics {
             "Reservations that nobody settled in time",
             self.expired.clone(),
         );
+        registry.register(
+            "anbiq_telemetry_dropped",
+            "Exchanges that the collector of traces was not told of",
+            self.untold.clone(),
+        );
+        let Upstream { requests, retries, failures, resting } = &self.upstream;
+        registry.register("anbiq_upstream_requests", "Requests sent to a server", requests.clone());
+        registry.register("anbiq_upstream_retries", "Second and later tries sent to a server", retries.clone());
+        registry.register("anbiq_upstream_failures", "Requests that a server failed", failures.clone());
+        registry.register("anbiq_upstream_resting", "1 where a server is left alone for a while", resting.clone());
     }
 }
 
 fn labels(route: Route, model: &str) -> ModelLabels {
-    let gen_ai_operation_name = match route {
-        Route::Chat => "chat",
+    ModelLabels { gen_ai_operation_name: operation(route), gen_ai_request_model: model.to_owned() }
+}
+
+/// What OpenTelemetry calls a route.
+pub(crate) const fn operation(route: Route) -> &'static str {
+    match route {
+        // The conventions count both as one operation.
+        Route::Chat | Route::Responses => "chat",
         Route::Completions => "text_completion",
-    };
-    ModelLabels { gen_ai_operation_name, gen_ai_request_model: model.to_owned() }
+        Route::Embeddings => "embeddings",
+    }
 }

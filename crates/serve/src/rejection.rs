@@ -229,8 +229,8 @@ impl From<ModelError> for Rejection {
                 Self::new(StatusCode::INTERNAL_SERVER_ERROR, "server_error", error.code, message)
             }
         };
-        // How a model fails may tell of what stands behind it, so it is for the log.
-        tracing::warn!(code = error.code, %error, "the model failed");
+        // What a server says of its failure may repeat what it was asked, so not even the log is told more than the code.
+        tracing::warn!(code = error.code, "the model failed");
         Self { retry_after_ms: retry_after_ms.or(rejection.retry_after_ms), ..rejection }
     }
 }

@@ -10,7 +10,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
-use std::mem::size_of;
+use std::mem::{size_of, size_of_val};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anbiq_domain::{AccountId, Digest, Timestamp};
@@ -287,10 +287,17 @@ impl Memory {
 
 /// Bytes that a piece takes in memory, about.
 fn size(piece: &Piece) -> usize {
-    let Piece::Text { text, logprobs, .. } = piece else { return size_of::<Piece>() };
     let top = |one: &Alternative| size_of::<Alternative>() + one.token.len() + one.bytes.len();
     let token = |one: &TokenLogprob| {
         size_of::<TokenLogprob>() + one.token.len() + one.bytes.len() + one.top.iter().map(top).sum::<usize>()
     };
-    size_of::<Piece>() + text.len() + logprobs.iter().map(token).sum::<usize>()
+    size_of::<Piece>()
+        + match piece {
+            Piece::Text { text, logprobs, .. } => text.len() + logprobs.iter().map(token).sum::<usize>(),
+            Piece::ToolCall { delta, .. } => {
+                delta.arguments.len() + [&delta.id, &delta.name].into_iter().flatten().map(String::len).sum::<usize>()
+            }
+            Piece::Vectors(embedded) => embedded.vectors.iter().map(|vector| size_of_val(vector.as_slice())).sum(),
+            Piece::Finished { .. } | Piece::Done(_) => 0,
+        }
 }

@@ -1,16 +1,23 @@
 //! From a request's body to what a model is asked.
 
 use anbiq_domain::{Message, Prompt, RequestFacts, Route};
-use anbiq_model::{Abilities, Request, Sampling};
-use anbiq_openai::{ChatMessage, ChatRequest, CompletionPrompt, CompletionRequest, Stop, StreamOptions};
+use anbiq_model::{Abilities, EmbedRequest, Request, Sampling};
+use anbiq_openai::{
+    ChatMessage, ChatRequest, CompletionPrompt, CompletionRequest, EmbeddingRequest, ResponseRequest, Stop,
+    StreamOptions,
+};
 use serde_json::{Map, Value};
 
+use crate::answer::Form;
 use crate::rejection::Rejection;
+use crate::{embedding, fields, responses};
 
 /// A request that makes sense; whether it is allowed is another question.
 #[derive(Debug)]
 pub(crate) struct Asked {
     pub(crate) route: Route,
+    /// How it is answered.
+    pub(crate) form: Form,
     pub(crate) model: String,
     pub(crate) prompt: Prompt,
     pub(crate) n: u32,
@@ -21,6 +28,10 @@ pub(crate) struct Asked {
     pub(crate) logprobs: Option<u8>,
     pub(crate) stream: bool,
     pub(crate) include_usage: bool,
+    /// Fields that are handed on to a model that knows what to do with them.
+    pub(crate) dialect: Map<String, Value>,
+    /// What is asked for where that is vectors; `prompt` has its texts too.
+    pub(crate) embedding: Option<EmbedRequest>,
 }
 
 /// Most messages of a conversation.
@@ -29,48 +40,19 @@ const MESSAGES: usize = 4096;
 /// Most stop strings, and the longest, in bytes.
 const STOPS: (usize, usize) = (4, 1024);
 
-/// Fields that would change the answer and that no model here knows, each with the values that change nothing.
-///
-/// Leaving them out silently would give an answer other than was asked for. Fields that are not known at all are
-/// ignored, as servers of this dialect do.
-const REFUSED: &[(&str, ChangesNothing)] = &[
-    ("tools", empty),
-    ("functions", empty),
-    ("response_format", |value| value["type"] == "text"),
-    ("logit_bias", empty),
-    ("frequency_penalty", zero),
-    ("presence_penalty", zero),
-    ("modalities", |value| value.as_array().is_some_and(|all| all.iter().all(|one| one == "text"))),
-    ("audio", |_| false),
-    ("prediction", |_| false),
-    ("web_search_options", |_| false),
-    ("suffix", |value| value == ""),
-    ("top_k", |value| value.as_i64().is_some_and(|k| k <= 0)),
-    ("min_p", zero),
-    ("repetition_penalty", |value| value.as_f64() == Some(1.0)),
-];
-
-type ChangesNothing = fn(&Value) -> bool;
-
-fn empty(value: &Value) -> bool {
-    value.as_array().is_some_and(Vec::is_empty) || value.as_object().is_some_and(Map::is_empty)
-}
-
-fn zero(value: &Value) -> bool {
-    value.as_f64() == Some(0.0)
-}
-
 impl Asked {
     /// Reads the body of a request to `route`.
     pub(crate) fn parse(route: Route, body: &[u8]) -> Result<Self, Rejection> {
         match route {
             Route::Chat => Self::chat(ChatRequest::parse(body)?),
             Route::Completions => Self::completion(CompletionRequest::parse(body)?),
+            Route::Embeddings => embedding::asked(EmbeddingRequest::parse(body)?),
+            Route::Responses => responses::asked(ResponseRequest::parse(body)?),
         }
     }
 
-    /// What the model is asked for, with `max_tokens` and the number of draws decided.
-    pub(crate) fn to_model(&self, max_tokens: u32, draws: u32) -> Request {
+    /// What a model with `abilities` is asked for, with `max_tokens` and the number of draws decided.
+    pub(crate) fn to_model(&self, abilities: Abilities, max_tokens: u32, draws: u32) -> Request {
         Request {
             prompt: self.prompt.clone(),
             n: draws,
@@ -78,6 +60,7 @@ impl Asked {
             sampling: self.sampling,
             stop: self.stop.clone(),
             logprobs: self.logprobs,
+            dialect: fields::known_to(abilities, &self.dialect),
         }
     }
 
@@ -93,8 +76,10 @@ impl Asked {
             logprobs: self.logprobs,
             messages: match &self.prompt {
                 Prompt::Chat(messages) => u32::try_from(messages.len()).unwrap_or(u32::MAX),
-                Prompt::Text(_) => 1,
+                Prompt::Text(_) => self.embedding.as_ref().map_or(1, |asked| asked.inputs.len() as u32),
             },
+            tools: self.dialect.get("tools").and_then(Value::as_array).map_or(0, |tools| tools.len() as u64),
+            structured: self.dialect.contains_key("response_format"),
         }
     }
 
@@ -102,6 +87,13 @@ impl Asked {
     pub(crate) fn check(&self, abilities: Abilities) -> Result<(), Rejection> {
         if self.n > 1 && !abilities.several {
             return Err(Rejection::unsupported("n", "this model gives one answer at a time"));
+        }
+        if self.embedding.is_some() && !abilities.embeddings {
+            return Err(Rejection::unsupported("model", "this model gives no embeddings"));
+        }
+        fields::check(abilities, &self.dialect)?;
+        if let Prompt::Chat(messages) = &self.prompt {
+            check_messages(abilities, messages)?;
         }
         match (self.logprobs, abilities.logprobs) {
             (None, _) => Ok(()),
@@ -114,22 +106,25 @@ impl Asked {
         }
     }
 
+    /// What refuses it, in the words of its endpoint.
+    pub(crate) fn reword(&self, rejection: Rejection) -> Rejection {
+        if self.route == Route::Responses { responses::reworded(rejection) } else { rejection }
+    }
+
     /// The field that says how many alternatives a token are asked for.
     pub(crate) const fn logprobs_field(&self) -> &'static str {
         match self.route {
-            Route::Chat => "top_logprobs",
-            Route::Completions => "logprobs",
+            Route::Chat | Route::Responses => "top_logprobs",
+            Route::Completions | Route::Embeddings => "logprobs",
         }
     }
 
     fn chat(request: ChatRequest) -> Result<Self, Rejection> {
-        refuse(&request.other)?;
+        let dialect = fields::handed_on(Route::Chat, request.other)?;
         if request.messages.is_empty() {
             return Err(Rejection::value("messages", "`messages` is empty: a conversation has at least one message"));
         }
-        if request.messages.len() > MESSAGES {
-            return Err(Rejection::value("messages", format!("`messages` has more than {MESSAGES} messages")));
-        }
+        check_length(request.messages.len())?;
         let messages = request.messages.into_iter().enumerate().map(|(index, one)| message(index, one));
         let logprobs = match (request.logprobs.unwrap_or(false), request.top_logprobs) {
             (true, alternatives) => Some(alternatives_of("top_logprobs", alternatives.unwrap_or(0), 20)?),
@@ -148,6 +143,7 @@ impl Asked {
         let (stream, include_usage) = streaming(request.stream, request.stream_options)?;
         Ok(Self {
             route: Route::Chat,
+            form: Form::Chat,
             model: request.model,
             prompt: Prompt::Chat(messages.collect::<Result<_, _>>()?),
             n: at_least_one("n", request.n)?.unwrap_or(1),
@@ -157,11 +153,12 @@ impl Asked {
             logprobs,
             stream,
             include_usage,
+            dialect,
+            embedding: None,
         })
     }
 
     fn completion(request: CompletionRequest) -> Result<Self, Rejection> {
-        refuse(&request.other)?;
         if request.echo == Some(true) {
             return Err(Rejection::unsupported("echo", "`echo` is not supported: a prompt is not given back"));
         }
@@ -170,9 +167,11 @@ impl Asked {
         if request.other.get("best_of").is_some_and(|best_of| *best_of != n) {
             return Err(Rejection::unsupported("best_of", "`best_of` is not supported other than equal to `n`"));
         }
+        let dialect = fields::handed_on(Route::Completions, request.other)?;
         let (stream, include_usage) = streaming(request.stream, request.stream_options)?;
         Ok(Self {
             route: Route::Completions,
+            form: Form::Completion,
             model: request.model,
             prompt: Prompt::Text(only_text(request.prompt)?),
             n,
@@ -183,34 +182,47 @@ impl Asked {
             logprobs: request.logprobs.map(|asked| alternatives_of("logprobs", asked, 20)).transpose()?,
             stream,
             include_usage,
+            dialect,
+            embedding: None,
         })
     }
 }
 
-fn refuse(other: &Map<String, Value>) -> Result<(), Rejection> {
-    for (name, changes_nothing) in REFUSED {
-        if other.get(*name).is_some_and(|value| !changes_nothing(value)) {
-            return Err(Rejection::unsupported(name, format!("`{name}` is not supported")));
+/// Is a conversation of so many messages short enough?
+pub(crate) fn check_length(messages: usize) -> Result<(), Rejection> {
+    if messages > MESSAGES {
+        return Err(Rejection::value("messages", format!("`messages` has more than {MESSAGES} messages")));
+    }
+    Ok(())
+}
+
+/// Does every conversation's message hold only what a model with `abilities` can read?
+fn check_messages(abilities: Abilities, messages: &[Message]) -> Result<(), Rejection> {
+    for (index, message) in messages.iter().enumerate() {
+        if !abilities.tools && !message.tool_calls.is_empty() {
+            let field = format!("messages.[{index}].tool_calls");
+            return Err(Rejection::unsupported(&field, "tool calls are not supported by this model"));
+        }
+        if let Some(kind) = message.other_kinds().next().filter(|_| !abilities.dialect) {
+            let field = format!("messages.[{index}].content");
+            let why = format!("content of type `{kind}` is not supported by this model: text only");
+            return Err(Rejection::unsupported(&field, why));
         }
     }
     Ok(())
 }
 
 fn message(index: usize, message: ChatMessage) -> Result<Message, Rejection> {
-    let field = format!("messages.[{index}]");
-    if message.other.get("tool_calls").is_some_and(|calls| !calls.is_null() && !empty(calls)) {
-        return Err(Rejection::unsupported(&format!("{field}.tool_calls"), "tool calls are not supported"));
-    }
-    let content = match message.content {
-        None => String::new(),
-        Some(content) => content.into_text().map_err(|kind| {
-            Rejection::unsupported(
-                &format!("{field}.content"),
-                format!("content of type `{kind}` is not supported: text only"),
-            )
-        })?,
+    let message = message.into_message();
+    let whole = |part: &Value| match part["type"].as_str() {
+        Some("text") => part["text"].is_string(),
+        kind => kind.is_some_and(|kind| !kind.is_empty()),
     };
-    Ok(Message { role: message.role, content })
+    if message.parts.iter().all(whole) {
+        return Ok(message);
+    }
+    let why = "a part of the content has a `type`, and a `text` where that is its type";
+    Err(Rejection::value(&format!("messages.[{index}].content"), why))
 }
 
 fn only_text(prompt: CompletionPrompt) -> Result<String, Rejection> {
@@ -225,7 +237,7 @@ fn only_text(prompt: CompletionPrompt) -> Result<String, Rejection> {
     }
 }
 
-fn sampling(temperature: Option<f32>, top_p: Option<f32>, seed: Option<i64>) -> Result<Sampling, Rejection> {
+pub(crate) fn sampling(temperature: Option<f32>, top_p: Option<f32>, seed: Option<i64>) -> Result<Sampling, Rejection> {
     let temperature = temperature.unwrap_or(1.0);
     if !(0.0..=2.0).contains(&temperature) {
         return Err(Rejection::value("temperature", "`temperature` is between 0 and 2"));
@@ -254,11 +266,11 @@ fn streaming(stream: Option<bool>, options: Option<StreamOptions>) -> Result<(bo
     Ok((stream, options.unwrap_or_default().include_usage))
 }
 
-fn at_least_one(name: &str, value: Option<u32>) -> Result<Option<u32>, Rejection> {
+pub(crate) fn at_least_one(name: &str, value: Option<u32>) -> Result<Option<u32>, Rejection> {
     if value == Some(0) { Err(Rejection::value(name, format!("`{name}` is at least 1"))) } else { Ok(value) }
 }
 
-fn alternatives_of(name: &str, asked: u32, most: u8) -> Result<u8, Rejection> {
+pub(crate) fn alternatives_of(name: &str, asked: u32, most: u8) -> Result<u8, Rejection> {
     let fits = u8::try_from(asked).ok().filter(|asked| *asked <= most);
     fits.ok_or_else(|| Rejection::value(name, format!("`{name}` is between 0 and {most}")))
 }

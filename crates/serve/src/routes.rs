@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{Digest, Entry, Refusal, Route, Timestamp};
+use anbiq_domain::{AccountId, Digest, Entry, Refusal, Route, Timestamp};
 use anbiq_ledger::{Scope, Session};
 use anbiq_openai::{ModelCard, ModelList};
 use axum::Router;
@@ -45,6 +45,8 @@ pub(crate) fn router(gateway: Shared) -> Router {
     let v1 = Router::new()
         .route("/chat/completions", post(chat))
         .route("/completions", post(completions))
+        .route("/embeddings", post(embeddings))
+        .route("/responses", post(responses))
         .route("/models", get(models))
         .route("/models/{*model}", get(model))
         .method_not_allowed_fallback(async || Rejection::wrong_method())
@@ -63,7 +65,13 @@ fn probes() -> Router<Shared> {
 }
 
 async fn metrics(State(gateway): State<Shared>) -> Response {
-    let text = gateway.metrics.to_text(gateway.under_way());
+    if let Some(telemetry) = &gateway.telemetry {
+        gateway.metrics.untold(telemetry.dropped());
+    }
+    for (name, model) in &gateway.models {
+        gateway.metrics.servers(name, &model.servers());
+    }
+    let text = gateway.metrics.to_text(gateway.under_way(), gateway.deferral.waiting());
     ([(CONTENT_TYPE, HeaderValue::from_static(metrics::CONTENT_TYPE))], text).into_response()
 }
 
@@ -73,6 +81,14 @@ async fn chat(State(gateway): State<Shared>, request: Request) -> Response {
 
 async fn completions(State(gateway): State<Shared>, request: Request) -> Response {
     serve(gateway, Route::Completions, request).await
+}
+
+async fn embeddings(State(gateway): State<Shared>, request: Request) -> Response {
+    serve(gateway, Route::Embeddings, request).await
+}
+
+async fn responses(State(gateway): State<Shared>, request: Request) -> Response {
+    serve(gateway, Route::Responses, request).await
 }
 
 async fn models(State(gateway): State<Shared>, headers: HeaderMap) -> Result<Response, Rejection> {
@@ -153,6 +169,8 @@ async fn serve(gateway: Shared, route: Route, request: Request) -> Response {
     for rate in [rate, tokens].into_iter().flatten() {
         rate.write(response.headers_mut());
     }
+    // For the log.
+    response.extensions_mut().insert(account);
     response
 }
 
@@ -178,6 +196,8 @@ async fn identify(
     let scope = match route {
         Route::Chat => Scope::Chat,
         Route::Completions => Scope::Completions,
+        Route::Embeddings => Scope::Embeddings,
+        Route::Responses => Scope::Responses,
     };
     let (session, at) = authenticate(gateway, headers, scope).await?;
     let address = client::address(peer, headers, &gateway.config.trusted_proxies);
@@ -223,7 +243,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     let claimed = match &caller.key {
         None => None,
         Some(key) => {
-            let address = [u8::from(route == Route::Chat), u8::from(caller.declared)];
+            let address = [route as u8, u8::from(caller.declared)];
             let request = Digest::of_parts(&[&address, &body]);
             match repeats::claim(gateway, &caller.session.account, key, request, caller.at)? {
                 Claim::First(claimed) => Some(claimed),
@@ -231,9 +251,12 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
             }
         }
     };
-    let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await?;
+    let admitted = admit(gateway, &caller.session, &asked, caller.declared, caller.at).await;
+    let admitted = admitted.map_err(|rejection| asked.reword(rejection))?;
+    let mut request = asked.to_model(admitted.model.abilities(), admitted.max_tokens, asked.n);
+    request.sampling.seed = admitted.seed;
     let heading = Heading {
-        route,
+        form: asked.form.clone(),
         id: admitted.id,
         created: caller.at.milliseconds().div_euclid(1000),
         model: asked.model.clone(),
@@ -243,7 +266,8 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
     };
     let conductor = Conductor {
         gateway: Arc::clone(gateway),
-        request: asked.to_model(admitted.max_tokens, admitted.served.draws()),
+        request,
+        embedding: asked.embedding.clone(),
         facts: asked.facts(admitted.max_tokens),
         account: caller.session.account,
         key: caller.session.key,
@@ -318,7 +342,8 @@ async fn stream_response(
 async fn read(gateway: &Shared, session: &Session, body: Body) -> Result<Vec<u8>, Rejection> {
     let own = session.plan.max_body_bytes.and_then(|bytes| usize::try_from(bytes).ok());
     let limit = own.unwrap_or(usize::MAX).min(gateway.config.max_body_bytes);
-    let patience = Duration::from_millis(gateway.config.request_timeout_ms);
+    let patience = gateway.config.body_timeout_ms.min(gateway.config.request_timeout_ms);
+    let patience = Duration::from_millis(patience);
     let reading = async {
         let mut bytes = Vec::new();
         let mut pieces = body.into_data_stream();
@@ -344,9 +369,7 @@ async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next
     } else {
         next.run(request).await
     };
-    if let Some(Refused(code)) = response.extensions_mut().remove() {
-        gateway.metrics.refused(code);
-    }
+    let refused = response.extensions_mut().remove::<Refused>();
     let headers = response.headers_mut();
     headers.insert("openai-version", HeaderValue::from_static("2020-10-01"));
     headers.insert("openai-processing-ms", HeaderValue::from(started.elapsed().as_millis() as u64));
@@ -354,6 +377,12 @@ async fn add_headers(State(gateway): State<Shared>, request: Request, next: Next
         && let Ok(id) = HeaderValue::try_from(gateway.request_id())
     {
         headers.insert(REQUEST_ID, id);
+    }
+    if let Some(Refused(code)) = refused {
+        gateway.metrics.refused(code);
+        let request = response.headers().get(REQUEST_ID).and_then(|id| id.to_str().ok());
+        let account = response.extensions().get::<AccountId>().map(AccountId::as_str);
+        tracing::info!(request, account, code, "a request was refused");
     }
     response
 }

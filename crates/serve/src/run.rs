@@ -1,20 +1,22 @@
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anbiq_domain::Entry;
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
+use crate::door;
 use crate::gateway::Shared;
-use crate::{Gateway, ServeError};
+use crate::{Gateway, ServeError, telemetry, twins};
 
 /// How often abandoned reservations are looked for.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
 
 /// How often the spool is looked into.
 const INTAKE_EVERY: Duration = Duration::from_secs(1);
+
+/// Most connections of whoever operates the gateway.
+const OPERATORS: u32 = 64;
 
 /// How long requests are given to write themselves into the journal when they were told to end.
 const LAST_WORDS: Duration = Duration::from_secs(10);
@@ -25,7 +27,7 @@ const LAST_WORDS: Duration = Duration::from_secs(10);
 /// if they do not. Last, the journal records that the gateway closed.
 ///
 /// # Errors
-/// The listener fails, or the journal does not take the last entry.
+/// The journal does not take the last entry.
 pub async fn run(
     listener: TcpListener,
     gateway: Gateway,
@@ -33,46 +35,64 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let expiry = tokio::spawn(expire_reservations(Arc::clone(&gateway.0)));
     let intake = tokio::spawn(take_in_spool(Arc::clone(&gateway.0)));
+    let telling = tokio::spawn(tell_collector(Arc::clone(&gateway.0)));
+    let deferred = tokio::spawn(twins::work(Arc::clone(&gateway.0)));
     let (stopping, stopped) = oneshot::channel();
     let draining = Arc::clone(&gateway.0);
-    // Small writes are what a stream is made of.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    let service = gateway.router().into_make_service_with_connect_info::<SocketAddr>();
-    let serving = axum::serve(listener, service).with_graceful_shutdown(async move {
+    let serving = door::open(listener, gateway.router(), (&gateway.0.config).into(), async move {
         shutdown.await;
         draining.drain();
         let _ = stopping.send(());
     });
     let gateway = gateway.0;
     let grace = Duration::from_millis(gateway.config.drain_ms);
-    let served = tokio::select! {
-        served = serving.into_future() => served,
-        () = async {
-            // Where the sender is gone the other branch has ended.
-            let _ = stopped.await;
-            tokio::time::sleep(grace).await;
-        } => Ok(()),
+    let mut grace_over = std::pin::pin!(async move {
+        // Where the sender is gone the other branch has ended.
+        let _ = stopped.await;
+        tokio::time::sleep(grace).await;
+    });
+    let in_time = tokio::select! {
+        () = serving => true,
+        () = &mut grace_over => false,
     };
     gateway.drain();
+    deferred.abort();
+    if in_time {
+        // Twins that are slower than what was served have the same time: see `twins`.
+        tokio::select! {
+            () = gateway.twins_ended() => {}
+            () = &mut grace_over => {}
+        }
+    }
     let _ = gateway.abort.send(true);
     if tokio::time::timeout(LAST_WORDS, gateway.in_flight.acquire_many(gateway.config.max_in_flight)).await.is_err() {
         tracing::error!("requests were still under way when the gateway stopped");
     }
+    if tokio::time::timeout(LAST_WORDS, gateway.twins_ended()).await.is_err() {
+        tracing::error!("twins were still under way when the gateway stopped");
+    }
     expiry.abort();
+    telling.abort();
+    if let Some(telemetry) = &gateway.telemetry {
+        telemetry.flush(telemetry::now()).await;
+    }
     // Aborting is safe anywhere: an entry leaves the spool only after the journal has it.
     intake.abort();
     gateway.take_in().await?;
     gateway.record(&Entry::Closed { at: gateway.clock.now() }).await?;
-    Ok(served?)
+    Ok(())
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` of `gateway` on `listener`, until the future is dropped: who is told that
+/// Serves `/livez`, `/readyz` and `/metrics` of `gateway` on `listener`, and `beside` them what else is for whoever
+/// operates it, until the future is dropped: who is told that
 /// a gateway stops wants to see how it does.
 ///
 /// # Errors
-/// The listener fails.
-pub async fn operate(listener: TcpListener, gateway: Gateway) -> Result<(), ServeError> {
-    Ok(axum::serve(listener, gateway.admin_router()).await?)
+/// None so far: a listener that fails is tried again.
+pub async fn operate(listener: TcpListener, gateway: Gateway, beside: axum::Router) -> Result<(), ServeError> {
+    let limits = door::Limits { connections: OPERATORS, ..(&gateway.0.config).into() };
+    door::open(listener, gateway.admin_router().merge(beside), limits, std::future::pending()).await;
+    Ok(())
 }
 
 async fn expire_reservations(gateway: Shared) {
@@ -87,6 +107,12 @@ async fn expire_reservations(gateway: Shared) {
             }
             Err(error) => tracing::error!(code = error.code(), %error, "reservations could not be expired"),
         }
+    }
+}
+
+async fn tell_collector(gateway: Shared) {
+    if let Some(telemetry) = &gateway.telemetry {
+        telemetry.run(Duration::from_millis(gateway.config.telemetry.interval_ms)).await;
     }
 }
 

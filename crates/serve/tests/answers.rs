@@ -139,7 +139,7 @@ async fn a_client_of_the_dialect_understands_it() {
 
 fn twinned(policy: TextPolicy) -> Setup {
     let mut setup = Setup::default();
-    setup.plan.twin_share = 1.0;
+    setup.plan.twin.share = 1.0;
     setup.plan.text_policy = policy;
     setup
 }
@@ -157,7 +157,10 @@ async fn a_twin_is_drawn_and_committed_to_and_never_shown() {
 
         // The journal says what was served: the coin of the committed key, and that text among the draws.
         let index = coin().choose(exchange.id, 2);
-        assert_eq!(exchange.draws.twinning, Some(Twinning { epoch: 0, served: index }));
+        assert_eq!(
+            exchange.draws.twinning,
+            Some(Twinning { epoch: 0, served: index, cost: money("0.00001"), ..Twinning::default() })
+        );
         let texts = exchange.texts.clone().unwrap();
         assert_eq!(texts.answers.len(), 2);
         let mut again = Draws::commit(&coin(), exchange.id, &texts.prompt, &texts.answers);
@@ -193,7 +196,7 @@ async fn a_twin_is_drawn_and_committed_to_and_never_shown() {
 #[tokio::test]
 async fn the_plan_says_what_is_twinned() {
     let mut setup = Setup::default();
-    setup.plan.twin_first = 3;
+    setup.plan.twin.first = 3;
     let house = House::furnished(setup).await;
     for _ in 0..5 {
         house.chat(&hello()).await;
@@ -202,7 +205,7 @@ async fn the_plan_says_what_is_twinned() {
     assert_eq!(twinned, [true, true, true, false, false]);
 
     let mut setup = Setup::default();
-    setup.plan.twin_share = 0.5;
+    setup.plan.twin.share = 0.5;
     let house = House::furnished(setup).await;
     for changes in [json!({"n": 2}), json!({"temperature": 0})] {
         for _ in 0..10 {
@@ -220,7 +223,7 @@ async fn the_plan_says_what_is_twinned() {
 #[tokio::test]
 async fn the_first_exchanges_are_counted_over_restarts() {
     let mut setup = Setup::default();
-    setup.plan.twin_first = 3;
+    setup.plan.twin.first = 3;
     let house = House::furnished(setup).await;
     house.chat(&hello()).await;
     let reader = anbiq_journal::Reader::open(&house.journal_folder()).unwrap();
@@ -252,9 +255,11 @@ async fn texts_are_kept_only_where_the_plan_says_so() {
         (TextPolicy::Twinned, 0.0, false),
         (TextPolicy::Twinned, 1.0, true),
         (TextPolicy::Plain, 0.0, true),
+        (TextPolicy::SealedTwinned, 1.0, false),
+        (TextPolicy::Sealed, 0.0, false),
     ] {
         let mut setup = twinned(policy);
-        setup.plan.twin_share = share;
+        setup.plan.twin.share = share;
         let house = House::furnished(setup).await;
         for changes in [json!({}), json!({"stream": true}), json!({"n": 9}), json!({"tools": ["canary"]})] {
             house.chat(&with(ask("open", "my canary sings"), changes)).await;
@@ -265,6 +270,60 @@ async fn texts_are_kept_only_where_the_plan_says_so() {
         assert!(!holds(house.folder.path(), &house.key), "a key is never stored");
         assert!(!holds(&house.journal_folder(), "card 1"), "a means of payment is journalled as a hash");
     }
+}
+
+#[tokio::test]
+async fn sealed_texts_open_with_their_accounts_key_until_it_is_destroyed() {
+    let house = House::furnished(twinned(TextPolicy::SealedTwinned)).await;
+    let keys = common::text_keys(house.folder.path());
+    house.chat(&ask("open", "my canary sings")).await;
+    let [mut exchange] = <[_; 1]>::try_from(house.exchanges()).unwrap();
+    let sealed = exchange.clone();
+    keys.open(&mut exchange).unwrap();
+    let texts = exchange.texts.as_ref().unwrap();
+    assert_eq!((texts.prompt.last_text(), texts.answers.len()), ("my canary sings", 2));
+    let mut again = Draws::commit(&coin(), exchange.id, &texts.prompt, &texts.answers);
+    again.twinning = exchange.draws.twinning;
+    assert_eq!(again, exchange.draws, "the commitments are to the texts themselves");
+
+    // Neither another exchange, nor another account, nor a changed byte opens.
+    let moved = [
+        anbiq_domain::Exchange {
+            id: anbiq_domain::ExchangeId::fresh(NOW, &mut anbiq_domain::Seeded::new(1)),
+            ..sealed.clone()
+        },
+        anbiq_domain::Exchange {
+            sealed: sealed.sealed.clone().map(|mut sealed| {
+                sealed.bytes[30] ^= 1;
+                sealed
+            }),
+            ..sealed.clone()
+        },
+    ];
+    for mut moved in moved {
+        assert_eq!(keys.open(&mut moved).unwrap_err().code(), "texts_damaged");
+    }
+
+    let file = house.folder.path().join("secrets/texts/acme.key");
+    let hexadecimal = std::fs::read_to_string(&file).unwrap();
+    let hexadecimal = hexadecimal.trim();
+    assert!(holds(house.folder.path(), hexadecimal));
+    assert!(house.admin.forget_texts(&acme(), &keys, NOW).await.unwrap());
+    assert!(!house.admin.forget_texts(&acme(), &keys, NOW).await.unwrap(), "there is nothing left");
+    assert!(!holds(house.folder.path(), hexadecimal) && !file.exists(), "the key is nowhere");
+    assert_eq!(keys.open(&mut sealed.clone()).unwrap_err().code(), "texts_key_absent");
+
+    // The gateway goes on, under another key, which does not open what was sealed before.
+    house.chat(&ask("open", "another canary")).await;
+    let [before, mut after] = <[_; 2]>::try_from(house.exchanges()).unwrap();
+    assert_eq!(before, sealed, "the journal keeps its bytes");
+    assert_eq!(keys.open(&mut before.clone()).unwrap_err().code(), "texts_key_absent");
+    keys.open(&mut after).unwrap();
+    assert_eq!(after.texts.unwrap().prompt.last_text(), "another canary");
+    let entries = house.entries();
+    assert_eq!(entries.iter().filter(|entry| matches!(entry, Entry::TextsForgotten { .. })).count(), 1);
+    house.journal.checkpoint().await.unwrap();
+    assert!(anbiq_journal::verify(&house.journal_folder(), None).unwrap().is_sealed());
 }
 
 #[tokio::test]

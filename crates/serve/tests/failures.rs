@@ -12,6 +12,7 @@ use anbiq_journal::Options;
 use anbiq_ledger::{Budget, Holder, Measure, NewKey, Scope, Scopes};
 use anbiq_model::{Fault, ModelError};
 use anbiq_serve::Config;
+use common::teacher::{TEACHER, Teacher};
 use common::{
     House, Mock, NOW, Reply, Setup, Step, acme, ask, finished, grant, hello, money, terms, text, usage, with,
 };
@@ -44,7 +45,7 @@ async fn bad_requests_say_what_is_wrong() {
         json!({"model": "gone"}),
         json!({"messages": []}),
         json!({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "http://x"}}]}]}),
-        json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1"}]}]}),
+        json!({"messages": [{"role": "assistant", "tool_calls": [{"id": "1", "function": {"name": "f"}}]}]}),
         json!({"n": 0}),
         json!({"n": 5}),
         json!({"temperature": 2.5}),
@@ -58,7 +59,7 @@ async fn bad_requests_say_what_is_wrong() {
         json!({"logprobs": true, "top_logprobs": 21}),
         json!({"logprobs": true, "top_logprobs": 6}),
         json!({"stream_options": {"include_usage": true}}),
-        json!({"tools": [{"type": "function"}]}),
+        json!({"tools": [{"type": "function", "function": {"name": "f"}}]}),
         json!({"response_format": {"type": "json_object"}}),
         json!({"frequency_penalty": 0.5}),
         json!({"logit_bias": {"5": 1}}),
@@ -77,7 +78,7 @@ async fn bad_requests_say_what_is_wrong() {
         lines.push(show(&house.send(house.post("/v1/completions", &body, &[])).await));
     }
     lines.push(show(&house.get("/v1/models/gone").await));
-    lines.push(show(&house.get("/v1/embeddings").await));
+    lines.push(show(&house.get("/v1/images").await));
     lines.push(show(&house.get("/v1/chat/completions").await));
     assert_snapshot!(lines.join("\n"), @r#"
     400 {"code":"invalid_json","message":"the request body is not valid JSON: EOF while parsing a value at line 1 column 0","param":null,"type":"invalid_request_error"}
@@ -86,8 +87,8 @@ async fn bad_requests_say_what_is_wrong() {
     400 {"code":"invalid_value","message":"missing required field `messages`","param":"messages","type":"invalid_request_error"}
     404 {"code":"model_not_found","message":"the model `gone` does not exist","param":"model","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`messages` is empty: a conversation has at least one message","param":"messages","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"content of type `image_url` is not supported: text only","param":"messages.[0].content","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"tool calls are not supported","param":"messages.[0].tool_calls","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"content of type `image_url` is not supported by this model: text only","param":"messages.[0].content","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"tool calls are not supported by this model","param":"messages.[0].tool_calls","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`n` is at least 1","param":"n","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`n` is at most 4 on the plan `standard`","param":"n","type":"invalid_request_error"}
     400 {"code":"invalid_value","message":"`temperature` is between 0 and 2","param":"temperature","type":"invalid_request_error"}
@@ -101,10 +102,10 @@ async fn bad_requests_say_what_is_wrong() {
     400 {"code":"invalid_value","message":"`top_logprobs` is between 0 and 20","param":"top_logprobs","type":"invalid_request_error"}
     403 {"code":"logprobs_not_allowed","message":"`top_logprobs` is at most 5 on the plan `standard`","param":"top_logprobs","type":"permission_error"}
     400 {"code":"invalid_value","message":"`stream_options` needs `stream` to be true","param":"stream_options","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`tools` is not supported","param":"tools","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`response_format` is not supported","param":"response_format","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`frequency_penalty` is not supported","param":"frequency_penalty","type":"invalid_request_error"}
-    400 {"code":"unsupported_parameter","message":"`logit_bias` is not supported","param":"logit_bias","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`tools` is not supported by this model","param":"tools","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`response_format` is not supported by this model","param":"response_format","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`frequency_penalty` is not supported by this model","param":"frequency_penalty","type":"invalid_request_error"}
+    400 {"code":"unsupported_parameter","message":"`logit_bias` is not supported by this model","param":"logit_bias","type":"invalid_request_error"}
     413 {"code":"request_too_large","message":"the request body is larger than 2000 bytes","param":null,"type":"invalid_request_error"}
     400 {"code":"unsupported_parameter","message":"`echo` is not supported: a prompt is not given back","param":"echo","type":"invalid_request_error"}
     400 {"code":"unsupported_parameter","message":"`prompt` is a string or a list of one string; send several prompts as several requests","param":"prompt","type":"invalid_request_error"}
@@ -226,6 +227,42 @@ async fn a_rate_is_limited() {
         ["limit", "remaining", "reset"].map(|name| third.header(&format!("x-ratelimit-{name}-requests")).to_owned());
     assert_eq!(rate, ["2", "0", "60000ms"], "who is turned away is told too");
     assert_snapshot!(show(&third), @r#"429 {"code":"rate_limit_exceeded","message":"rate limit reached: 2 requests a minute; try again in 30000 ms","param":null,"type":"requests"} retry-after: 30"#);
+}
+
+#[tokio::test]
+async fn every_route_has_its_headers_and_limits() {
+    for (path, body, stream_ends) in [
+        ("/v1/chat/completions", ask("open", "x"), Some("data: [DONE]")),
+        ("/v1/completions", json!({"model": "open", "prompt": "x"}), Some("data: [DONE]")),
+        ("/v1/responses", json!({"model": "open", "input": "x"}), Some("\"type\":\"response.completed\"")),
+        ("/v1/embeddings", json!({"model": TEACHER, "input": "x"}), None),
+    ] {
+        let (_teacher, model) = Teacher::start().await;
+        let mut setup = Setup { more: vec![model], ..Setup::default() };
+        setup.plan.requests_per_minute = Some(4);
+        let house = House::furnished(setup).await;
+        let send = |changes: Value| house.send(house.post(path, &with(body.clone(), changes), &[]));
+        let mut replies = vec![send(json!({})).await, send(json!({"model": "gone"})).await];
+        if let Some(end) = stream_ends {
+            let streamed = send(json!({"stream": true})).await;
+            assert!(streamed.body.lines().rfind(|line| !line.is_empty()).unwrap().contains(end), "{}", streamed.body);
+            replies.push(streamed);
+        } else {
+            replies.push(send(json!({"stream": true})).await);
+        }
+        replies.push(send(json!({"model": 5})).await);
+        replies.push(send(json!({})).await);
+        for (reply, left) in replies.iter().zip(["3", "2", "1", "0", "0"]) {
+            let rate = ["limit", "remaining"].map(|name| reply.header(&format!("x-ratelimit-{name}-requests")));
+            assert_eq!(rate, ["4", left], "{path} {}", reply.body);
+            assert!(!reply.header("x-request-id").is_empty() && !reply.header("openai-processing-ms").is_empty());
+        }
+        let statuses: Vec<u16> = replies.iter().map(|reply| reply.status.as_u16()).collect();
+        assert_eq!(statuses, [200, 404, if stream_ends.is_some() { 200 } else { 400 }, 400, 429], "{path}");
+        assert_eq!((replies[4].header("retry-after"), replies[4].header("retry-after-ms")), ("15", "15000"));
+        let stranger = house.send(house.post(path, &body, &[("authorization", "Bearer sk-wrong")])).await;
+        assert_eq!((stranger.status.as_u16(), stranger.header("x-request-id").is_empty()), (401, false));
+    }
 }
 
 #[tokio::test]
@@ -566,7 +603,7 @@ async fn leaving_with_all_the_text_does_not_spare_the_twin() {
         steps
     };
     let mut setup = Setup { mock: Mock::new(script), ..Setup::default() };
-    setup.plan.twin_share = 1.0;
+    setup.plan.twin.share = 1.0;
     setup.plan.text_policy = TextPolicy::Twinned;
     let house = House::furnished(setup).await;
     let request = house.post("/v1/chat/completions", &with(hello(), json!({"stream": true})), &[]);
@@ -660,7 +697,13 @@ async fn stopping_ends_requests_that_do_not_end() {
 #[tokio::test]
 async fn a_senseless_configuration_is_refused() {
     for (config, says) in [
-        (Config { twin: anbiq_serve::TwinConfig { k: 1 }, ..Config::default() }, "twin.k"),
+        (
+            Config {
+                twin: anbiq_serve::TwinConfig { k: 1, ..anbiq_serve::TwinConfig::default() },
+                ..Config::default()
+            },
+            "twin.k",
+        ),
         (Config { reservation_ttl_ms: 1, ..Config::default() }, "reservation_ttl_ms"),
         (Config { max_in_flight: 0, ..Config::default() }, "max_in_flight"),
         (Config { max_in_flight_per_account: Some(0), ..Config::default() }, "max_in_flight_per_account"),
@@ -672,7 +715,12 @@ async fn a_senseless_configuration_is_refused() {
             ledger: house.ledger.clone(),
             journal: house.journal.clone(),
             models: Vec::new(),
-            secrets: anbiq_serve::Secrets { coin: common::coin(), epoch: 0, sketch_key: common::SKETCH_KEY },
+            secrets: anbiq_serve::Secrets {
+                coin: common::coin(),
+                epoch: 0,
+                sketch_key: common::SKETCH_KEY,
+                texts: None,
+            },
             clock: std::sync::Arc::new(anbiq_domain::SystemClock),
             spool: None,
         };

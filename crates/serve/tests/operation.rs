@@ -39,7 +39,7 @@ async fn exchanges_twins_and_refusals_are_counted() {
         common::answers(request)
     };
     let mut setup = Setup { mock: Mock::new(script), ..Setup::default() };
-    setup.plan.twin_share = 1.0;
+    setup.plan.twin.share = 1.0;
     let house = House::furnished(setup).await;
     assert_eq!(house.chat(&hello()).await.status, 200);
     assert_eq!(house.chat(&with(hello(), json!({"stream": true}))).await.status, 200);
@@ -82,8 +82,12 @@ async fn exchanges_twins_and_refusals_are_counted() {
     anbiq_refusals_total{code="unknown_url"} 1
     anbiq_requests_in_flight 0
     anbiq_reservations_expired_total 0
-    anbiq_twin_tokens_total{gen_ai_operation_name="chat",gen_ai_request_model="open"} 10
-    anbiq_twins_drawn_total{gen_ai_operation_name="chat",gen_ai_request_model="open"} 2
+    anbiq_telemetry_dropped_total 0
+    anbiq_twin_cost_dollars_total{gen_ai_operation_name="chat",gen_ai_request_model="open",mode="together"} 0.000026
+    anbiq_twin_tokens_total{gen_ai_operation_name="chat",gen_ai_request_model="open",mode="together"} 10
+    anbiq_twins_drawn_total{gen_ai_operation_name="chat",gen_ai_request_model="open",mode="together"} 2
+    anbiq_twins_late_total 0
+    anbiq_twins_waiting 0
     "#);
     assert!(!text.contains("acme") && !text.contains("gone"), "nothing that a customer chose is a label");
 }

@@ -39,7 +39,7 @@ fn code(reply: &Reply) -> String {
 async fn a_repeated_request_is_given_the_same_answer_and_paid_once() {
     for stream in [false, true] {
         let mut setup = Setup::default();
-        setup.plan.twin_share = 1.0;
+        setup.plan.twin.share = 1.0;
         let house = House::furnished(setup).await;
         let body = with(hello(), json!({"stream": stream, "logprobs": true}));
         let (first, second) = (send(&house, "a", &body).await, send(&house, "a", &body).await);

@@ -10,6 +10,17 @@ pub enum TraceError {
          be traced; raise the plan's `twin_share` or `twin_first` for what comes"
     )]
     NoTwins,
+    /// There are twins, but all were drawn in the other mode.
+    #[error(
+        "no exchange was twinned in the mode `{wanted}`, but {others} were in the other: what they show rests on something \
+         else, so it is a trace of its own"
+    )]
+    OtherMode {
+        /// The mode that was asked for.
+        wanted: &'static str,
+        /// Exchanges of the other mode.
+        others: u64,
+    },
     /// There are twins, but only commitments to them.
     #[error(
         "{twinned} exchanges were twinned, but the journal keeps commitments only, not the texts: set the accounts' text \
@@ -73,6 +84,7 @@ impl TraceError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::NoTwins => "no_twins",
+            Self::OtherMode { .. } => "other_twin_mode",
             Self::NoTexts { .. } => "no_texts",
             Self::TooFew { .. } => "too_few_twins",
             Self::SharedAccount { .. } => "shared_account",

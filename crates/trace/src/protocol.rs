@@ -1,4 +1,4 @@
-use anbiq_domain::{AccountId, Digest, OperatorId};
+use anbiq_domain::{AccountId, Digest, OperatorId, TwinMode};
 use serde::{Deserialize, Serialize};
 
 use crate::items::{Collected, by_account};
@@ -45,6 +45,9 @@ pub struct Protocol {
     pub teacher: String,
     /// Models known to be independent.
     pub controls: Vec<String>,
+    /// When the twins were drawn, and so what the test rests on.
+    #[serde(default, skip_serializing_if = "is_together")]
+    pub mode: TwinMode,
     /// What is tested of each pair.
     pub statistic: Statistic,
     /// The same in words.
@@ -73,10 +76,23 @@ const RANDOM: &str = "Only the coins: one for each exchange, drawn under a key t
     texts, the suspect, the teacher and the controls are taken as given, so nothing is assumed of their style, size, \
     data or likeness. The test itself draws no random number.";
 
+const NULL_HYPOTHESIS_DEFERRED: &str = "The suspect's training is independent of which of two draws was served: of each pair, \
+    the served answer and its twin, which was drawn later, were exchangeable to whoever trained the suspect. For an operator: \
+    the same, for its accounts' exchanges.";
+
+const RANDOM_DEFERRED: &str = "The teacher's draws. No coin chose the served one: its twin was drawn later by the same request, so \
+    the p-value rests on the assumption that the teacher gave the same distribution of answers then as before. Pairs whose \
+    builds of the model are known to differ are left out. A change that the server does not name would look like evidence.";
+
 const TESTS: &str = "One-sided Wilcoxon signed-rank test with the exact distribution given the magnitudes (above about 3,000 \
     pairs an upper bound where the exact one is too costly); Holm's adjustment over all traffic and every operator with \
     enough pairs; the verdict rests on the adjusted p-value. Beside it an e-process that bets on each sign in the \
     journal's order and stays valid if one looks before the end. Cancelled exchanges count as the largest differences against the suspicion.";
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_together(mode: &TwinMode) -> bool {
+    matches!(mode, TwinMode::Together)
+}
 
 impl Protocol {
     pub(crate) fn fix(
@@ -88,14 +104,19 @@ impl Protocol {
     ) -> Result<Self, TraceError> {
         by_account(&collected.operators)?;
         let ids: Vec<&[u8]> = collected.items.iter().map(|item| item.exchange.as_bytes().as_slice()).collect();
+        let (null_hypothesis, random) = match collected.mode {
+            TwinMode::Together => (NULL_HYPOTHESIS, RANDOM),
+            TwinMode::Deferred => (NULL_HYPOTHESIS_DEFERRED, RANDOM_DEFERRED),
+        };
         Ok(Self {
+            mode: collected.mode,
             suspect: suspect.to_owned(),
             teacher: teacher.to_owned(),
             controls,
             statistic: config.statistic,
             statistic_in_words: config.statistic.in_words().to_owned(),
-            null_hypothesis: NULL_HYPOTHESIS.to_owned(),
-            random: RANDOM.to_owned(),
+            null_hypothesis: null_hypothesis.to_owned(),
+            random: random.to_owned(),
             tests: TESTS.to_owned(),
             minimum_items: config.minimum_items,
             operators: collected.operators.clone(),

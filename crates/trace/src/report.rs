@@ -1,6 +1,6 @@
 use std::collections::HashMap;
 
-use anbiq_domain::{AccountId, ExchangeId, OperatorId};
+use anbiq_domain::{AccountId, ExchangeId, OperatorId, TwinMode};
 use anbiq_statistics::holm;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -78,7 +78,7 @@ pub struct Row {
     /// Who stands behind the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorId>,
-    /// Which draw the coin chose: 0 or 1.
+    /// Which draw was served: 0 or 1.
     pub served: u8,
     /// How the exchange ended.
     pub state: State,
@@ -185,7 +185,7 @@ pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) 
         blind_baseline,
         left_out,
         dropped: Dropped { not_scored },
-        rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
+        rival_explanations: rival_explanations(protocol.mode),
         does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
         rows,
         protocol,
@@ -230,6 +230,18 @@ fn adjust(all_traffic: &mut TestResult, per_operator: &mut [OperatorResult]) {
         test.p_holm = adjusted;
     }
 }
+
+/// What else could explain an established verdict on pairs of this mode.
+fn rival_explanations(mode: TwinMode) -> Vec<String> {
+    let own = match mode {
+        TwinMode::Together => None,
+        TwinMode::Deferred => Some(OTHER_TEACHER),
+    };
+    own.into_iter().chain(RIVAL_EXPLANATIONS).map(str::to_owned).collect()
+}
+
+const OTHER_TEACHER: &str = "Another teacher by then: the twins were drawn later than the answers that were served. If the model, its \
+    settings or its system prompt changed in between, the two differ for a reason that has nothing to do with the suspect.";
 
 const RIVAL_EXPLANATIONS: [&str; 5] = [
     "Reposting: the served answers were published or passed on, and the suspect was trained on that copy. Leave out exchanges \

@@ -1,5 +1,7 @@
 use std::fmt::Write;
 
+use anbiq_domain::TwinMode;
+
 use crate::{Report, TestResult};
 
 /// The report for a person at a terminal.
@@ -13,6 +15,9 @@ pub fn render_text(report: &Report) -> String {
 fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     let protocol = &report.protocol;
     writeln!(text, "Trace of {} against teacher {}", protocol.suspect, protocol.teacher)?;
+    if protocol.mode == TwinMode::Deferred {
+        writeln!(text, "Twins were drawn later: this rests on the teacher's distribution being the same then.")?;
+    }
     writeln!(text)?;
     writeln!(text, "Verdict: {}", report.verdict.strength.in_words().to_uppercase())?;
     writeln!(text, "  {}", report.verdict.sentence)?;
@@ -56,10 +61,14 @@ fn tests(text: &mut String, report: &Report) -> std::fmt::Result {
     for (count, why) in [
         (left_out.without_texts, "the journal keeps no texts"),
         (left_out.equal_draws, "both draws are the same text"),
+        (left_out.with_tools, "a draw calls a tool"),
         (left_out.not_two_draws, "not two draws"),
         (left_out.failed, "the model failed"),
         (left_out.coin_not_committed, "the coin was not committed to beforehand"),
         (left_out.over_limit, "beyond the largest number of pairs"),
+        (left_out.twin_missing, "the twin failed or was not drawn"),
+        (left_out.model_changed, "the draws are of different builds of the model"),
+        (left_out.other_mode, "twinned in the other mode"),
     ] {
         if count > 0 {
             writeln!(text, "{count} twinned exchanges were left out: {why}.")?;

@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anbiq_domain::{
     AccountId, Answer, Client, CoinKey, Draws, Entry, EpochCommitment, Exchange, ExchangeId, Finish, KeyId, Keyed,
-    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, Twinning, Usage,
+    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, ToolCall, TwinDraw, TwinMode,
+    Twinning, Twins, Usage,
 };
 use anbiq_model::{Abilities, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
 use anbiq_trace::{
-    Collected, Config, OperatorAccounts, Report, Selection, State, Statistic, Strength, TraceError, items, recheck,
-    render_text, run,
+    Collected, Config, LeftOut, OperatorAccounts, Report, Selection, State, Statistic, Strength, TraceError, TwinItem,
+    items, recheck, render_text, run,
 };
 
 const COIN: CoinKey = CoinKey::from_bytes([9; 32]);
@@ -55,7 +56,7 @@ impl Model for Mock {
     }
 
     fn abilities(&self) -> Abilities {
-        Abilities { several: false, logprobs: None, scoring: !self.blind, context: None }
+        Abilities { scoring: !self.blind, ..Abilities::default() }
     }
 
     async fn generate(&self, _: Request) -> Result<Generation, ModelError> {
@@ -94,11 +95,10 @@ fn exchange(place: u32, name: &str, random: &mut Seeded) -> Exchange {
     let at = Timestamp::from_milliseconds(i64::from(place));
     let id = ExchangeId::fresh(at, random);
     let prompt = Prompt::user(format!("prompt {place}"));
-    let answers: Vec<Answer> = ["first", "second"]
-        .map(|which| Answer { text: format!("{which} answer {place}"), finish: Finish::Stop })
-        .to_vec();
+    let answers: Vec<Answer> =
+        ["first", "second"].map(|which| Answer::new(format!("{which} answer {place}"), Finish::Stop)).to_vec();
     let mut draws = Draws::commit(&COIN, id, &prompt, &answers);
-    draws.twinning = Some(Twinning { epoch: 0, served: COIN.choose(id, 2) });
+    draws.twinning = Some(Twinning { epoch: 0, served: COIN.choose(id, 2), ..Twinning::default() });
     Exchange {
         id,
         at,
@@ -116,6 +116,7 @@ fn exchange(place: u32, name: &str, random: &mut Seeded) -> Exchange {
         outcome: Outcome::Completed,
         draws,
         texts: Some(Texts { prompt, answers }),
+        sealed: None,
     }
 }
 
@@ -309,21 +310,27 @@ fn pairs_are_left_out_whichever_draw_was_served() {
     exchanges[0].outcome = Outcome::Failed { code: "x".into() };
     exchanges[1].texts = None;
     exchanges[2].texts.as_mut().unwrap().answers[1] = exchanges[2].texts.as_ref().unwrap().answers[0].clone();
-    exchanges[3].draws.twinning = Some(Twinning { epoch: 1, served: 0 });
+    exchanges[3].draws.twinning = Some(Twinning { epoch: 1, ..Twinning::default() });
     exchanges[4].draws.texts.pop();
     exchanges[5].draws.twinning = None;
     exchanges[6].outcome = Outcome::Cancelled;
     exchanges[7].model = "another".into();
+    // Whichever of the two it is.
+    exchanges[8].texts.as_mut().unwrap().answers[1].tool_calls.push(ToolCall::default());
     let selection = Selection { model: Some("teacher".into()), most_items: Some(690), ..selection() };
     let collected = items::from_journal(journal(exchanges), &selection).unwrap();
     insta::assert_debug_snapshot!(collected.left_out, @r"
     LeftOut {
         without_texts: 1,
         equal_draws: 1,
+        with_tools: 1,
         not_two_draws: 1,
         failed: 1,
         coin_not_committed: 1,
-        over_limit: 3,
+        over_limit: 2,
+        twin_missing: 0,
+        model_changed: 0,
+        other_mode: 0,
     }
     ");
     assert_eq!(collected.items.len(), 690);
@@ -462,4 +469,187 @@ fn speed() {
         let report = trace(&collected, &Mock::named("innocent"), &[], &Config::default()).unwrap();
         println!("{pairs} pairs: {:?}, {:?}", start.elapsed(), report.all_traffic.method);
     }
+}
+
+/// `exchange` as it is journalled when its twin ended after the answer, and the entry that says so.
+fn apart(mut exchange: Exchange) -> (Exchange, Twins) {
+    let twinning = exchange.draws.twinning.unwrap();
+    let twin = 1 - twinning.served;
+    let answers = &mut exchange.texts.as_mut().unwrap().answers;
+    let cut = Answer::new(String::new(), Finish::Length);
+    let answer = std::mem::replace(&mut answers[usize::from(twin)], cut.clone());
+    exchange.draws.texts[usize::from(twin)] = Draws::commit_answer(&COIN, exchange.id, twin, &cut);
+    exchange.draws.open = vec![twin];
+    let draws = vec![TwinDraw::commit(&COIN, exchange.id, twin, String::new(), answer, true)];
+    let (account, model) = (exchange.account.clone(), exchange.model.clone());
+    let twins = Twins { exchange: exchange.id, at: exchange.at, account, model, total: 2, twinning, draws, tokens: 3 };
+    (exchange, twins)
+}
+
+/// The same, as if the twin had been deferred.
+fn put_off(exchange: Exchange) -> (Exchange, Twins) {
+    let served = exchange.draws.twinning.unwrap().served;
+    let deferred = |served| Twinning { served, mode: TwinMode::Deferred, ..Twinning::default() };
+    let (mut exchange, mut twins) = apart(exchange);
+    exchange.draws.open.clear();
+    exchange.draws.twinning = Some(deferred(0));
+    let answers = &mut exchange.texts.as_mut().unwrap().answers;
+    *answers = vec![answers.swap_remove(usize::from(served))];
+    exchange.draws.texts = vec![Draws::commit_answer(&COIN, exchange.id, 0, &answers[0])];
+    twins.twinning = deferred(served);
+    (exchange, twins)
+}
+
+/// The entries of `exchanges`, each followed by that of its twin where `later` gives one.
+fn with_twins(exchanges: Vec<Exchange>, later: impl Fn(u64, Exchange) -> (Exchange, Option<Twins>)) -> Vec<Entry> {
+    let mut entries = journal(Vec::new());
+    let mut waiting = Vec::new();
+    for (place, exchange) in (0..).zip(exchanges) {
+        let (exchange, twins) = later(place, exchange);
+        entries.push(Entry::Exchange(Box::new(exchange)));
+        // They come in another order.
+        waiting.extend(twins.map(|twins| Entry::TwinsDrawn(Box::new(twins))));
+        if place % 7 == 6 {
+            entries.extend(waiting.drain(..).rev());
+        }
+    }
+    entries.extend(waiting);
+    entries
+}
+
+#[test]
+fn a_pair_is_the_same_whether_its_twin_ended_before_the_answer_or_after() {
+    let at_once = items::from_journal(journal(exchanges(21)), &selection()).unwrap();
+    let entries = with_twins(exchanges(21), |place, exchange| {
+        if place % 3 == 0 {
+            return (exchange, None);
+        }
+        let (exchange, twins) = apart(exchange);
+        twins.check(&COIN).unwrap();
+        items::check_coin(&exchange, &COIN).unwrap();
+        (exchange, Some(twins))
+    });
+    let later = items::from_journal(entries, &selection()).unwrap();
+    let but_place = |collected: &Collected| {
+        collected.items.iter().map(|item| TwinItem { index: 0, ..item.clone() }).collect::<Vec<_>>()
+    };
+    assert_eq!(but_place(&later), but_place(&at_once));
+    assert!(later.items.is_sorted_by_key(|item| item.index));
+    assert_eq!(later.left_out, LeftOut::default());
+}
+
+#[test]
+fn a_pair_that_is_incomplete_is_left_out_unless_its_customer_kept_the_model_waiting() {
+    let entries = with_twins(exchanges(22), |place, exchange| match place {
+        // The twin failed, or was lost with the gateway.
+        0 => (apart(exchange).0, None),
+        1 => {
+            let mut exchange = apart(exchange).0;
+            exchange.draws.twinning.as_mut().unwrap().stalled = true;
+            (exchange, None)
+        }
+        2 => {
+            let mut exchange = Exchange { outcome: Outcome::Failed { code: "x".into() }, ..exchange };
+            exchange.draws.twinning.as_mut().unwrap().stalled = true;
+            (exchange, None)
+        }
+        // The model's server was changed between the two.
+        3 => {
+            let (mut exchange, mut twins) = apart(exchange);
+            exchange.draws.fingerprints = vec!["a".into(), "a".into()];
+            twins.draws[0].fingerprint = "b".into();
+            (exchange, Some(twins))
+        }
+        4 => (
+            Exchange {
+                draws: Draws { fingerprints: vec!["a".into(), "b".into()], ..exchange.draws.clone() },
+                ..exchange
+            },
+            None,
+        ),
+        5 => {
+            let (exchange, mut twins) = apart(exchange);
+            twins.draws[0].answer = None;
+            (exchange, Some(twins))
+        }
+        _ => (exchange, None),
+    });
+    let collected = items::from_journal(entries, &selection()).unwrap();
+    let LeftOut { twin_missing, model_changed, without_texts, .. } = collected.left_out;
+    assert_eq!((twin_missing, model_changed, without_texts, collected.left_out.total()), (1, 2, 1, 4));
+    assert_eq!(collected.items.len(), 696);
+    let against = collected.items.iter().filter(|item| item.state == State::Cancelled).count();
+    assert_eq!(against, 2);
+}
+
+#[test]
+fn of_more_than_two_draws_the_pair_with_the_served_one_is_taken() {
+    let mut random = Seeded::new(23);
+    let more: Vec<Exchange> = (0..300)
+        .map(|place| {
+            let mut exchange = exchange(place, "a1", &mut random);
+            let total = if place % 2 == 0 { 4 } else { 3 };
+            let answers: Vec<Answer> =
+                (0..total).map(|draw| Answer::new(format!("draw {draw} of {place}"), Finish::Stop)).collect();
+            exchange.draws = Draws::commit(&COIN, exchange.id, &Prompt::user("x"), &answers);
+            let served = COIN.choose(exchange.id, total);
+            exchange.draws.twinning = Some(Twinning { served, ..Twinning::default() });
+            exchange.texts = Some(Texts { prompt: Prompt::user("x"), answers });
+            exchange
+        })
+        .collect();
+    let collected = items::from_journal(journal(more), &selection()).unwrap();
+    // Of three draws the third has no other.
+    assert_eq!(collected.items.len() as u64 + collected.left_out.not_two_draws, 300);
+    assert!((20..80).contains(&collected.left_out.not_two_draws));
+    for item in &collected.items {
+        let numbers = item.draws.clone().map(|draw| draw.text[5..6].parse::<u8>().unwrap());
+        assert!(numbers == [0, 1] || numbers == [2, 3], "{numbers:?}");
+    }
+    let first = collected.items.iter().filter(|item| item.served == 0).count() as f64;
+    let count = collected.items.len() as f64;
+    assert!((first - count / 2.0).abs() < 4.0 * (count / 4.0).sqrt(), "{first} of {count}");
+}
+
+#[test]
+fn deferred_twins_are_tested_apart_and_say_what_that_rests_on() {
+    let entries = || {
+        with_twins(exchanges(24), |place, exchange| {
+            if place < 100 {
+                return (exchange, None);
+            }
+            let (exchange, twins) = put_off(exchange);
+            let cancelled = place == 100;
+            let outcome = if cancelled { Outcome::Cancelled } else { Outcome::Completed };
+            (Exchange { outcome, ..exchange }, (!cancelled && place != 101).then_some(twins))
+        })
+    };
+    let together = items::from_journal(entries(), &selection()).unwrap();
+    assert_eq!((together.items.len(), together.left_out.other_mode), (100, 600));
+    assert!(together.items.iter().all(|item| item.mode == TwinMode::Together));
+    let selection = Selection { mode: TwinMode::Deferred, ..selection() };
+    let deferred = items::from_journal(entries(), &selection).unwrap();
+    assert_eq!((deferred.items.len(), deferred.left_out.other_mode, deferred.left_out.twin_missing), (599, 100, 1));
+    assert!(deferred.items.iter().all(|item| item.mode == TwinMode::Deferred));
+    assert_eq!(deferred.items.iter().filter(|item| item.state == State::Cancelled).count(), 1);
+    // Nobody who is shown the draws in order can tell which was served.
+    let first = deferred.items.iter().filter(|item| item.served == 0).count();
+    assert!((240..360).contains(&first), "{first}");
+
+    let suspect = Mock::trained_on("suspect", served(&deferred, "b"), 4.0);
+    let report = trace(&deferred, &suspect, &[], &Config::default()).unwrap();
+    assert_eq!((report.verdict.strength, operators(&report)), (Strength::Established, vec!["op-b"]));
+    assert_eq!(report.protocol.mode, TwinMode::Deferred);
+    assert!(report.protocol.random.contains("the same distribution of answers"));
+    assert!(report.rival_explanations[0].starts_with("Another teacher by then"));
+    let words = render_text(&report);
+    assert!(words.contains("Twins were drawn later") && words.contains("twinned in the other mode"), "{words}");
+    assert_eq!(recheck(&serde_json::from_str(&serde_json::to_string(&report).unwrap()).unwrap()), Ok(()));
+
+    let exact = trace(&together, &suspect, &[], &Config::default()).unwrap();
+    assert!(!exact.rival_explanations[0].contains("teacher by then"));
+    assert!(!serde_json::to_string(&exact).unwrap().contains("\"mode\""));
+    let none = items::from_journal(journal(exchanges(24)), &selection).unwrap();
+    let error = trace(&none, &suspect, &[], &Config::default()).unwrap_err();
+    assert_eq!(error.code(), "other_twin_mode");
 }

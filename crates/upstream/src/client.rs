@@ -5,34 +5,44 @@
 
 use std::fmt;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use anbiq_openai::sse::{self, Decoder, Event};
 use anbiq_openai::{
-    ApiError, ChatChunk, ChatRequest, ChatResponse, Completion, CompletionRequest, ErrorEnvelope, ModelList,
+    ApiError, ChatChunk, ChatRequest, ChatResponse, Completion, CompletionRequest, EmbeddingRequest, EmbeddingResponse,
+    ErrorEnvelope, ModelList,
 };
 use anbiq_secret::{Secret, redact_url};
 use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri};
+use http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pooled;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
+use jiff::fmt::rfc2822;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
+
+use crate::dialect::Dialect;
+use crate::reach::{Reach, Resolver, Unreachable};
 
 /// How to reach a server.
 #[derive(Debug, Clone)]
 pub struct ClientConfig {
     /// Its address up to and with `/v1`, such as `http://127.0.0.1:8000/v1`.
     pub base_url: String,
+    /// Which addresses may be reached.
+    pub reach: Arc<Reach>,
+    /// How the server lays out its paths and takes its key.
+    pub dialect: Dialect,
     /// The key to present.
     pub key: Option<Secret<String>>,
     /// Longest wait for a connection.
@@ -51,6 +61,8 @@ impl ClientConfig {
     pub fn new(base_url: impl Into<String>, key: Option<Secret<String>>) -> Self {
         Self {
             base_url: base_url.into(),
+            reach: Arc::default(),
+            dialect: Dialect::OpenAi,
             key,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(120),
@@ -63,9 +75,10 @@ impl ClientConfig {
 /// A client of one server. Clones share its connections.
 #[derive(Clone)]
 pub struct Client {
-    pooled: Pooled<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    pooled: Pooled<HttpsConnector<HttpConnector<Resolver>>, Full<Bytes>>,
     base: String,
-    key: Option<HeaderValue>,
+    dialect: Dialect,
+    key: Option<(HeaderName, HeaderValue)>,
     read_timeout: Duration,
     max_body_bytes: usize,
 }
@@ -102,7 +115,7 @@ pub struct ClientError {
 }
 
 impl ClientError {
-    fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
+    pub(crate) fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
         Self { kind, status: None, code: Some(code.to_owned()), message: message.into(), retry_after_ms: None }
     }
 
@@ -119,20 +132,25 @@ impl ClientError {
     }
 }
 
+impl From<Unreachable> for ClientError {
+    fn from(why: Unreachable) -> Self {
+        Self::new(ErrorKind::Setup, why.code(), why.to_string())
+    }
+}
+
 impl Client {
     /// A client; nothing is connected yet.
     ///
     /// # Errors
-    /// The address is not a URL of `http` or `https`, or the key cannot stand in a header.
+    /// The address is not one that may be reached, or the key cannot stand in a header.
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
-        let ClientConfig { base_url, key, connect_timeout, read_timeout, pool, max_body_bytes } = config;
+        let ClientConfig { base_url, reach, dialect, key, connect_timeout, read_timeout, pool, max_body_bytes } =
+            config;
+        reach.check(&base_url)?;
+        dialect.check()?;
         let base = base_url.trim_end_matches('/').to_owned();
-        let address: Uri = base.parse().map_err(|_| not_an_address(&base))?;
-        if !matches!(address.scheme_str(), Some("http" | "https")) || address.host().is_none() {
-            return Err(not_an_address(&base));
-        }
-        let key = key.as_ref().map(bearer).transpose()?;
-        let mut tcp = HttpConnector::new();
+        let key = key.as_ref().map(|key| dialect.key(key)).transpose()?;
+        let mut tcp = HttpConnector::new_with_resolver(Resolver(reach));
         tcp.enforce_http(false);
         tcp.set_nodelay(true);
         tcp.set_connect_timeout(Some(connect_timeout));
@@ -143,7 +161,7 @@ impl Client {
             .pool_idle_timeout(Duration::from_secs(60))
             .pool_max_idle_per_host(pool)
             .build(connector);
-        Ok(Self { pooled, base, key, read_timeout, max_body_bytes })
+        Ok(Self { pooled, base, dialect, key, read_timeout, max_body_bytes })
     }
 
     /// Asks for a chat completion, unstreamed.
@@ -192,6 +210,14 @@ impl Client {
     ) -> Result<CompletionStream, ClientError> {
         let body = CompletionRequest { stream: Some(true), ..request.clone() };
         self.streamed("/completions", &body, headers).await
+    }
+
+    /// Asks for vectors of texts.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn embeddings(&self, request: &EmbeddingRequest) -> Result<EmbeddingResponse, ClientError> {
+        self.whole(Method::POST, "/embeddings", Some(request), &[]).await
     }
 
     /// Asks which models there are.
@@ -244,6 +270,9 @@ impl Client {
         let answer = match timeout(self.read_timeout, self.pooled.request(request)).await {
             Err(_) => return Err(too_late(self.read_timeout)),
             Ok(Err(why)) => {
+                if let Some(refused) = refused_by_reach(&why) {
+                    return Err(refused.clone().into());
+                }
                 let message = format!("cannot reach {}: {}", redact_url(&self.base), with_sources(&why));
                 return Err(ClientError::new(ErrorKind::Connection, "connection_failed", message));
             }
@@ -266,7 +295,7 @@ impl Client {
         };
         let mut request = Request::builder()
             .method(method)
-            .uri([&self.base, path].concat())
+            .uri(self.dialect.uri(&self.base, path))
             .body(Full::new(Bytes::from(bytes)))
             .map_err(|why| setup(why.to_string()))?;
         let head = request.headers_mut();
@@ -275,8 +304,8 @@ impl Client {
         if body.is_some() {
             head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         }
-        if let Some(key) = &self.key {
-            head.insert(AUTHORIZATION, key.clone());
+        if let Some((name, key)) = &self.key {
+            head.insert(name, key.clone());
         }
         for (name, value) in headers {
             let unusable = || setup(format!("the header `{name}` cannot be sent"));
@@ -285,6 +314,15 @@ impl Client {
             head.insert(name, value);
         }
         Ok(request)
+    }
+
+    /// `message` without this client's key: some servers repeat a key that they do not like.
+    fn scrub(&self, message: String) -> String {
+        let key = self.key.as_ref().and_then(|(_, value)| value.to_str().ok());
+        match key.map(|key| key.trim_start_matches("Bearer ")).filter(|key| !key.is_empty()) {
+            Some(key) => message.replace(key, "[secret]"),
+            None => message,
+        }
     }
 
     async fn read_all(&self, mut body: Incoming) -> Result<Vec<u8>, ClientError> {
@@ -308,7 +346,7 @@ impl Client {
             Some(error) => (error.message, error.code),
             None => (String::new(), None),
         };
-        let message = if message.is_empty() { format!("the server answered {status}") } else { message };
+        let message = if message.is_empty() { format!("the server answered {status}") } else { self.scrub(message) };
         ClientError { kind: ErrorKind::Refused, status: Some(status.as_u16()), code, message, retry_after_ms }
     }
 }
@@ -425,26 +463,34 @@ async fn next_piece(body: &mut Incoming, patience: Duration) -> Result<Option<By
     }
 }
 
-/// The time to wait that `retry-after-ms` or `retry-after` gives. A date is not read: clocks differ.
+/// The time to wait that `retry-after-ms` or `retry-after` gives, as a number or as a date.
 fn retry_after(headers: &HeaderMap) -> Option<u64> {
-    let number = |name: &HeaderName| headers.get(name)?.to_str().ok()?.trim().parse::<f64>().ok();
+    let text = |name: &HeaderName| Some(headers.get(name)?.to_str().ok()?.trim());
+    let number = |name: &HeaderName| text(name)?.parse::<f64>().ok();
+    let date = |name: &HeaderName| Some(rfc2822::parse(text(name)?).ok()?.timestamp());
+    let until = || {
+        // Clocks differ, so the server's date is compared with what the server says is now.
+        let now = date(&DATE).unwrap_or_else(jiff::Timestamp::now);
+        Some((date(&RETRY_AFTER)?.as_millisecond() - now.as_millisecond()).max(0) as f64)
+    };
     let milliseconds = number(&HeaderName::from_static("retry-after-ms"))
-        .or_else(|| number(&RETRY_AFTER).map(|seconds| seconds * 1000.0))?;
+        .or_else(|| number(&RETRY_AFTER).map(|seconds| seconds * 1000.0))
+        .or_else(until)?;
     // Saturates; NaN becomes 0.
     (milliseconds >= 0.0).then_some(milliseconds.ceil() as u64)
 }
 
-fn bearer(key: &Secret<String>) -> Result<HeaderValue, ClientError> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", key.expose())).map_err(|_| {
-        ClientError::new(ErrorKind::Setup, "key_invalid", "the key cannot be sent: it is not plain text")
-    })?;
-    value.set_sensitive(true);
-    Ok(value)
-}
-
-fn not_an_address(base: &str) -> ClientError {
-    let message = format!("`{}` is not an address\nhint: write `http://HOST:PORT/v1`", redact_url(base));
-    ClientError::new(ErrorKind::Setup, "address_invalid", message)
+/// Was the connection not made because it must not be?
+fn refused_by_reach<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a Unreachable> {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(why) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(why);
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn too_late(patience: Duration) -> ClientError {

@@ -1,12 +1,17 @@
 //! Model over HTTP: any server that speaks the OpenAI dialect.
 //!
 //! [`client`] is the plain client; [`Upstream`] makes a [`Model`](anbiq_model::Model) of one model of such a server,
-//! and [`Pool`] makes one of several servers of the same model.
+//! [`Pool`] makes one of several servers of the same model, and [`Reach`] says which
+//! addresses any of them may have.
 
 pub mod client;
+mod dialect;
 mod pool;
+mod reach;
 mod upstream;
 
 pub use client::{ChatStream, Client, ClientConfig, ClientError, CompletionStream, ErrorKind};
+pub use dialect::Dialect;
 pub use pool::{Member, Pool, PoolConfig};
+pub use reach::{Reach, Unreachable};
 pub use upstream::{Scoring, Upstream, UpstreamConfig};

@@ -4,12 +4,14 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
-use tokio::sync::mpsc;
+use anbiq_domain::Seeded;
+use anbiq_model::{
+    Abilities, EmbedRequest, Embedded, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored,
+    Server,
+};
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt, stream};
 use tokio::time::Instant;
-
-/// Events that wait for a slow reader before the server is made to wait.
-const EVENTS: usize = 64;
 
 /// A server among several of one model.
 #[derive(Debug, Clone)]
@@ -27,8 +29,9 @@ pub struct Member {
 pub struct PoolConfig {
     /// Most tries of one request, the first among them.
     pub tries: u32,
-    /// Pause before the servers are asked a second time; it doubles each time. A server that says how long to wait is
-    /// given that long.
+    /// Longest pause before the servers are asked a second time; it doubles each time. Half of it is left to chance, so
+    /// that those who failed together do not come back together. A server that says how long to wait is given that long,
+    /// and by the same chance a little more.
     pub pause: Duration,
     /// A longer pause than this is not made: the error goes to whoever asked, who knows better whether to wait.
     pub longest_pause: Duration,
@@ -36,6 +39,8 @@ pub struct PoolConfig {
     pub failures: u32,
     /// How long it rests. It is asked all the same where every other one rests too.
     pub rest: Duration,
+    /// Seed of that chance; of several gateways in front of the same servers each has its own.
+    pub seed: u64,
 }
 
 impl Default for PoolConfig {
@@ -46,6 +51,7 @@ impl Default for PoolConfig {
             longest_pause: Duration::from_secs(2),
             failures: 3,
             rest: Duration::from_secs(10),
+            seed: 0,
         }
     }
 }
@@ -54,11 +60,15 @@ impl Default for PoolConfig {
 ///
 /// A request that fails before any part of its answer came is tried again, first with another server. Once a part was
 /// passed on there is no second try: another answer could not go on where the first one stopped.
+#[derive(Clone)]
 pub struct Pool {
     name: String,
     members: Vec<Member>,
     config: PoolConfig,
     states: States,
+    chance: Arc<Mutex<Seeded>>,
+    /// Who is asked first, where that is settled.
+    settled: Option<usize>,
 }
 
 #[derive(Debug, Clone)]
@@ -73,6 +83,10 @@ struct State {
     rests: Option<Instant>,
     /// How much it lags behind its share.
     owed: i64,
+    /// What it was asked and how that ended, for whoever operates it.
+    requests: u64,
+    retries: u64,
+    failed: u64,
 }
 
 impl Pool {
@@ -87,7 +101,15 @@ impl Pool {
             return Err(ModelError::new(Fault::Setup, "pool_invalid", message));
         }
         let states = States(Arc::new(Mutex::new(vec![State::default(); members.len()])));
-        Ok(Self { name, members, config, states })
+        let chance = Arc::new(Mutex::new(Seeded::new(config.seed).fork(&format!("pauses of {name}"))));
+        Ok(Self { name, members, config, states, chance, settled: None })
+    }
+
+    /// How long to wait before the servers are asked again, the last of which said `asked`.
+    fn wait(&self, pause: Duration, asked: Option<Duration>) -> Duration {
+        let chance = self.chance.lock().unwrap_or_else(PoisonError::into_inner).unit();
+        let half = pause / 2;
+        (half + half.mul_f64(chance)).max(asked.map_or(Duration::ZERO, |asked| asked + half.mul_f64(chance)))
     }
 
     /// Asks one server and waits for the first part of its answer.
@@ -95,27 +117,12 @@ impl Pool {
         let Some(member) = self.members.get(index) else { return Err(cut_off()) };
         let mut generation = member.model.generate(request).await?;
         let first = generation.recv().await.unwrap_or_else(|| Err(cut_off()))?;
-        let (sender, receiver) = mpsc::channel(EVENTS);
         let (states, config) = (self.states.clone(), self.config);
-        tokio::spawn(async move {
-            let mut next = Some(Ok(first));
-            while let Some(event) = next {
-                match &event {
-                    Ok(Event::Usage(_)) => states.answered(index),
-                    Ok(_) => {}
-                    Err(error) => states.failed(index, error, config),
-                }
-                if sender.send(event).await.is_err() {
-                    return;
-                }
-                next = tokio::select! {
-                    event = generation.recv() => event,
-                    // Dropping the generation cancels the server's work.
-                    () = sender.closed() => None,
-                };
-            }
-        });
-        Ok(receiver)
+        Ok(Generation::lazy(stream::once(async { Ok(first) }).chain(generation).inspect(move |event| match event {
+            Ok(Event::Usage(_)) => states.answered(index),
+            Ok(_) => {}
+            Err(error) => states.failed(index, error, config),
+        })))
     }
 }
 
@@ -128,23 +135,72 @@ impl Model for Pool {
     /// What all of them can do.
     fn abilities(&self) -> Abilities {
         let all = self.members.iter().map(|member| member.model.abilities());
-        let common = all.reduce(|one, other| Abilities {
-            several: one.several && other.several,
-            logprobs: one.logprobs.zip(other.logprobs).map(|(one, other)| one.min(other)),
-            scoring: one.scoring && other.scoring,
-            context: one.context.into_iter().chain(other.context).min(),
-        });
-        common.unwrap_or(Abilities { several: false, logprobs: None, scoring: false, context: None })
+        all.reduce(Abilities::and).unwrap_or_default()
     }
 
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
+        self.try_members(|index| self.begin(index, request.clone()).boxed()).await
+    }
+
+    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
+        let index = self.states.choose(&self.members, &vec![false; self.members.len()]);
+        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
+        member.model.score(requests).await
+    }
+
+    async fn embed(&self, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        self.try_members(|index| self.embed_by(index, request).boxed()).await
+    }
+
+    fn together(&self) -> bool {
+        self.members.iter().all(|member| member.model.together())
+    }
+
+    /// The server is chosen now; where it fails a request, that request alone goes to another one.
+    fn at_one_server(&self) -> Option<Arc<dyn Model>> {
+        let untried = vec![false; self.members.len()];
+        let settled = Some(self.states.choose(&self.members, &untried));
+        Some(Arc::new(Self { settled, ..self.clone() }))
+    }
+
+    fn servers(&self) -> Vec<Server> {
+        let (states, now) = (self.states.lock(), Instant::now());
+        let server = |(member, state): (&Member, &State)| {
+            let known = member.model.servers().into_iter().next();
+            Server {
+                requests: state.requests,
+                retries: state.retries,
+                failures: state.failed,
+                resting: state.rests.is_some_and(|until| until > now),
+                ..known.unwrap_or_else(|| Server::new(member.model.name()))
+            }
+        };
+        self.members.iter().zip(states.iter()).map(server).collect()
+    }
+}
+
+impl Pool {
+    async fn embed_by(&self, index: usize, request: &EmbedRequest) -> Result<Embedded, ModelError> {
+        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
+        let embedded = member.model.embed(request).await?;
+        self.states.answered(index);
+        Ok(embedded)
+    }
+
+    /// Asks one member, and others or the same again where it fails.
+    async fn try_members<'f, T>(
+        &self,
+        ask: impl Fn(usize) -> BoxFuture<'f, Result<T, ModelError>> + Send + Sync,
+    ) -> Result<T, ModelError> {
         let mut pause = self.config.pause;
         let mut tried = vec![false; self.members.len()];
         let mut tries = 1;
         loop {
-            let index = self.states.choose(&self.members, &tried);
-            let error = match self.begin(index, request.clone()).await {
-                Ok(generation) => return Ok(generation),
+            let settled = self.settled.filter(|_| tries == 1);
+            let index = settled.unwrap_or_else(|| self.states.choose(&self.members, &tried));
+            self.states.asked(index, tries > 1);
+            let error = match ask(index).await {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
             if error.fault == Fault::Request {
@@ -161,20 +217,14 @@ impl Model for Pool {
             if tried.contains(&false) {
                 continue;
             }
-            let wait = pause.max(Duration::from_millis(error.retry_after_ms.unwrap_or_default()));
-            if !error.retryable() || wait > self.config.longest_pause {
+            let asked = error.retry_after_ms.map(Duration::from_millis);
+            if !error.retryable() || pause.max(asked.unwrap_or_default()) > self.config.longest_pause {
                 return Err(error);
             }
-            tokio::time::sleep(wait).await;
+            tokio::time::sleep(self.wait(pause, asked)).await;
             pause *= 2;
             tried.fill(false);
         }
-    }
-
-    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
-        let index = self.states.choose(&self.members, &vec![false; self.members.len()]);
-        let Some(member) = self.members.get(index) else { return Err(cut_off()) };
-        member.model.score(requests).await
     }
 }
 
@@ -215,6 +265,13 @@ impl States {
         index
     }
 
+    fn asked(&self, index: usize, again: bool) {
+        if let Some(state) = self.lock().get_mut(index) {
+            state.requests += 1;
+            state.retries += u64::from(again);
+        }
+    }
+
     fn answered(&self, index: usize) {
         if let Some(state) = self.lock().get_mut(index) {
             state.failures = 0;
@@ -229,6 +286,7 @@ impl States {
             return;
         }
         state.failures = state.failures.saturating_add(1);
+        state.failed += 1;
         // Whoever says how long to wait is believed, within reason.
         let asked = error.retry_after_ms.map(|wait| Duration::from_millis(wait).min(config.rest));
         let worn = (state.failures >= config.failures).then_some(config.rest);

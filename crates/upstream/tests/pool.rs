@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use anbiq_domain::{Answer, Finish, Prompt};
-use anbiq_model::{Fault, Model, ModelError, Request, collect};
+use anbiq_model::{EmbedRequest, Fault, Inputs, Model, ModelError, Request, collect};
 use anbiq_upstream::{Member, Pool, PoolConfig, Upstream, UpstreamConfig};
 use axum::body::Body;
 use axum::http::{Response, StatusCode};
@@ -71,8 +71,38 @@ fn pool(members: Vec<Member>, config: PoolConfig) -> Pool {
 
 async fn ask(pool: &Pool) -> Result<String, ModelError> {
     let (answers, _) = collect(pool.generate(Request::new(Prompt::user("hi"), 9)).await?, 1).await?;
-    let [Answer { text, finish: Finish::Stop }] = answers.as_slice() else { unreachable!("one answer that ended") };
+    let [Answer { text, finish: Finish::Stop, .. }] = answers.as_slice() else { unreachable!("one answer that ended") };
     Ok(text.clone())
+}
+
+#[tokio::test]
+async fn another_server_makes_the_vectors() {
+    let vectors = |data: serde_json::Value| {
+        axum::Json(json!({"data": data, "usage": {"prompt_tokens": 3, "total_tokens": 3}})).into_response()
+    };
+    let one = |index: u32, embedding: &[f32]| json!({"index": index, "embedding": embedding});
+    let ask = EmbedRequest { inputs: Inputs::Texts(vec!["a".into(), "b".into()]), dimensions: None };
+    let bad = Server::new(|_| refusal(500, None)).await;
+    let good = Server::new(move |_| vectors(json!([one(1, &[3.0, 4.0]), one(0, &[1.0, 2.0])]))).await;
+    let pool_of_both = pool(vec![bad.member(1, 0), good.member(1, 1)], config());
+    assert!(pool_of_both.abilities().embeddings);
+    let embedded = pool_of_both.embed(&ask).await.unwrap();
+    assert_eq!((embedded.vectors, embedded.prompt_tokens), (vec![vec![1.0, 2.0], vec![3.0, 4.0]], 3));
+    assert_eq!((bad.asked(), good.asked()), (1, 1));
+
+    // What is no vector of every text is a failure of the server.
+    for data in [
+        json!([one(0, &[1.0])]),
+        json!([one(0, &[1.0]), one(0, &[1.0])]),
+        json!([one(0, &[1.0]), one(2, &[1.0])]),
+        json!([one(0, &[1.0]), one(1, &[1.0, 2.0])]),
+        json!([one(0, &[1.0]), one(1, &[])]),
+        json!([one(0, &[1.0]), {"index": 1, "embedding": "AACAPw=="}]),
+    ] {
+        let odd = Server::new(move |_| vectors(data.clone())).await;
+        let error = odd.member(1, 0).model.embed(&ask).await.unwrap_err();
+        assert_eq!((error.fault, error.code), (Fault::Model, "answer_malformed"));
+    }
 }
 
 #[tokio::test]
@@ -168,4 +198,17 @@ async fn a_reader_that_leaves_ends_the_work() {
 #[test]
 fn a_pool_of_nobody_is_refused() {
     assert_eq!(Pool::new("m", Vec::new(), config()).unwrap_err().code, "pool_invalid");
+}
+
+#[tokio::test]
+async fn what_each_server_was_asked_is_counted() {
+    let (bad, good) = (Server::new(|_| refusal(500, None)).await, Server::new(|_| answer(true)).await);
+    let pool = pool(vec![bad.member(1, 0), good.member(1, 1)], PoolConfig { failures: 2, ..config() });
+    for _ in 0..3 {
+        ask(&pool).await.unwrap();
+    }
+    let [first, second] = pool.servers().try_into().unwrap();
+    assert_eq!((first.name.as_str(), second.name.as_str()), (bad.base.as_str(), good.base.as_str()));
+    assert_eq!((first.requests, first.retries, first.failures, first.resting), (2, 0, 2, true));
+    assert_eq!((second.requests, second.retries, second.failures, second.resting), (3, 2, 0, false));
 }

@@ -2,10 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test may fail")]
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anbiq_domain::{Answer, Finish, Message, Prompt, Role};
+use anbiq_domain::{Answer, Finish, Message, Prompt, Role, ToolCall};
 use anbiq_model::{Event, Fault, Model, Request, ScoreRequest, collect};
 use anbiq_openai::{ChatMessage, ChatRequest};
 use anbiq_secret::Secret;
@@ -151,7 +152,34 @@ async fn a_stream_ends_with_done_or_with_an_error() {
 }
 
 fn prompt() -> Prompt {
-    Prompt::Chat(vec![Message { role: Role::User, content: "hi".into() }])
+    Prompt::Chat(vec![Message::new(Role::User, "hi")])
+}
+
+#[tokio::test]
+async fn calls_of_tools_and_cached_tokens_are_read_as_servers_write_them() {
+    let count = Arc::new(AtomicU64::new(0));
+    let (base, _) = server(move |_| {
+        let delta = |delta: Value| json!({"choices": [{"index": 0, "delta": delta, "finish_reason": null}]});
+        // The second of two parallel draws finds more in the cache than the first.
+        let cached = 4 + 4 * count.fetch_add(1, Ordering::SeqCst);
+        let usage = json!({"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14,
+            "prompt_tokens_details": {"cached_tokens": cached}}});
+        let events = [
+            // Without places, and with the name repeated: some servers write so.
+            delta(json!({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{"}}]})),
+            delta(json!({"tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "}"}}]})),
+            json!({"choices": [{"index": 0, "delta": {}, "finish_reason": "tool_calls"}]}),
+            usage,
+        ];
+        sse_reply(&events, true)
+    })
+    .await;
+    let model = Upstream::new(UpstreamConfig::new("m", base, None)).unwrap();
+    let request = Request { n: 2, ..Request::new(prompt(), 9) };
+    let (answers, total) = collect(model.generate(request).await.unwrap(), 2).await.unwrap();
+    let call = ToolCall { id: "c".into(), name: "f".into(), arguments: "{}".into() };
+    assert_eq!(answers, vec![Answer { tool_calls: vec![call], ..Answer::new("", Finish::ToolCalls) }; 2]);
+    assert_eq!((total.prompt_tokens, total.cached_tokens), (9, 4));
 }
 
 #[tokio::test]
@@ -176,13 +204,63 @@ async fn several_completions_are_several_requests_or_one() {
         request.n = 3;
         request.sampling.seed = Some(u64::MAX);
         let (answers, total) = collect(model.generate(request).await.unwrap(), 3).await.unwrap();
-        assert_eq!(answers, vec![Answer { text: "ab".into(), finish: Finish::Length }; 3]);
+        assert_eq!(answers, vec![Answer::new("ab", Finish::Length); 3]);
         assert_eq!((total.prompt_tokens, total.completion_tokens), (5, 6));
         let mut seeds: Vec<i64> =
             seen.0.lock().unwrap().iter().map(|(_, _, body)| body["seed"].as_i64().unwrap()).collect();
         seeds.sort_unstable();
         assert_eq!(seeds, if several { vec![-1] } else { vec![-1, 0, 1] });
     }
+}
+
+#[tokio::test]
+async fn a_server_without_several_completions_is_asked_for_each() {
+    let one = || sse_reply(&[chat_chunk(0, "a", None), chat_chunk(0, "", Some("stop")), usage(5, 1)], true);
+    for refuses in [false, true] {
+        let (base, seen) = server(move |body| {
+            if refuses && body["n"].as_u64() > Some(1) {
+                return json_reply(400, &json!({"error": {"message": "n must be 1"}}));
+            }
+            one()
+        })
+        .await;
+        let config = UpstreamConfig { several: true, ..UpstreamConfig::new("m", base, None) };
+        let model = Upstream::new(config).unwrap();
+        assert!(model.together());
+        for round in 0..2 {
+            let request = Request { n: 3, ..Request::new(prompt(), 9) };
+            let (answers, total) = collect(model.generate(request).await.unwrap(), 3).await.unwrap();
+            assert_eq!(answers, vec![Answer::new("a", Finish::Stop); 3]);
+            assert_eq!((total.prompt_tokens, total.completion_tokens), (5, 3));
+            assert!(!model.together(), "after {round}");
+        }
+        let asked: Vec<Option<u64>> = seen.0.lock().unwrap().iter().map(|(_, _, body)| body["n"].as_u64()).collect();
+        let singles = if refuses { 6 } else { 5 };
+        assert_eq!(asked, [vec![Some(3)], vec![None; singles]].concat());
+    }
+    // What is wrong with the request itself is still said, and teaches nothing.
+    let (base, _) = server(|_| json_reply(400, &json!({"error": {"message": "no such thing"}}))).await;
+    let model = Upstream::new(UpstreamConfig { several: true, ..UpstreamConfig::new("m", base, None) }).unwrap();
+    let error = model.generate(Request { n: 2, ..Request::new(prompt(), 9) }).await.unwrap_err();
+    assert_eq!(error.fault, Fault::Request);
+    assert!(model.together());
+}
+
+#[tokio::test]
+async fn the_build_of_a_model_is_passed_on_once() {
+    let mut chunk = chat_chunk(0, "a", None);
+    chunk["system_fingerprint"] = json!("fp_7");
+    let events = [chunk.clone(), chunk, chat_chunk(0, "", Some("stop")), usage(5, 2)];
+    let (base, _) = server(move |_| sse_reply(&events, true)).await;
+    let model = Upstream::new(UpstreamConfig::new("m", base, None)).unwrap();
+    let mut generation = model.generate(Request::new(prompt(), 9)).await.unwrap();
+    let mut builds = Vec::new();
+    while let Some(event) = generation.recv().await {
+        if let Event::Fingerprint(build) = event.unwrap() {
+            builds.push(build);
+        }
+    }
+    assert_eq!(builds, ["fp_7"]);
 }
 
 #[tokio::test]
@@ -244,7 +322,7 @@ async fn given_text_is_scored_by_an_echo() {
     let scoring = Scoring { template: None, end_of_turn: "<e>".into() };
     let model =
         Upstream::new(UpstreamConfig { scoring: Some(scoring), ..UpstreamConfig::new("m", base, None) }).unwrap();
-    let answer = Answer { text: " ab".into(), finish: Finish::Stop };
+    let answer = Answer::new(" ab", Finish::Stop);
     let request = ScoreRequest { prompt: Prompt::Text("é".into()), answer: answer.clone() };
     let scored = model.score(std::slice::from_ref(&request)).await.unwrap();
     assert_eq!(scored[0].logprobs, [-2.0, -3.0, -4.0]);
@@ -253,4 +331,33 @@ async fn given_text_is_scored_by_an_echo() {
 
     let chat = ScoreRequest { prompt: prompt(), answer };
     assert_eq!(model.score(&[chat]).await.unwrap_err().code, "scoring_unsupported");
+}
+
+#[tokio::test]
+async fn when_to_come_back_is_read_from_numbers_and_dates() {
+    type Header = (&'static str, &'static str);
+    const NOW: Header = ("date", "Wed, 25 Nov 2026 12:00:00 GMT");
+    const CASES: &[(&[Header], Option<u64>)] = &[
+        (&[("retry-after", "2")], Some(2000)),
+        (&[("retry-after", "0.25")], Some(250)),
+        (&[("retry-after-ms", "30"), ("retry-after", "2")], Some(30)),
+        (&[NOW, ("retry-after", "Wed, 25 Nov 2026 12:00:07 GMT")], Some(7000)),
+        (&[NOW, ("retry-after", "Wed, 25 Nov 2026 11:00:00 GMT")], Some(0)),
+        (&[("retry-after", "Thu, 01 Jan 1970 00:00:00 GMT")], Some(0)),
+        (&[("retry-after", "soon")], None),
+        (&[("retry-after", "-1")], None),
+        (&[], None),
+    ];
+    for (headers, wait) in CASES {
+        let (base, _) = server(move |_| {
+            let mut answer = json_reply(503, &Value::Null);
+            for (name, value) in *headers {
+                answer.headers_mut().insert(*name, value.parse().unwrap());
+            }
+            answer
+        })
+        .await;
+        let error = Client::new(config(&base)).unwrap().chat(&hello(), &[]).await.unwrap_err();
+        assert_eq!(error.retry_after_ms, *wait, "{headers:?}");
+    }
 }

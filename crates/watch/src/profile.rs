@@ -136,6 +136,10 @@ impl World {
             Entry::CoinsCommitted { .. }
             | Entry::PricesSet { .. }
             | Entry::TermsAccepted { .. }
+            | Entry::Administered(_)
+            | Entry::TwinsDrawn(_)
+            | Entry::TwinsStopped { .. }
+            | Entry::TextsForgotten { .. }
             | Entry::Closed { .. } => {}
         }
     }

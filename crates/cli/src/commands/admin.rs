@@ -3,11 +3,10 @@
 use std::fs;
 use std::path::Path;
 
+use anbiq_desk::{Administrator, Record};
 use anbiq_domain::Timestamp;
-use anbiq_journal::JournalError;
+use anbiq_journal::{JournalError, Spool};
 use anbiq_ledger::Ledger;
-use anbiq_serve::Spool;
-use anbiq_serve::admin::{Administrator, Record};
 use anyhow::{Context, bail};
 
 use super::Outcome;

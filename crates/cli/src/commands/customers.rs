@@ -24,10 +24,10 @@ pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome
             let operator = operator.map(|operator| operator.parse::<OperatorId>()).transpose()?;
             office.administrator.open_account(&account).await?;
             if operator.is_some() {
-                office.ledger.set_operator(&account.id, operator.as_ref(), office.now()).await?;
+                office.administrator.set_operator(&account.id, operator.as_ref(), office.now()).await?;
             }
             if let Some(limit) = limit {
-                office.ledger.set_budget(&account.id, limit).await?;
+                office.administrator.set_budget(&account.id, limit, office.now()).await?;
             }
             talk.say(&format!("opened account `{}` on plan `{}`", account.id, account.plan));
             office.close().await?;
@@ -36,12 +36,12 @@ pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome
             let office = Office::open(&site.config).await?;
             let account: AccountId = account.parse()?;
             if let Some(plan) = plan {
-                office.ledger.set_plan(&account, &plan.parse()?).await?;
+                office.administrator.set_plan(&account, &plan.parse()?, office.now()).await?;
                 talk.say(&format!("account `{account}` is on plan `{plan}`"));
             }
             let operator = operator.map(|operator| operator.parse::<OperatorId>()).transpose()?;
             if operator.is_some() || no_operator {
-                office.ledger.set_operator(&account, operator.as_ref(), office.now()).await?;
+                office.administrator.set_operator(&account, operator.as_ref(), office.now()).await?;
                 let whose = operator.map_or("no operator".to_owned(), |operator| format!("operator `{operator}`"));
                 talk.say(&format!("account `{account}` belongs to {whose}"));
             }
@@ -60,16 +60,29 @@ pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome
         Account::Close { account, site } => {
             let office = Office::open(&site.config).await?;
             let account: AccountId = account.parse()?;
-            office.ledger.close_account(&account, office.now()).await?;
+            office.administrator.close_account(&account, office.now()).await?;
             talk.say(&format!("closed account `{account}`"));
             office.close().await?;
         }
+        Account::Forget { account, site } => {
+            let office = Office::open(&site.config).await?;
+            let account: AccountId = account.parse()?;
+            let forgotten = office.administrator.forget_texts(&account, &office.site.text_keys(), office.now()).await?;
+            talk.say(&if forgotten {
+                format!("destroyed the key of `{account}`: nobody can read its sealed texts again")
+            } else {
+                format!("account `{account}` has no key of sealed texts: there is nothing to destroy")
+            });
+            office.close().await?;
+        }
         Account::Budget { account, limit, site } => {
-            let ledger = ledger(&site.config).await?;
             let account: AccountId = account.parse()?;
             if let Some(limit) = limit {
-                ledger.set_budget(&account, limit.parse()?).await?;
+                let office = Office::open(&site.config).await?;
+                office.administrator.set_budget(&account, limit.parse()?, office.now()).await?;
+                office.close().await?;
             }
+            let ledger = ledger(&site.config).await?;
             let budget = ledger.budget(&account).await?.ok_or(LedgerError::UnknownAccount(account))?;
             talk::json(&budget)?;
         }
@@ -80,7 +93,7 @@ pub(crate) async fn account(args: Account, talk: Talk) -> anyhow::Result<Outcome
 pub(crate) async fn key(args: Key, talk: Talk) -> anyhow::Result<Outcome> {
     match args {
         Key::Issue { account, days, name, user, scope, model, site } => {
-            let site = Site::load(&site.config)?;
+            let office = Office::open(&site.config).await?;
             let new = NewKey {
                 account: account.parse()?,
                 name,
@@ -89,22 +102,24 @@ pub(crate) async fn key(args: Key, talk: Talk) -> anyhow::Result<Outcome> {
                     routes: (!scope.is_empty()).then(|| scope.into_iter().map(route).collect()),
                     models: (!model.is_empty()).then_some(model),
                 },
-                expires: days.map(|days| in_days(site.now(), days)),
-                issued: site.now(),
+                expires: days.map(|days| in_days(office.now(), days)),
+                issued: office.now(),
             };
-            let (id, key) = site.ledger().await?.issue(&new).await?;
+            let (id, key) = office.administrator.issue_key(&new).await?;
             talk.say(&format!("key `{id}`; it is shown this once:"));
             talk::data(key.expose())?;
+            office.close().await?;
         }
         Key::Rotate { key, grace, site } => {
-            let site = Site::load(&site.config)?;
+            let office = Office::open(&site.config).await?;
             let old: KeyId = key.parse()?;
             let grace = milliseconds(&grace)?;
-            let (id, key) = site.ledger().await?.rotate_key(&old, grace, site.now()).await?;
-            let end = site.now().plus_milliseconds(grace);
+            let (id, key) = office.administrator.rotate_key(&old, grace, office.now()).await?;
+            let end = office.now().plus_milliseconds(grace);
             talk.say(&format!("key `{id}` takes the place of `{old}`, which holds until {}", seconds(end)));
             talk.say("it is shown this once:");
             talk::data(key.expose())?;
+            office.close().await?;
         }
         Key::List { account, json, site } => {
             let ledger = ledger(&site.config).await?;
@@ -114,10 +129,11 @@ pub(crate) async fn key(args: Key, talk: Talk) -> anyhow::Result<Outcome> {
             if json { talk::json(&keys)? } else { talk::data(&list(&keys, describe_key))? }
         }
         Key::Revoke { key, site } => {
-            let site = Site::load(&site.config)?;
+            let office = Office::open(&site.config).await?;
             let key: KeyId = key.parse()?;
-            site.ledger().await?.revoke_key(&key, site.now()).await?;
+            office.administrator.revoke_key(&key, office.now()).await?;
             talk.say(&format!("revoked key `{key}`"));
+            office.close().await?;
         }
     }
     Ok(Outcome::Fine)
@@ -126,15 +142,18 @@ pub(crate) async fn key(args: Key, talk: Talk) -> anyhow::Result<Outcome> {
 pub(crate) async fn user(args: User, talk: Talk) -> anyhow::Result<Outcome> {
     match args {
         User::Add { account, user, name, site } => {
-            let site = Site::load(&site.config)?;
-            let user = Person { account: account.parse()?, id: user.parse()?, name, added: site.now() };
-            site.ledger().await?.add_user(&user).await?;
+            let office = Office::open(&site.config).await?;
+            let user = Person { account: account.parse()?, id: user.parse()?, name, added: office.now() };
+            office.administrator.add_user(&user).await?;
             talk.say(&format!("added user `{}` to account `{}`", user.id, user.account));
+            office.close().await?;
         }
         User::Remove { account, user, site } => {
-            let site = Site::load(&site.config)?;
-            let revoked = site.ledger().await?.remove_user(&account.parse()?, &user.parse()?, site.now()).await?;
+            let office = Office::open(&site.config).await?;
+            let administrator = &office.administrator;
+            let revoked = administrator.remove_user(&account.parse()?, &user.parse()?, office.now()).await?;
             talk.say(&format!("removed user `{user}` from account `{account}`, and revoked {revoked} keys"));
+            office.close().await?;
         }
         User::List { account, json, site } => {
             let ledger = ledger(&site.config).await?;
@@ -156,8 +175,10 @@ pub(crate) async fn budget(args: Budget, talk: Talk) -> anyhow::Result<Outcome> 
                 (None, tokens) => Measure::Tokens(tokens.unwrap_or_default()),
             };
             let budget = Limit { holder: whose(holder)?, window: window.parse()?, limit };
-            ledger(&site.config).await?.put_budget(&budget).await?;
+            let office = Office::open(&site.config).await?;
+            office.administrator.put_budget(&budget, office.now()).await?;
             talk.say(&format!("`{}` may spend {} for window `{}`", budget.holder, budget.limit, budget.window));
+            office.close().await?;
         }
         Budget::Remove { holder, window, unit, site } => {
             let (holder, window) = (whose(holder)?, window.parse()?);
@@ -165,8 +186,10 @@ pub(crate) async fn budget(args: Budget, talk: Talk) -> anyhow::Result<Outcome> 
                 Unit::Money => LimitUnit::Money,
                 Unit::Tokens => LimitUnit::Tokens,
             };
-            ledger(&site.config).await?.remove_budget(&holder, unit, window).await?;
+            let office = Office::open(&site.config).await?;
+            office.administrator.remove_budget(&holder, unit, window, office.now()).await?;
             talk.say(&format!("removed the budget of `{holder}` in {} for window `{window}`", unit.as_str()));
+            office.close().await?;
         }
         Budget::List { account, key, operator, json, site } => {
             let site = Site::load(&site.config)?;

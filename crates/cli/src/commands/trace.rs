@@ -3,8 +3,8 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use anbiq_domain::AccountId;
-use anbiq_journal::Reader;
+use anbiq_domain::{AccountId, Entry, TwinMode};
+use anbiq_journal::{Reader, Record, TextKeys, TextsError};
 use anbiq_model::Model;
 use anbiq_trace::items::{self, Selection};
 use anbiq_trace::{Collected, Config, OperatorAccounts, Report, Strength};
@@ -13,15 +13,21 @@ use anyhow::Context;
 use super::Outcome;
 use super::watch::keep;
 use crate::args::Trace;
-use crate::site::{open_local, open_upstream, read_json};
+use crate::site::{open_local, open_upstream, read_json, text_keys};
 use crate::talk::{self, Talk};
 
 pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
+    let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
+    let keys = args.secrets.as_deref().map(text_keys);
     let operators = match &args.operators {
         Some(path) => grouped(&read_json(path)?),
-        None => each_account(&args.journal)?,
+        None => each_account(&args.journal, mode, keys.as_ref())?,
     };
-    let collected = collect(&args.journal, operators)?;
+    let (collected, closed) = collect(&args.journal, operators, mode, keys.as_ref())?;
+    if closed > 0 {
+        let what = if keys.is_some() { "their accounts' keys are not there" } else { "give their keys by `--secrets`" };
+        talk.say(&format!("the texts of {closed} exchanges stay closed: {what}"));
+    }
     let suspect = open(args, &args.suspect, args.name.as_deref())?;
     let teacher = open(args, &args.teacher, None)?;
     let controls = args.control.iter().map(|control| open(args, control, None)).collect::<anyhow::Result<Vec<_>>>()?;
@@ -56,15 +62,34 @@ pub(crate) async fn trace(
     Ok(report)
 }
 
-/// The twins of a journal, by operator.
-pub(crate) fn collect(journal: &Path, operators: Vec<OperatorAccounts>) -> anyhow::Result<Collected> {
+/// The pairs of a journal that were twinned in `mode`, by operator, and of how many exchanges the sealed texts could not be opened with `keys`.
+pub(crate) fn collect(
+    journal: &Path,
+    operators: Vec<OperatorAccounts>,
+    mode: TwinMode,
+    keys: Option<&TextKeys>,
+) -> anyhow::Result<(Collected, u64)> {
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
-    let mut damage = None;
-    let entries = reader.entries()?.map_while(|record| keep(record.map(|record| record.entry), &mut damage));
-    let collected = items::from_journal(entries, &Selection { operators, ..Selection::default() });
+    let (mut damage, mut closed) = (None, 0);
+    let mut opened = |mut record: Record| {
+        if let Entry::Exchange(exchange) = &mut record.entry
+            && exchange.sealed.is_some()
+            && let Err(error) = keys.map_or(Err(TextsError::Absent), |keys| keys.open(exchange))
+        {
+            closed += 1;
+            if !error.is_absent() {
+                tracing::warn!(exchange = %exchange.id, code = error.code(), %error, "sealed texts could not be opened");
+            }
+        }
+        record.entry
+    };
+    let records = reader.entries()?;
+    let selection = Selection { operators, mode, first_index: records.before().size(), ..Selection::default() };
+    let entries = records.map_while(|record| keep(record.map(&mut opened), &mut damage));
+    let collected = items::from_journal(entries, &selection);
     match damage {
         Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
-        None => Ok(collected?),
+        None => Ok((collected?, closed)),
     }
 }
 
@@ -74,8 +99,8 @@ pub(crate) fn grouped(report: &anbiq_watch::Report) -> Vec<OperatorAccounts> {
 }
 
 /// Every account as its own operator.
-fn each_account(journal: &Path) -> anyhow::Result<Vec<OperatorAccounts>> {
-    let collected = collect(journal, Vec::new())?;
+fn each_account(journal: &Path, mode: TwinMode, keys: Option<&TextKeys>) -> anyhow::Result<Vec<OperatorAccounts>> {
+    let (collected, _) = collect(journal, Vec::new(), mode, keys)?;
     let mut accounts: Vec<AccountId> = collected.items.iter().map(|item| item.account.clone()).collect();
     accounts.sort();
     accounts.dedup();

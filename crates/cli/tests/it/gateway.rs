@@ -11,32 +11,52 @@ use anbiq_upstream::client::{Client, ClientConfig, ClientError};
 use crate::support::Place;
 
 /// A running gateway; stops when dropped.
-struct Running {
+pub(crate) struct Running {
     child: Child,
     url: String,
+    /// Where it is administered; empty for nowhere.
+    pub(crate) admin: String,
 }
 
 impl Running {
-    fn start(place: &Place) -> Self {
+    pub(crate) fn start(place: &Place) -> Self {
         let text = place.read("anbiq.toml").replace("127.0.0.1:8080", "127.0.0.1:0");
         place.write("anbiq.toml", &text);
         let mut child = place.command("serve").stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
-        let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("http://"))).unwrap().unwrap();
+        let mut address = || {
+            let line = lines.find(|line| line.as_ref().is_ok_and(|line| line.contains("http://"))).unwrap().unwrap();
+            let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap().to_owned();
+            url.trim_end_matches(';').to_owned()
+        };
+        let url = address();
+        let admin = if text.contains("\nadmin_listen") { address() } else { String::new() };
         // Somebody must read on, or the gateway would wait for its reader.
         std::thread::spawn(move || lines.for_each(drop));
-        let url = line.split_whitespace().find(|word| word.starts_with("http://")).unwrap();
-        Self { child, url: url.trim_end_matches(';').to_owned() }
+        Self { child, url, admin }
     }
 
-    fn client(&self, key: &str) -> Client {
+    pub(crate) fn client(&self, key: &str) -> Client {
         Client::new(ClientConfig::new(self.url.clone(), Some(Secret::new(key.to_owned())))).unwrap()
     }
 
-    fn stop(mut self) -> i32 {
-        let id = self.child.id().to_string();
-        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+    /// Sends it a signal, such as `HUP`.
+    pub(crate) fn signal(&self, name: &str) {
+        let arguments = [format!("-{name}"), self.child.id().to_string()];
+        assert!(std::process::Command::new("kill").args(arguments).status().unwrap().success());
+    }
+
+    pub(crate) fn stop(mut self) -> i32 {
+        self.signal("TERM");
         self.child.wait().unwrap().code().unwrap_or(-1)
+    }
+}
+
+impl Running {
+    /// As a power cut or the system's killer would: without a word.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 }
 
@@ -47,7 +67,7 @@ impl Drop for Running {
     }
 }
 
-fn ask(words: &str) -> ChatRequest {
+pub(crate) fn ask(words: &str) -> ChatRequest {
     ChatRequest {
         model: "teacher".to_owned(),
         messages: vec![ChatMessage::new(Role::User, words)],
@@ -56,7 +76,7 @@ fn ask(words: &str) -> ChatRequest {
     }
 }
 
-fn key(place: &Place, account: &str) -> String {
+pub(crate) fn key(place: &Place, account: &str) -> String {
     let issued = place.run(&format!("key issue {account}"));
     assert_eq!(issued.code, 0, "{}", issued.err);
     issued.out.trim().to_owned()
@@ -112,4 +132,13 @@ async fn the_life_of_a_gateway() {
         assert!(shown.contains(&format!(r#""entry":"{entry}""#)), "{entry}");
     }
     assert!(!shown.contains(&second), "no secret stands in the journal");
+
+    // Both were twinned, and a gateway that stops in good order waits for the slower draws.
+    let cost: serde_json::Value = serde_json::from_str(&place.run("twins cost journal --json").out).unwrap();
+    let row = &cost.as_array().unwrap()[..];
+    assert_eq!((row.len(), &row[0]["model"], &row[0]["mode"]), (1, &"teacher".into(), &"together".into()));
+    assert_eq!((row[0]["exchanges"].as_u64(), row[0]["twins"].as_u64()), (Some(2), Some(2)), "{shown}");
+    assert!(row[0]["tokens"].as_u64() > Some(0) && row[0]["cost"] != "0.00", "{cost}");
+    let table = place.run("twins cost journal").out;
+    assert!(table.starts_with("day ") && table.contains("together "), "{table}");
 }

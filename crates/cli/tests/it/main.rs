@@ -2,8 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod admin;
+mod canary;
+mod config;
 mod customers;
+mod drain;
 mod gateway;
+mod journal;
+mod kill;
 mod refusals;
+mod served;
 mod support;
 mod terms;

@@ -13,11 +13,11 @@ fn an_unknown_configuration_key_is_an_error_with_file_and_line() {
     place.write("anbiq.toml", &text);
     assert_snapshot!(place.run("serve").told(), @r#"
     exit 2
-    error: anbiq.toml: TOML parse error at line 13, column 1
+    error: anbiq.toml: TOML parse error at line 15, column 1
        |
-    13 | lissen = "127.0.0.1:1"
+    15 | lissen = "127.0.0.1:1"
        | ^^^^^^
-    unknown field `lissen`, expected one of `listen`, `admin_listen`, `admin_anywhere`, `clock`, `trusted_proxies`, `reservation_ttl_ms`, `request_timeout_ms`, `drain_ms`, `heartbeat_ms`, `max_body_bytes`, `max_in_flight`, `max_in_flight_per_account`, `idempotency`, `twin`, `seed`
+    unknown field `lissen`, expected one of `listen`, `admin_listen`, `admin_anywhere`, `clock`, `trusted_proxies`, `reservation_ttl_ms`, `request_timeout_ms`, `drain_ms`, `heartbeat_ms`, `max_body_bytes`, `max_connections`, `header_timeout_ms`, `body_timeout_ms`, `write_timeout_ms`, `max_in_flight`, `max_in_flight_per_account`, `idempotency`, `twin`, `upstream_allow`, `telemetry`, `seed`
     "#);
 }
 
@@ -85,14 +85,14 @@ fn a_truncated_model_file_is_named() {
 fn a_journal_of_another_version_is_refused_and_left_as_it_is() {
     let place = Place::gateway();
     assert_eq!(place.run("account open acme --plan standard").code, 0);
-    let later = place.read("journal/journal.json").replace("\"format\": 1", "\"format\": 2");
-    assert!(later.contains("\"format\": 2"), "{later}");
+    let later = place.read("journal/journal.json").replace("\"format\": 2", "\"format\": 3");
+    assert!(later.contains("\"format\": 3"), "{later}");
     place.write("journal/journal.json", &later);
     let segment = fs::read(place.path("journal/00000000.seg")).unwrap();
     assert_snapshot!(place.run("journal verify journal").told(), @r#"
     exit 2
     error: the journal `journal` does not verify
-      because: `journal` is a journal of format 2; this program reads and writes format 1
+      because: `journal` is a journal of format 3; this program reads and writes format 2
     hint: read it with the version of anbiq that wrote it
     "#);
     assert_eq!(place.run("account open other --plan standard").code, 2);
@@ -122,7 +122,7 @@ fn wrong_words_are_a_usage_error() {
     "#);
     assert_snapshot!(place.run("account open a/b --plan standard").told(), @r#"
     exit 2
-    error: `a/b` cannot be an id: use 1 to 64 letters, digits, `.`, `_`, `-` or `:`
+    error: `a/b` cannot be an id: use 1 to 64 letters, digits, `.`, `_`, `-` or `:`, a letter or digit first
     "#);
     assert_snapshot!(place.run("verify nowhere").told(), @r#"
     exit 2

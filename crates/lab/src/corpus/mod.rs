@@ -164,7 +164,7 @@ impl Document {
     /// The messages of the conversation up to the answer.
     pub fn messages(&self) -> Vec<Message> {
         let mut messages = self.history.clone();
-        messages.push(Message { role: Role::User, content: self.prompt.clone() });
+        messages.push(Message::new(Role::User, self.prompt.clone()));
         messages
     }
 
@@ -281,7 +281,7 @@ impl Corpus {
 
 /// The system message of an application that only asks for documents of `kind`.
 pub(crate) fn system(kind: Kind) -> Message {
-    Message { role: Role::System, content: kind.instruction().to_owned() }
+    Message::new(Role::System, kind.instruction())
 }
 
 fn text(kind: Kind, Text { history, prompt, answer }: Text) -> Document {

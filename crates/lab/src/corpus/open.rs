@@ -139,8 +139,8 @@ pub(super) fn chat(grammar: &Grammar, random: &mut Seeded) -> Text {
     let mut turns = 0;
     while turns < 2 && random.chance(0.35) {
         let next = if random.chance(0.5) { turn(grammar, &MORE, random) } else { turn(grammar, &TALK, random) };
-        text.history.push(Message { role: Role::User, content: text.prompt });
-        text.history.push(Message { role: Role::Assistant, content: text.answer });
+        text.history.push(Message::new(Role::User, text.prompt));
+        text.history.push(Message::new(Role::Assistant, text.answer));
         text = Text { history: text.history, ..next };
         turns += 1;
     }

@@ -150,7 +150,8 @@ impl Answers {
         let pace = Pace { chunks: pace.chunks.clamp(1, TEXT_BYTES), ..pace };
         let text: String = "a fixed text of about a kilobyte, ".chars().cycle().take(TEXT_BYTES).collect();
         let usage = Usage::new(PROMPT_TOKENS, pace.chunks as u64);
-        let message = ReplyMessage { role: Role::Assistant, content: Some(text.clone()), refusal: None };
+        let message =
+            ReplyMessage { role: Role::Assistant, content: Some(text.clone()), refusal: None, tool_calls: None };
         let whole = json(&ChatResponse {
             id: "chatcmpl-bench".to_owned(),
             object: "chat.completion".to_owned(),
@@ -175,7 +176,7 @@ impl Answers {
 }
 
 fn event(content: Option<&str>, finish_reason: Option<FinishReason>, usage: Option<Usage>) -> Vec<u8> {
-    let delta = Delta { role: None, content: content.map(str::to_owned) };
+    let delta = Delta { content: content.map(str::to_owned), ..Delta::default() };
     let choice = ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason };
     let chunk = ChatChunk {
         id: "chatcmpl-bench".to_owned(),
@@ -184,6 +185,7 @@ fn event(content: Option<&str>, finish_reason: Option<FinishReason>, usage: Opti
         model: WHOLE.to_owned(),
         choices: if usage.is_some() { Vec::new() } else { vec![choice] },
         usage,
+        system_fingerprint: None,
     };
     sse::encode(&String::from_utf8_lossy(&json(&chunk))).into()
 }

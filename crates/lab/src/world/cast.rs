@@ -119,7 +119,7 @@ fn talk(composer: &mut Composer<'_>, Entrant { index, random }: &mut Entrant) {
         let kinds: &[Kind] = if arrival.long { &LONG } else { &SHORT };
         let kind = random.pick(kinds).copied().unwrap_or(Kind::Chat);
         let document = composer.corpus.document(kind, random);
-        let said = Message { role: Role::User, content: document.prompt };
+        let said = Message::new(Role::User, document.prompt);
         composer.calls.push(Call { stream, ..composer.call(*index, place, kind, vec![said]) });
         let mut at = place;
         for _ in 0..2 {
@@ -127,7 +127,7 @@ fn talk(composer: &mut Composer<'_>, Entrant { index, random }: &mut Entrant) {
                 break;
             }
             at += 15_000 + random.below(120_000) as i64;
-            let said = Message { role: Role::User, content: composer.corpus.follow_up(random) };
+            let said = Message::new(Role::User, composer.corpus.follow_up(random));
             let call = composer.call(*index, at, Kind::Chat, vec![said]);
             composer.calls.push(Call { stream, continues: true, ..call });
         }
@@ -148,7 +148,7 @@ pub(super) fn applications(composer: &mut Composer<'_>) -> Result<(), LabError> 
         let arrivals = composer.arrivals.take(Caller::Program, count, &mut random);
         for at in Rhythm::office(peak).place(&arrivals, 0.0, END) {
             let content = composer.corpus.about_order(ask, &mut random);
-            let messages = vec![system(kind), Message { role: Role::User, content }];
+            let messages = vec![system(kind), Message::new(Role::User, content)];
             let call = composer.call(index, at, kind, messages);
             composer.calls.push(Call { temperature: 0.2, max_tokens: 48, ..call });
         }
@@ -198,7 +198,7 @@ pub(super) fn labellers(composer: &mut Composer<'_>) -> Result<(), LabError> {
                 at += 1_500 + random.below(9_000) as i64;
                 let review = composer.corpus.review(&mut random);
                 let content = format!("Label the review as positive, negative or mixed. Review: {review}");
-                let messages = vec![Message { role: Role::User, content }];
+                let messages = vec![Message::new(Role::User, content)];
                 let call = composer.call(index, at, Kind::Sentiment, messages);
                 composer.calls.push(Call { temperature: 0.0, max_tokens: 16, ..call });
             }
@@ -239,7 +239,7 @@ fn queue(composer: &Composer<'_>, count: usize, random: &mut Seeded) -> Vec<(Kin
         let kind = random.pick(&HARVEST).copied().unwrap_or(Kind::Story);
         let content = composer.corpus.document(kind, random).prompt;
         if seen.insert(content.clone()) {
-            prompts.push((kind, vec![Message { role: Role::User, content }]));
+            prompts.push((kind, vec![Message::new(Role::User, content)]));
         }
     }
     prompts

@@ -14,7 +14,7 @@ use crate::backend::Backend;
 use crate::schema::{self, VERSION};
 use crate::{
     Budget, Cost, Holder, Ledger, LedgerError, Measure, NewAccount, NewKey, Page, Plan, ReservationId, Reserve, Scope,
-    Scopes, Unit, User, Way, Who, to_json,
+    Scopes, TwinPlan, Unit, User, Way, Who, to_json,
 };
 
 const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
@@ -38,8 +38,7 @@ fn acme() -> AccountId {
 fn plan() -> Plan {
     Plan {
         text_policy: TextPolicy::Twinned,
-        twin_share: 0.25,
-        twin_first: 3,
+        twin: TwinPlan { share: 0.25, first: 3, ..TwinPlan::default() },
         ..Plan::new(PlanId::new("standard").unwrap())
     }
 }
@@ -254,6 +253,7 @@ macro_rules! on_every_database {
     };
 }
 
+mod admin_keys;
 mod budgets;
 mod grants;
 mod keys;

@@ -3,22 +3,24 @@
 #![allow(dead_code, clippy::unwrap_used, reason = "each test file uses its own part of this, and a test may fail")]
 #![allow(clippy::needless_pass_by_value, reason = "`json!` is written where it is used")]
 
+pub(crate) mod teacher;
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use anbiq_desk::{Administrator, Record};
 use anbiq_domain::{
     AccountId, Clock, CoinKey, Conditions, Entry, Exchange, Finish, Grant, GrantId, JournalId, KeyId, ManualClock,
     Money, Permission, PlanId, PriceList, Prompt, Terms, TermsId, TextPolicy, Timestamp, Usage,
 };
-use anbiq_journal::{Journal, Options, Reader, SigningKey};
+use anbiq_journal::{Journal, Options, Reader, SigningKey, TextKeys};
 use anbiq_ledger::{BudgetState, Ledger, NewAccount, Plan};
 use anbiq_model::{
     Abilities, Alternative, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, TokenLogprob,
 };
-use anbiq_serve::admin::{Administrator, Record};
 use anbiq_serve::{Config, Gateway, GatewayParts, Secrets, ServeError};
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
@@ -76,7 +78,7 @@ impl Default for Mock {
 impl Mock {
     pub(crate) fn new(script: impl Fn(&Request) -> Vec<Step> + Send + Sync + 'static) -> Self {
         Self {
-            abilities: Abilities { several: true, logprobs: Some(20), scoring: false, context: None },
+            abilities: Abilities { several: true, logprobs: Some(20), ..Abilities::default() },
             script: Box::new(script),
             gate: Arc::new(Semaphore::new(0)),
             asked: AtomicUsize::new(0),
@@ -151,6 +153,11 @@ impl Model for Named {
         self.1.abilities
     }
 
+    /// The script is for all draws at once.
+    fn together(&self) -> bool {
+        true
+    }
+
     async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
         self.1.asked.fetch_add(1, Ordering::SeqCst);
         let steps = (self.1.script)(&request);
@@ -186,7 +193,7 @@ impl Model for Named {
                 }
             }
         });
-        Ok(receiver)
+        Ok(receiver.into())
     }
 
     async fn score(&self, _requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
@@ -199,7 +206,11 @@ pub(crate) struct Setup {
     pub(crate) config: Config,
     pub(crate) plan: Plan,
     pub(crate) mock: Mock,
+    /// In place of the mock, as the teacher `open`.
+    pub(crate) teacher: Option<Arc<dyn Model>>,
     pub(crate) journal: Options,
+    /// Besides those of [`MODELS`]; each at the price of those.
+    pub(crate) more: Vec<Arc<dyn Model>>,
 }
 
 impl Default for Setup {
@@ -210,7 +221,14 @@ impl Default for Setup {
             max_tokens: 100,
             ..Plan::new(PlanId::new("standard").unwrap())
         };
-        Self { config: Config::default(), plan, mock: Mock::default(), journal: Options::default() }
+        Self {
+            config: Config::default(),
+            plan,
+            mock: Mock::default(),
+            teacher: None,
+            journal: Options::default(),
+            more: Vec::new(),
+        }
     }
 }
 
@@ -222,6 +240,7 @@ pub(crate) struct House {
     pub(crate) admin: Administrator,
     pub(crate) gateway: Gateway,
     pub(crate) mock: Arc<Mock>,
+    pub(crate) clock: ManualClock,
     pub(crate) key: String,
     pub(crate) key_id: KeyId,
     pub(crate) base: String,
@@ -254,6 +273,11 @@ pub(crate) fn grant(expires: Option<Timestamp>, volume: Option<u64>) -> Grant {
     }
 }
 
+/// The keys of sealed texts of the house in `folder`.
+pub(crate) fn text_keys(folder: &std::path::Path) -> TextKeys {
+    TextKeys::new(folder.join("secrets/texts"))
+}
+
 impl House {
     pub(crate) async fn new() -> Self {
         Self::furnished(Setup::default()).await
@@ -277,20 +301,25 @@ impl House {
             distillation_output: Some(dollars(3)),
             ..PriceList::default()
         };
-        for model in MODELS {
+        for model in MODELS.into_iter().chain(setup.more.iter().map(|model| model.name())) {
             admin.set_prices(model, prices, NOW).await.unwrap();
         }
         admin.issue_terms(&terms(), NOW).await.unwrap();
         let (key_id, key) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
         let key = key.expose().clone();
         let mock = Arc::new(setup.mock);
+        let clock = ManualClock::at(NOW);
+        let mut models = MODELS.map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>);
+        if let Some(teacher) = setup.teacher {
+            models[1] = teacher;
+        }
         let parts = GatewayParts {
             config: setup.config,
             ledger: ledger.clone(),
             journal: journal.clone(),
-            models: MODELS.map(|name| Arc::new(Named(name, Arc::clone(&mock))) as Arc<dyn Model>).to_vec(),
-            secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY },
-            clock: Arc::new(ManualClock::at(NOW)) as Arc<dyn Clock>,
+            models: models.into_iter().chain(setup.more).collect(),
+            secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY, texts: Some(text_keys(folder.path())) },
+            clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             spool: None,
         };
         let gateway = Gateway::open(parts).await.unwrap();
@@ -303,10 +332,25 @@ impl House {
         }));
         let admin_listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let admin_base = format!("http://{}", admin_listener.local_addr().unwrap());
-        tokio::spawn(anbiq_serve::operate(admin_listener, gateway.clone()));
+        tokio::spawn(anbiq_serve::operate(admin_listener, gateway.clone(), axum::Router::new()));
         let client = Client::builder(TokioExecutor::new()).build_http();
         let shutdown = Some(shutdown);
-        Self { folder, ledger, journal, admin, gateway, mock, key, key_id, base, admin_base, client, shutdown, running }
+        Self {
+            folder,
+            ledger,
+            journal,
+            admin,
+            gateway,
+            mock,
+            clock,
+            key,
+            key_id,
+            base,
+            admin_base,
+            client,
+            shutdown,
+            running,
+        }
     }
 
     /// Sends a request and reads the head of its answer.
@@ -454,15 +498,13 @@ impl Reply {
 
 /// `text` with every UUID blanked.
 pub(crate) fn blank(text: &str) -> String {
-    let mut out = String::new();
-    let mut rest = text;
-    while let Some(at) = rest.find("cmpl-") {
-        let (before, id) = rest.split_at(at + 5);
-        out.push_str(before);
-        out.push_str("ID");
-        rest = &id[36..];
+    let mut text = text.to_owned();
+    for marker in ["cmpl-", "resp_", "msg_", "fc_"] {
+        let parts: Vec<String> = text.split(marker).map(str::to_owned).collect();
+        let after = parts[1..].iter().map(|part| format!("{marker}ID{}", &part[36..]));
+        text = std::iter::once(parts[0].clone()).chain(after).collect();
     }
-    out + rest
+    text
 }
 
 /// A chat request to the teacher without terms.

@@ -45,7 +45,7 @@ fn another_key_gives_another_sketch() {
 
 #[test]
 fn messages_before_the_last_count_in_exact_only() {
-    let message = |role, content: &str| Message { role, content: content.into() };
+    let message = |role, content: &str| Message::new(role, content);
     let plain = sketch("and then?");
     let system = sketcher()
         .sketch(&Prompt::Chat(vec![message(Role::System, "You are a poet."), message(Role::User, "and then?")]));

@@ -275,8 +275,15 @@ impl Composer {
             usage,
             cost: Money::from_nanos(2_000 * output as i64),
             outcome: Outcome::Completed,
-            draws: Draws { prompt: Digest::of(b""), texts: Vec::new(), twinning: None },
+            draws: Draws {
+                prompt: Digest::of(b""),
+                texts: Vec::new(),
+                open: Vec::new(),
+                fingerprints: Vec::new(),
+                twinning: None,
+            },
             texts: None,
+            sealed: None,
         })));
     }
 
@@ -308,10 +315,10 @@ impl Composer {
                     } else {
                         task(kind, &mut self.random)
                     };
-                    history.push(Message { role: Role::User, content: text });
+                    history.push(Message::new(Role::User, text));
                     let output = self.length(kind);
                     self.say(&face, when, &Prompt::Chat(history.clone()), output, None);
-                    history.push(Message { role: Role::Assistant, content: "well".to_owned() });
+                    history.push(Message::new(Role::Assistant, "well"));
                     when += 30_000 + self.within(300_000);
                 }
             }

@@ -33,7 +33,9 @@ pub(super) fn open(site: &Site, reader: &Reader, found: &Found) -> anyhow::Resul
         .context("the journal has no signed checkpoint\nhint: stop the gateway once, which seals the journal")?;
     let (mut leaves, mut kept, mut epochs) = (Vec::new(), Vec::new(), BTreeSet::new());
     let (mut terms, mut entries, mut hours) = (Vec::new(), Vec::new(), BTreeMap::new());
-    for record in reader.entries()?.take(usize::try_from(checkpoint.size)?) {
+    let records = reader.entries()?;
+    let before = records.before().clone();
+    for record in records.take(usize::try_from(checkpoint.size.saturating_sub(before.size()))?) {
         let record = record?;
         leaves.push(record.leaf);
         if let Entry::Exchange(exchange) = &record.entry {
@@ -44,12 +46,13 @@ pub(super) fn open(site: &Site, reader: &Reader, found: &Found) -> anyhow::Resul
             kept.push((record.index, record.payload));
             match record.entry {
                 Entry::Exchange(exchange) => epochs.extend(exchange.draws.twinning.map(|twinning| twinning.epoch)),
+                Entry::TwinsDrawn(twins) => epochs.extend([twins.twinning.epoch]),
                 Entry::TermsIssued { terms: issued, .. } => terms.push(issued),
                 entry => entries.push(entry),
             }
         }
     }
-    let levels = tree::Levels::new(leaves);
+    let levels = tree::Levels::after(&before, leaves);
     ensure!(levels.root() == checkpoint.root, "the journal's checkpoint is not of this journal");
     let prove = |(index, payload)| {
         let proof = levels.inclusion_proof(index).context("a record lies beyond the checkpoint")?;
@@ -75,14 +78,20 @@ fn accounts(found: &Found) -> BTreeSet<AccountId> {
 fn is_opened(entry: &Entry, spoken_of: &BTreeSet<AccountId>) -> bool {
     match entry {
         Entry::Exchange(exchange) => spoken_of.contains(&exchange.account),
-        Entry::AccountOpened { account, .. } | Entry::TermsAccepted { account, .. } => spoken_of.contains(account),
+        Entry::TwinsDrawn(twins) => spoken_of.contains(&twins.account),
+        Entry::AccountOpened { account, .. }
+        | Entry::TermsAccepted { account, .. }
+        | Entry::TextsForgotten { account, .. } => spoken_of.contains(account),
         Entry::GrantGiven { grant } => spoken_of.contains(&grant.account),
         Entry::Refused(refusal) => spoken_of.contains(&refusal.account),
+        // It says who administers, not who distilled, and may name any account.
+        Entry::Administered(_) => false,
         Entry::Opened { .. }
         | Entry::CoinsCommitted { .. }
         | Entry::TermsIssued { .. }
         | Entry::PricesSet { .. }
         | Entry::GrantRevoked { .. }
+        | Entry::TwinsStopped { .. }
         | Entry::Closed { .. } => true,
     }
 }

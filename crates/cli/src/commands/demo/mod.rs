@@ -6,6 +6,7 @@ mod stage;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use anbiq_domain::TwinMode;
 use anbiq_lab::world::{Scale, World, WorldConfig};
 use anbiq_trace::Report as Trace;
 use anyhow::{Context, bail};
@@ -69,7 +70,7 @@ pub(crate) async fn run(args: Demo, talk: Talk) -> anyhow::Result<Outcome> {
 
 /// Traces every student against all that was served, by the operators that `watch` found.
 async fn verdicts(folder: &Folder, findings: &anbiq_watch::Report, talk: Talk) -> anyhow::Result<Vec<Trace>> {
-    let collected = trace::collect(&folder.at("journal"), trace::grouped(findings))?;
+    let collected = trace::collect(&folder.at("journal"), trace::grouped(findings), TwinMode::Together, None)?.0;
     let teacher = open_local(&folder.at("teacher"), "still")?;
     let mut verdicts = Vec::new();
     for name in STUDENTS {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anbiq_desk::{Administrator, Record};
 use anbiq_distill::Recipe;
 use anbiq_domain::{AccountId, Clock, Conditions, Grant, ManualClock, Money, Terms, Timestamp};
 use anbiq_lab::corpus::{Corpus, Sizes};
@@ -11,7 +12,6 @@ use anbiq_lab::play::{Performance, PlayConfig, play};
 use anbiq_lab::world::{Group, Scale, World};
 use anbiq_ledger::NewAccount;
 use anbiq_secret::Secret;
-use anbiq_serve::admin::{Administrator, Record};
 use anyhow::{Context, ensure};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -110,10 +110,12 @@ impl Stage {
             // A stage that is gone stops its gateway too.
             let _ = stopped.await;
         };
-        let site = Site { config: self.site.config.clone() };
+        let site = self.site.clone();
         let clock: Arc<dyn Clock> = Arc::new(self.clock.clone());
         let doors = serve::Doors { customers: listener, operator: None };
-        let gateway = tokio::spawn(async move { serve::serve(&site, doors, clock, until, Talk::new(true)).await });
+        let signals = serve::Signals { stop: Box::pin(until), reload: None };
+        let gateway =
+            tokio::spawn(async move { serve::serve(&site, doors, clock, signals, Talk::new(true, false)).await });
 
         let mut step = talk.step("playing the traffic over HTTP", world.calls.len() as u64);
         let config = PlayConfig::new(base_url, "still", self.keys.clone());

@@ -8,7 +8,8 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use anbiq_domain::Entry;
-use anbiq_journal::Journal;
+
+use crate::{Journal, JournalError};
 
 /// Most entries that may wait; more of them mean that no gateway takes them in.
 const MOST: usize = 10_000;
@@ -43,7 +44,7 @@ pub enum SpoolError {
     },
     /// The journal did not take an entry; it waits on.
     #[error("the journal did not take an entry from the spool")]
-    Journal(#[from] anbiq_journal::JournalError),
+    Journal(#[from] JournalError),
 }
 
 impl Spool {
