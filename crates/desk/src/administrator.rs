@@ -4,8 +4,8 @@
 //! and what to do; the gateway already acts on the ledger then.
 
 use anbiq_domain::{
-    AccountId, Administration, Entry, Grant, GrantId, Hand, KeyId, KeyedHasher, Money, OperatorId, PlanId, PriceList,
-    Terms, TermsRef, Timestamp, UserId, Window,
+    AccountId, Administration, Conditions, Entry, Grant, GrantId, Hand, KeyId, KeyedHasher, Money, OperatorId, PlanId,
+    PriceList, Terms, TermsRef, Timestamp, UserId, Window,
 };
 use anbiq_journal::{Journal, Spool, TextKeys};
 use anbiq_ledger::{Budget, Holder, Ledger, Measure, NewAccount, NewAdminKey, NewKey, Plan, Unit, User};
@@ -235,6 +235,41 @@ impl Administrator {
         let entry = Entry::GrantGiven { grant: grant.clone() };
         let hint = "revoke it and give one under another name";
         let done = Done { action: "grant.give", subject: grant.id.as_str(), at: grant.given, hint };
+        self.record(done, Some(entry), None).await
+    }
+
+    /// Asks for a grant.
+    pub async fn ask_grant(&self, grant: &Grant) -> Result<(), DeskError> {
+        self.ledger.ask_grant(grant).await?;
+        let entry = Entry::GrantAsked { grant: grant.clone() };
+        let hint = "revoke it and ask under another name";
+        let done = Done { action: "grant.ask", subject: grant.id.as_str(), at: grant.given, hint };
+        self.record(done, Some(entry), None).await
+    }
+
+    /// Approves a grant that was asked for, under `conditions` and until `expires` where they are given, and gives it as it
+    /// holds from `at` on.
+    pub async fn approve_grant(
+        &self,
+        grant: &GrantId,
+        conditions: Option<&Conditions>,
+        expires: Option<Timestamp>,
+        at: Timestamp,
+    ) -> Result<Grant, DeskError> {
+        let grant = self.ledger.approve_grant(grant, conditions, expires, at).await?;
+        let entry = Entry::GrantGiven { grant: grant.clone() };
+        let hint = "revoke it and give one under another name";
+        let done = Done { action: "grant.approve", subject: grant.id.as_str(), at, hint };
+        self.record(done, Some(entry), None).await?;
+        Ok(grant)
+    }
+
+    /// Refuses a grant that was asked for.
+    pub async fn refuse_grant(&self, grant: &GrantId, reason: &str, at: Timestamp) -> Result<(), DeskError> {
+        self.ledger.refuse_grant(grant, reason, at).await?;
+        let entry = Entry::GrantRefused { at, grant: grant.clone(), reason: reason.to_owned() };
+        let hint = "revoke it, which is journalled";
+        let done = Done { action: "grant.refuse", subject: grant.as_str(), at, hint };
         self.record(done, Some(entry), None).await
     }
 

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::str::FromStr;
 
-use anbiq_domain::{Conditions, Money, Timestamp, Window};
+use anbiq_domain::{Conditions, Money, PriceClass, Purpose, Timestamp, Window};
 use anbiq_ledger::Holder;
 use serde::de::Error;
 use serde::{Deserialize, Deserializer};
@@ -245,7 +245,18 @@ pub(crate) struct ConditionsBody {
     max_output_tokens: Option<Count>,
     #[serde(default)]
     competing_use: bool,
+    max_student_percent: Option<Small>,
+    teacher_parameters: Option<Count>,
+    #[serde(default)]
+    purposes: Vec<Purpose>,
     attribution: Option<Line>,
+    name_prefix: Option<Line>,
+    #[serde(default)]
+    notices: Vec<Line>,
+    licence: Option<Line>,
+    price_class: Option<PriceClass>,
+    output_price: Option<Dollars>,
+    beyond_terms: Option<Line>,
 }
 
 impl From<ConditionsBody> for Conditions {
@@ -253,8 +264,17 @@ impl From<ConditionsBody> for Conditions {
         Self {
             max_student_parameters: body.max_student_parameters.map(|count| count.0),
             max_output_tokens: body.max_output_tokens.map(|count| count.0),
+            max_student_percent: body.max_student_percent.map(|percent| percent.0),
+            teacher_parameters: body.teacher_parameters.map(|count| count.0),
             competing_use: body.competing_use,
+            purposes: body.purposes,
             attribution: body.attribution.map(|line| line.0),
+            name_prefix: body.name_prefix.map(|line| line.0),
+            notices: body.notices.into_iter().map(|line| line.0).collect(),
+            licence: body.licence.map(|line| line.0),
+            price_class: body.price_class,
+            output_price: body.output_price.map(|dollars| dollars.0),
+            beyond_terms: body.beyond_terms.map(|line| line.0),
         }
     }
 }

@@ -63,6 +63,8 @@ codes! {
     KeyExpired "key_expired" 409 "the key has expired";
     UserExists "user_exists" 409 "the account has such a user";
     GrantExists "grant_exists" 409 "the grant exists already";
+    GrantBeyondTerms "grant_beyond_terms" 409 "the grant permits more than its terms";
+    GrantDecided "grant_not_asked" 409 "the grant was decided already";
     TermsChanged "terms_changed" 409 "these terms were issued with other contents";
     NotThere "refers_to_nothing" 409 "the body speaks of something that is not there";
     Repeated "request_repeated" 409 "the request was made already";

@@ -1,6 +1,6 @@
 //! The gate: do the teacher's terms permit this student?
 
-use anbiq_domain::{AccountId, Conditions, Digest, Grant, Permission, PriceClass, Terms, TermsRef, Timestamp};
+use anbiq_domain::{AccountId, Conditions, Digest, Grant, Permission, PriceClass, Student, Terms, TermsRef, Timestamp};
 use serde::Serialize;
 
 /// What the gate needs to know about a student.
@@ -163,12 +163,14 @@ fn breaches(teacher: &str, papers: &Papers, facts: Facts) -> Vec<Breach> {
         add("terms_of_another", format!("these are the terms of `{}`", terms.teacher));
     }
     match terms.distillation {
-        Permission::Allowed => conditions(&terms.conditions, "the terms", facts, &mut add),
+        Permission::Allowed | Permission::Conditions => {
+            conditions(&terms.conditions, "the terms allow", facts, &mut add)
+        }
         Permission::Unknown => {
             if papers.basis.is_none() {
                 add("terms_unknown", "its terms do not say, and no `basis` is stated".to_owned());
             }
-            conditions(&terms.conditions, "the terms", facts, &mut add);
+            conditions(&terms.conditions, "the terms allow", facts, &mut add);
         }
         Permission::Forbidden => {
             if papers.permission.is_none() {
@@ -199,17 +201,14 @@ fn grant_breaches(
     if grant.expires.is_some_and(|end| facts.now >= end) {
         add("grant_expired", format!("grant `{}` has expired", grant.id));
     }
-    conditions(&grant.conditions, "the grant", facts, add);
+    conditions(&grant.conditions, "the grant allows", facts, add);
 }
 
-fn conditions(conditions: &Conditions, whose: &str, facts: Facts, add: &mut impl FnMut(&'static str, String)) {
-    if let Some(most) = conditions.max_student_parameters.filter(|most| facts.parameters > *most) {
-        let words = format!("{whose} allows at most {most} parameters; this student has {}", facts.parameters);
-        add("student_too_large", words.replace("the terms allows", "the terms allow"));
-    }
-    if let Some(most) = conditions.max_output_tokens.filter(|most| facts.tokens > *most) {
-        let words = format!("{whose} allows at most {most} completion tokens; this capture has {}", facts.tokens);
-        add("volume_exceeded", words.replace("the terms allows", "the terms allow"));
+fn conditions(conditions: &Conditions, who_allows: &str, facts: Facts, add: &mut impl FnMut(&'static str, String)) {
+    let student =
+        Student { parameters: Some(facts.parameters), output_tokens: Some(facts.tokens), ..Student::default() };
+    for broken in conditions.broken_by(&student) {
+        add(broken.code, format!("{who_allows} {broken}"));
     }
 }
 
@@ -260,7 +259,7 @@ mod tests {
 
     fn terms(distillation: Permission, conditions: Conditions) -> Terms {
         let id = TermsId::new("t").unwrap();
-        Terms { id, version: 1, teacher: "big".to_owned(), distillation, conditions, text: "...".to_owned() }
+        Terms { conditions, ..Terms::new(id, 1, "big", distillation, "...") }
     }
 
     fn limits(parameters: u64, tokens: u64) -> Conditions {
@@ -347,7 +346,7 @@ mod tests {
           - grant `g` was given to the account `acme`
           - grant `g` has expired
           - the grant allows at most 1 parameters; this student has 500
-          - the grant allows at most 2 completion tokens; this capture has 70
+          - the grant allows at most 2 completion tokens; this student takes 70
         hint: ask the provider for a grant, and name its file in `grant`
         ");
     }

@@ -113,7 +113,7 @@ prices = { input = "1.00", output = "4.00", distillation_output = "2.00" }
 fn terms(distillation: Permission) -> Terms {
     let conditions = Conditions { attribution: Some("Built with big".to_owned()), ..Conditions::default() };
     let id = TermsId::new("big-terms").unwrap();
-    Terms { id, version: 3, teacher: "big".to_owned(), distillation, conditions, text: "...".to_owned() }
+    Terms { conditions, ..Terms::new(id, 3, "big", distillation, "...") }
 }
 
 fn write_json(path: PathBuf, value: &impl serde::Serialize) {

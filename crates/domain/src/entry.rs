@@ -75,7 +75,21 @@ pub enum Entry {
         /// Which key, as [`crate::SealedTexts::key`] names it.
         key: Keyed,
     },
-    /// A grant was given.
+    /// A grant was asked for: it permits nothing yet.
+    GrantAsked {
+        /// As it is asked for; `given` is when.
+        grant: Grant,
+    },
+    /// A grant that was asked for was refused.
+    GrantRefused {
+        /// When.
+        at: Timestamp,
+        /// Which.
+        grant: GrantId,
+        /// Why.
+        reason: String,
+    },
+    /// A grant was given, whether or not it was asked for.
     GrantGiven {
         /// All of it.
         grant: Grant,
@@ -121,11 +135,12 @@ impl Entry {
             | Self::PricesSet { at, .. }
             | Self::AccountOpened { at, .. }
             | Self::TermsAccepted { at, .. }
+            | Self::GrantRefused { at, .. }
             | Self::TextsForgotten { at, .. }
             | Self::GrantRevoked { at, .. }
             | Self::TwinsStopped { at, .. }
             | Self::Closed { at } => *at,
-            Self::GrantGiven { grant } => grant.given,
+            Self::GrantAsked { grant } | Self::GrantGiven { grant } => grant.given,
             Self::Exchange(exchange) => exchange.at,
             Self::TwinsDrawn(twins) => twins.at,
             Self::Refused(refusal) => refusal.at,

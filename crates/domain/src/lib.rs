@@ -10,7 +10,9 @@ mod digest;
 mod entry;
 mod exchange;
 mod ids;
+mod judge;
 mod keyed;
+mod known;
 mod money;
 mod random;
 mod sketch;
@@ -28,11 +30,15 @@ pub use exchange::{
     ToolCall, Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
+pub use judge::{Broken, Judgement, Reason, Ruling, Student};
 pub use keyed::{Keyed, KeyedHasher};
+pub use known::{KnownTerms, known_terms};
 pub use money::{Money, MoneyError, PriceList};
 pub use random::Seeded;
 pub use sketch::{MINHASHES, Sketch, flags};
-pub use terms::{Conditions, Grant, GrantState, Keeping, Permission, PriceClass, Terms, TermsRef, TextPolicy};
+pub use terms::{
+    Conditions, Grant, GrantState, Keeping, Permission, PriceClass, Purpose, Source, Terms, TermsRef, TextPolicy,
+};
 pub use time::{Clock, ManualClock, SystemClock, Timestamp};
 pub use twins::{TwinDraw, TwinMismatch, TwinMode, Twinning, Twins};
 pub use window::{Window, WindowError};

@@ -1,6 +1,6 @@
 use serde::{Deserialize, Serialize};
 
-use crate::{AccountId, Digest, GrantId, TermsId, Timestamp};
+use crate::{AccountId, Digest, GrantId, Money, TermsId, Timestamp};
 
 /// The conditions under which a teacher may be used, in a form that a program can apply.
 ///
@@ -19,14 +19,58 @@ pub struct Terms {
     /// What holds where distillation is allowed or granted.
     #[serde(default)]
     pub conditions: Conditions,
+    /// From when on they say nothing any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires: Option<Timestamp>,
+    /// Where the words were read, where somebody else wrote them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
     /// The words themselves.
     pub text: String,
+}
+
+/// Where terms were read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// The address.
+    pub url: String,
+    /// Where in it, such as a section.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<String>,
+    /// The day on which it was read, such as `2026-11-23`.
+    pub read: String,
+    /// The day from which the words hold, as they say themselves.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<String>,
+    /// The digest of all the words, where it was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<Digest>,
 }
 
 impl Terms {
     /// Which terms, in which version.
     pub fn reference(&self) -> TermsRef {
         TermsRef { id: self.id.clone(), version: self.version }
+    }
+
+    /// Terms without conditions, end and source.
+    pub fn new(id: TermsId, version: u32, teacher: &str, distillation: Permission, text: &str) -> Self {
+        Self {
+            id,
+            version,
+            teacher: teacher.to_owned(),
+            distillation,
+            conditions: Conditions::default(),
+            expires: None,
+            source: None,
+            text: text.to_owned(),
+        }
+    }
+
+    /// What they say about distillation at the moment `at`: nothing, when their end has come.
+    pub fn permission(&self, at: Timestamp) -> Permission {
+        if self.expires.is_some_and(|end| at >= end) { Permission::Unknown } else { self.distillation }
     }
 
     /// The digest of the words.
@@ -48,8 +92,10 @@ pub struct TermsRef {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Permission {
-    /// Anybody may, under the conditions.
+    /// Anybody may; the conditions, where there are any, are kept.
     Allowed,
+    /// Anybody may who keeps the conditions.
+    Conditions,
     /// Only with a grant.
     GrantRequired,
     /// Nobody may.
@@ -65,14 +111,70 @@ pub struct Conditions {
     /// Largest student, in parameters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_student_parameters: Option<u64>,
+    /// Largest student, in percent of the teacher's parameters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_student_percent: Option<u32>,
+    /// The teacher's size, in parameters, where it is told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub teacher_parameters: Option<u64>,
     /// Largest number of completion tokens that may be taken for training.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_output_tokens: Option<u64>,
     /// May the student compete with the teacher?
     pub competing_use: bool,
+    /// What the student may be for; anything where none is named.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub purposes: Vec<Purpose>,
     /// What the student's card must say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub attribution: Option<String>,
+    /// What the student's name must begin with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name_prefix: Option<String>,
+    /// What the student must come with.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notices: Vec<String>,
+    /// The licence that the student must be under.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub licence: Option<String>,
+    /// Which of the teacher's prices applies; that of distillation where it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub price_class: Option<PriceClass>,
+    /// The price of a million completion tokens, where it is another than that of any class.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output_price: Option<Money>,
+    /// Of a grant that permits more than its terms: why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub beyond_terms: Option<String>,
+}
+
+/// What a student is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Purpose {
+    /// To find something out and publish it.
+    Research,
+    /// To teach.
+    Education,
+    /// To sort or label things, without writing anything.
+    Classification,
+    /// For the own use of whoever trains it.
+    Internal,
+    /// To be offered to others.
+    Product,
+}
+
+impl Purpose {
+    /// Such as `research`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Research => "research",
+            Self::Education => "education",
+            Self::Classification => "classification",
+            Self::Internal => "internal use",
+            Self::Product => "a product",
+        }
+    }
 }
 
 /// What one account may distill.
@@ -100,6 +202,10 @@ pub struct Grant {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum GrantState {
+    /// It is asked for, and permits nothing.
+    Asked,
+    /// It was asked for and refused.
+    Refused,
     /// It holds.
     Active,
     /// Its end has come.

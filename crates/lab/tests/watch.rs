@@ -24,6 +24,8 @@ fn journal(world: &World, seed: u64) -> Vec<Entry> {
         teacher: "teacher".into(),
         distillation: Permission::GrantRequired,
         conditions: Conditions::default(),
+        expires: None,
+        source: None,
         text: "Distillation needs a grant.".into(),
     };
     let mut entries = vec![

@@ -8,9 +8,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anbiq_domain::{
-    AccountId, Conditions, Money, OperatorId, Permission, PlanId, PriceList, Terms, TermsId, Timestamp, Window,
-};
+use anbiq_domain::{AccountId, Money, OperatorId, Permission, PlanId, PriceList, Terms, TermsId, Timestamp, Window};
 use anbiq_ledger::{Budget, Cost, Holder, Ledger, Measure, NewAccount, Plan, Reserve, Way};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
@@ -99,14 +97,8 @@ async fn rate(callers: usize, work: impl AsyncFn(usize) -> Outcome<()>) -> Outco
 async fn furnish(ledger: &Ledger) -> Outcome<(Vec<AccountId>, String)> {
     let plan = Plan { max_logprobs: Some(5), ..Plan::new(PlanId::new("standard")?) };
     ledger.put_plan(&plan).await?;
-    let terms = Terms {
-        id: TermsId::new("teacher-terms")?,
-        version: 1,
-        teacher: "teacher".to_owned(),
-        distillation: Permission::GrantRequired,
-        conditions: Conditions::default(),
-        text: "Do not.".repeat(100),
-    };
+    let terms =
+        Terms::new(TermsId::new("teacher-terms")?, 1, "teacher", Permission::GrantRequired, &"Do not.".repeat(100));
     ledger.put_terms(&terms, NOW).await?;
     let (input, output) = (Money::from_dollars(1), Money::from_dollars(4));
     ledger.put_prices("teacher", PriceList { input, output, ..PriceList::default() }, NOW).await?;

@@ -81,6 +81,14 @@ pub enum LedgerError {
     /// A grant of that name exists already.
     #[error("grant `{0}` exists already")]
     GrantExists(GrantId),
+    /// A grant that was decided already.
+    #[error("grant `{0}` is not asked for: it was given, refused or revoked")]
+    GrantNotAsked(GrantId),
+    /// A grant that permits more than its terms do, and does not say why.
+    #[error(
+        "grant `{0}` permits more than its terms: {1}\nhint: say why it goes beyond them, and the journal keeps the reason"
+    )]
+    GrantBeyondTerms(GrantId, String),
     /// The words of issued terms cannot change.
     #[error("terms `{}` of version {} were issued with other contents\nhint: a change is a new version", .0.id, .0.version)]
     TermsChanged(TermsRef),
@@ -167,6 +175,8 @@ impl LedgerError {
             Self::UnknownGrant(_) => "unknown_grant",
             Self::AccountExists(_) => "account_exists",
             Self::GrantExists(_) => "grant_exists",
+            Self::GrantNotAsked(_) => "grant_not_asked",
+            Self::GrantBeyondTerms(..) => "grant_beyond_terms",
             Self::TermsChanged(_) => "terms_changed",
             Self::ReservationClosed(_) => "reservation_closed",
             Self::OutOfRange(_) => "amount_out_of_range",
@@ -203,6 +213,8 @@ impl LedgerError {
             | Self::UnknownGrant(_)
             | Self::AccountExists(_)
             | Self::GrantExists(_)
+            | Self::GrantNotAsked(_)
+            | Self::GrantBeyondTerms(..)
             | Self::TermsChanged(_)
             | Self::ReservationClosed(_)
             | Self::OutOfRange(_)

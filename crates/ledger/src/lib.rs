@@ -12,8 +12,8 @@ mod backend;
 mod budget;
 mod cache;
 mod error;
+mod grants;
 mod keys;
-mod list;
 mod reserve;
 mod schema;
 mod terms;
@@ -37,8 +37,8 @@ use writer::Writer;
 pub use admin_keys::{AdminKey, AdminRole, AdminSession, NewAdminKey};
 pub use budget::{Budget, BudgetState, BudgetUse, Holder, Measure, Shortfall, Unit};
 pub use error::{LedgerError, Who};
+pub use grants::GrantRecord;
 pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session, public_part};
-pub use list::GrantRecord;
 pub use reserve::{Cost, ReservationId, Reserve, Reserved, Way};
 
 /// The ledger. Clones share it.

@@ -325,8 +325,8 @@ impl Holding {
 
     async fn hold_volume(&self, change: &mut AnyConnection, grant: &GrantId, tokens: u64) -> Result<bool, sqlx::Error> {
         let held = sqlx::query(
-            "UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND revoked IS NULL \
-             AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)",
+            "UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND state = 'given' \
+             AND revoked IS NULL AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)",
         )
         .bind(tokens.cast_signed())
         .bind(grant.as_str())
@@ -568,7 +568,7 @@ async fn why_no_volume(
     now: Timestamp,
 ) -> Result<LedgerError, sqlx::Error> {
     let row: Option<(Option<i64>, Option<i64>)> =
-        sqlx::query_as("SELECT revoked, expires FROM grants WHERE id = $1 AND account = $2")
+        sqlx::query_as("SELECT revoked, expires FROM grants WHERE id = $1 AND account = $2 AND state = 'given'")
             .bind(grant.as_str())
             .bind(account.as_str())
             .fetch_optional(&mut *change)

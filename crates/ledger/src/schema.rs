@@ -11,12 +11,18 @@ use crate::backend::Backend;
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next, beginning with the empty database. A step that was released never changes.
-const STEPS: [&[&str]; 4] = [
+const STEPS: [&[&str]; 5] = [
     &TABLES,
     // Programs that do not count it up must not change what others remember.
     &["INSERT INTO settings (name, value) VALUES ('generation', '0')"],
     &BUDGETS,
     &crate::admin_keys::TABLES,
+    // `asked`, `refused` or `given`; a decision against it is a revocation with a reason.
+    &[
+        "ALTER TABLE grants ADD COLUMN state TEXT NOT NULL DEFAULT 'given'",
+        "ALTER TABLE grants ADD COLUMN asked BIGINT",
+        "ALTER TABLE grants ADD COLUMN reason TEXT",
+    ],
 ];
 
 const TABLES: [&str; 11] = [

@@ -1,10 +1,10 @@
-//! Prices, terms and grants.
+//! Prices, and terms and their acceptance.
 
 use std::sync::Arc;
 
-use anbiq_domain::{AccountId, Grant, GrantId, GrantState, PriceList, Terms, TermsId, TermsRef, Timestamp};
+use anbiq_domain::{AccountId, PriceList, Terms, TermsId, TermsRef, Timestamp};
 
-use crate::{Granted, Ledger, LedgerError, Page, Session, Teacher, from_json, id, to_i64, to_json, to_u64};
+use crate::{Granted, Ledger, LedgerError, Page, Session, Teacher, from_json, id, to_json};
 
 impl Ledger {
     /// Sets the prices of `model` from `at` on; earlier ones are kept.
@@ -185,89 +185,17 @@ impl Ledger {
         };
         rows.into_iter().map(acceptance).collect()
     }
-
-    /// Gives a grant.
-    pub async fn give_grant(&self, grant: &Grant) -> Result<(), LedgerError> {
-        let volume = grant.conditions.max_output_tokens.map(to_i64).transpose()?;
-        if self.terms(&grant.terms.id, Some(grant.terms.version)).await?.is_none() {
-            return Err(LedgerError::UnknownTerms(grant.terms.clone()));
-        }
-        let mut change = self.administer().await?;
-        let given = sqlx::query(
-            "INSERT INTO grants (id, account, terms, body, given, expires, volume, used, reserved) \
-             SELECT $1, id, $2, $3, $4, $5, $6, 0, 0 FROM accounts WHERE id = $7 ON CONFLICT (id) DO NOTHING",
-        )
-        .bind(grant.id.as_str())
-        .bind(grant.terms.id.as_str())
-        .bind(to_json("grant", grant)?)
-        .bind(grant.given.milliseconds())
-        .bind(grant.expires.map(Timestamp::milliseconds))
-        .bind(volume)
-        .bind(grant.account.as_str())
-        .execute(&mut *change)
-        .await?;
-        if given.rows_affected() == 1 {
-            return Ok(change.commit().await?);
-        }
-        change.rollback().await?;
-        Err(match self.account(&grant.account).await? {
-            Some(_) => LedgerError::GrantExists(grant.id.clone()),
-            None => LedgerError::UnknownAccount(grant.account.clone()),
-        })
-    }
-
-    /// Takes a grant back; doing it again changes nothing.
-    pub async fn revoke_grant(&self, grant: &GrantId, now: Timestamp) -> Result<(), LedgerError> {
-        let mut change = self.administer().await?;
-        let revoked = sqlx::query("UPDATE grants SET revoked = COALESCE(revoked, $1) WHERE id = $2")
-            .bind(now.milliseconds())
-            .bind(grant.as_str())
-            .execute(&mut *change)
-            .await?;
-        if revoked.rows_affected() == 0 {
-            return Err(LedgerError::UnknownGrant(grant.clone()));
-        }
-        Ok(change.commit().await?)
-    }
-
-    /// The grant of `account` under the terms `terms`, its state at `now`, and the tokens settled under it.
-    ///
-    /// Of several grants the active one counts, else the one given last.
-    pub async fn grant_of(
-        &self,
-        account: &AccountId,
-        terms: &TermsId,
-        now: Timestamp,
-    ) -> Result<Option<(Grant, GrantState, u64)>, LedgerError> {
-        let rows: Vec<(String, Option<i64>, i64)> = sqlx::query_as(
-            "SELECT body, revoked, used FROM grants WHERE account = $1 AND terms = $2 ORDER BY given DESC, id LIMIT 100",
-        )
-        .bind(account.as_str())
-        .bind(terms.as_str())
-        .fetch_all(&self.readers)
-        .await?;
-        let mut first = None;
-        for (body, revoked, used) in rows {
-            let grant: Grant = from_json("grant", &body)?;
-            let used = to_u64(used);
-            let state = if revoked.is_some() { GrantState::Revoked } else { grant.state(now, used) };
-            if state == GrantState::Active {
-                return Ok(Some((grant, state, used)));
-            }
-            first.get_or_insert((grant, state, used));
-        }
-        Ok(first)
-    }
 }
 
 impl Ledger {
     /// The newest hundred grants of an account, under whatever terms.
     pub(crate) async fn all_granted(&self, account: &AccountId) -> Result<Vec<Granted>, LedgerError> {
-        let rows: Vec<(String, Option<i64>)> =
-            sqlx::query_as("SELECT body, revoked FROM grants WHERE account = $1 ORDER BY given DESC, id LIMIT 100")
-                .bind(account.as_str())
-                .fetch_all(&self.readers)
-                .await?;
+        let rows: Vec<(String, Option<i64>)> = sqlx::query_as(
+            "SELECT body, revoked FROM grants WHERE account = $1 AND state = 'given' ORDER BY given DESC, id LIMIT 100",
+        )
+        .bind(account.as_str())
+        .fetch_all(&self.readers)
+        .await?;
         let granted = |(body, revoked): (String, Option<i64>)| {
             Ok(Granted { grant: from_json("grant", &body)?, revoked: revoked.is_some() })
         };

@@ -163,8 +163,8 @@ fn grants<'a>(
         let id = last.grant.id.clone();
         return Err(if last.revoked { LedgerError::GrantRevoked(id) } else { LedgerError::GrantExpired(id) }.into());
     }
-    match terms.distillation {
-        Permission::Allowed => Ok(Vec::new()),
+    match terms.permission(at) {
+        Permission::Allowed | Permission::Conditions => Ok(Vec::new()),
         Permission::Forbidden => {
             let message = format!("the terms `{}` forbid distillation", terms.id);
             Err(Rejection::forbidden("distillation_forbidden", message))
@@ -185,7 +185,13 @@ fn ways(
     grants: &[&Grant],
     declared: bool,
 ) -> Result<Vec<Price>, Rejection> {
-    let granted = |grant: &&Grant| Price { list, class: PriceClass::Distillation, grant: Some(grant.id.clone()) };
+    let granted = |grant: &&Grant| {
+        let (class, own) = grant.conditions.price();
+        // A price of its own stands in the place of that of distillation.
+        let class = if own.is_some() { PriceClass::Distillation } else { class };
+        let list = PriceList { distillation_output: own.or(list.distillation_output), ..list };
+        Price { list, class, grant: Some(grant.id.clone()) }
+    };
     let mut ways: Vec<Price> = grants.iter().map(granted).collect();
     if declared && !ways.is_empty() {
         return Ok(ways);

@@ -4,7 +4,9 @@
 
 mod common;
 
-use anbiq_domain::{ClockKind, Draws, Entry, KeyedHasher, Outcome, PriceClass, TextPolicy, Twinning};
+use anbiq_domain::{
+    ClockKind, Conditions, Draws, Entry, Grant, KeyedHasher, Outcome, PriceClass, TextPolicy, Twinning,
+};
 use anbiq_openai::{ChatMessage, ChatRequest, CompletionRequest};
 use anbiq_secret::Secret;
 use anbiq_serve::Config;
@@ -340,6 +342,27 @@ async fn a_grant_sets_the_price_and_opens_log_probabilities() {
     house.settled().await;
     let (_, _, used) = house.ledger.grant_of(&acme(), &terms().id, NOW).await.unwrap().unwrap();
     assert_eq!(used, 3);
+}
+
+#[tokio::test]
+async fn a_grant_may_have_a_class_or_a_price_of_its_own() {
+    let class = Conditions { price_class: Some(PriceClass::Standard), ..Conditions::default() };
+    let own = Conditions { output_price: Some(money("7")), ..Conditions::default() };
+    for (conditions, output) in [(class, "2"), (own, "7")] {
+        let house = House::new().await;
+        house.admin.accept_terms(&acme(), &terms().reference(), NOW).await.unwrap();
+        house.admin.ask_grant(&Grant { conditions, ..grant(None, None) }).await.unwrap();
+        let declared =
+            || house.post("/v1/chat/completions", &ask("closed", "x"), &[("x-anbiq-purpose", "distillation")]);
+        let early = house.send(declared()).await;
+        assert_eq!(early.json()["error"]["code"], "grant_required", "asking permits nothing");
+        house.admin.approve_grant(&grant(None, None).id, None, None, NOW).await.unwrap();
+        assert_eq!(house.send(declared()).await.status, 200);
+        let exchange = house.exchange(1).await;
+        let usage = exchange.usage;
+        let expected = money("1").per_million(usage.prompt_tokens) + money(output).per_million(usage.completion_tokens);
+        assert_eq!((exchange.cost, exchange.grant), (expected, Some(grant(None, None).id)));
+    }
 }
 
 #[tokio::test]

@@ -510,7 +510,7 @@ impl<'a> Desk<'a> {
         let Some(terms) = self.world.terms.get(&reference) else { return Breach::Silent };
         let said = format!("the terms {} (version {})", reference.id, reference.version);
         match terms.distillation {
-            Permission::Allowed => Breach::None,
+            Permission::Allowed | Permission::Conditions => Breach::None,
             Permission::Unknown => Breach::Silent,
             Permission::Forbidden => {
                 Breach::Against(reference, Permission::Forbidden, format!("{said} forbid distillation"))

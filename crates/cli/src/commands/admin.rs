@@ -1,18 +1,18 @@
-//! Terms and grants of an installation, and what every change of one needs.
+//! The beginning of an installation, and what every change of one needs.
 
 use std::fs;
 use std::path::Path;
 
 use anbiq_desk::{Administrator, Record};
-use anbiq_domain::{Conditions, Grant, GrantId, Terms as TermsText, Timestamp};
+use anbiq_domain::Timestamp;
 use anbiq_journal::{JournalError, Spool};
 use anbiq_ledger::Ledger;
 use anyhow::{Context, bail};
 
 use super::Outcome;
-use crate::args::{Grant as GrantArgs, Init, Terms};
+use crate::args::Init;
 use crate::site::Site;
-use crate::talk::{self, Talk};
+use crate::talk::Talk;
 
 const CONFIGURATION: &str = include_str!("../../files/anbiq.toml");
 const TERMS: &str = include_str!("../../files/terms.json");
@@ -33,58 +33,6 @@ pub(crate) fn init(args: &Init, talk: Talk) -> anyhow::Result<Outcome> {
     talk.say(&format!("wrote `{}`; set your teacher, its prices and its terms there", file.display()));
     talk.say(&format!("public key of the journal: {}", signer.public()));
     talk.say(&format!("hint: anbiq serve --config {}", file.display()));
-    Ok(Outcome::Fine)
-}
-
-pub(crate) async fn terms(args: Terms, talk: Talk) -> anyhow::Result<Outcome> {
-    match args {
-        Terms::Show { model, json, site } => {
-            let ledger = Site::load(&site.config)?.ledger().await?;
-            let terms = terms_of(&ledger, &model).await?;
-            if json { talk::json(&terms)? } else { talk::data(&describe(&terms))? }
-        }
-        Terms::Accept { account, model, site } => {
-            let office = Office::open(&site.config).await?;
-            let terms = terms_of(&office.ledger, &model).await?.reference();
-            let account = account.parse()?;
-            office.administrator.accept_terms(&account, &terms, office.now()).await?;
-            talk.say(&format!("account `{account}` accepted `{}` version {}", terms.id, terms.version));
-            office.close().await?;
-        }
-    }
-    Ok(Outcome::Fine)
-}
-
-pub(crate) async fn grant(args: GrantArgs, talk: Talk) -> anyhow::Result<Outcome> {
-    match args {
-        GrantArgs::Give { grant, account, model, purpose, max_student, max_tokens, days, site } => {
-            let office = Office::open(&site.config).await?;
-            let terms = terms_of(&office.ledger, &model).await?;
-            let grant = Grant {
-                id: grant.parse()?,
-                account: account.parse()?,
-                terms: terms.reference(),
-                purpose,
-                conditions: Conditions {
-                    max_student_parameters: max_student.or(terms.conditions.max_student_parameters),
-                    max_output_tokens: max_tokens.or(terms.conditions.max_output_tokens),
-                    ..terms.conditions
-                },
-                given: office.now(),
-                expires: days.map(|days| in_days(office.now(), days)),
-            };
-            office.administrator.give_grant(&grant).await?;
-            talk::json(&grant)?;
-            office.close().await?;
-        }
-        GrantArgs::Revoke { grant, site } => {
-            let office = Office::open(&site.config).await?;
-            let grant: GrantId = grant.parse()?;
-            office.administrator.revoke_grant(&grant, office.now()).await?;
-            talk.say(&format!("revoked grant `{grant}`"));
-            office.close().await?;
-        }
-    }
     Ok(Outcome::Fine)
 }
 
@@ -123,30 +71,6 @@ impl Office {
         }
         Ok(())
     }
-}
-
-async fn terms_of(ledger: &Ledger, model: &str) -> anyhow::Result<TermsText> {
-    ledger.terms_of_teacher(model).await?.with_context(|| {
-        format!("the teacher `{model}` has no terms\nhint: name a file as `terms` of this model in the configuration")
-    })
-}
-
-fn describe(terms: &TermsText) -> String {
-    let conditions = &terms.conditions;
-    let limit = |value: Option<u64>| value.map_or("no limit".to_owned(), |value| value.to_string());
-    format!(
-        "{} version {}, for `{}`\n  distillation            {:?}\n  largest student         {}\n  \
-         completion tokens       {}\n  competing use           {}\n  text SHA-256            {}\n\n{}",
-        terms.id,
-        terms.version,
-        terms.teacher,
-        terms.distillation,
-        limit(conditions.max_student_parameters),
-        limit(conditions.max_output_tokens),
-        if conditions.competing_use { "allowed" } else { "not allowed" },
-        terms.text_digest(),
-        terms.text,
-    )
 }
 
 pub(super) fn in_days(now: Timestamp, days: u32) -> Timestamp {

@@ -10,6 +10,7 @@ mod distill;
 mod journal;
 mod lab;
 mod serve;
+mod terms;
 mod trace;
 mod twins;
 mod watch;
@@ -46,8 +47,8 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Key(args) => customers::key(args, talk).await,
         Command::User(args) => customers::user(args, talk).await,
         Command::Budget(args) => customers::budget(args, talk).await,
-        Command::Terms(args) => admin::terms(args, talk).await,
-        Command::Grant(args) => admin::grant(args, talk).await,
+        Command::Terms(args) => terms::terms(args, talk).await,
+        Command::Grant(args) => terms::grant(args, talk).await,
         Command::Journal(args) => journal::run(args, talk),
         Command::Twins(args) => twins::run(args),
         Command::Watch(args) => watch::run(&args),

@@ -13,3 +13,4 @@ mod kill;
 mod refusals;
 mod served;
 mod support;
+mod terms;

@@ -32,6 +32,8 @@ pub(crate) async fn issue(desk: Desk, call: Call) -> Result<Reply, Problem> {
         teacher: body.teacher.0,
         distillation: body.distillation,
         conditions: body.conditions.into(),
+        expires: None,
+        source: None,
         text: body.text.0,
     };
     call.administrator(&desk).issue_terms(&terms, call.at).await?;

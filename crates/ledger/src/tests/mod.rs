@@ -62,14 +62,7 @@ fn cost(nanos: i64, completion_tokens: u64) -> Cost {
 }
 
 fn terms(version: u32) -> Terms {
-    Terms {
-        id: TermsId::new("teacher-terms").unwrap(),
-        version,
-        teacher: "teacher".to_owned(),
-        distillation: Permission::GrantRequired,
-        conditions: Conditions::default(),
-        text: "Do not.".to_owned(),
-    }
+    Terms::new(TermsId::new("teacher-terms").unwrap(), version, "teacher", Permission::GrantRequired, "Do not.")
 }
 
 fn grant(id: &str, volume: Option<u64>, expires: Option<Timestamp>) -> Grant {
@@ -262,6 +255,7 @@ macro_rules! on_every_database {
 
 mod admin_keys;
 mod budgets;
+mod grants;
 mod keys;
 
 on_every_database![

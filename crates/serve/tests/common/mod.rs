@@ -258,14 +258,7 @@ pub(crate) fn acme() -> AccountId {
 pub(crate) const MODELS: [&str; 2] = ["closed", "open"];
 
 pub(crate) fn terms() -> Terms {
-    Terms {
-        id: TermsId::new("closed-terms").unwrap(),
-        version: 1,
-        teacher: "closed".into(),
-        distillation: Permission::GrantRequired,
-        conditions: Conditions::default(),
-        text: "Be good.".into(),
-    }
+    Terms::new(TermsId::new("closed-terms").unwrap(), 1, "closed", Permission::GrantRequired, "Be good.")
 }
 
 pub(crate) fn grant(expires: Option<Timestamp>, volume: Option<u64>) -> Grant {

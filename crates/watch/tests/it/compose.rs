@@ -195,6 +195,8 @@ impl Composer {
             teacher: "teacher".to_owned(),
             distillation: Permission::GrantRequired,
             conditions: Conditions::default(),
+            expires: None,
+            source: None,
             text: "Ask first.".to_owned(),
         };
         self.entries.push(Entry::TermsIssued { at: at(-60 * DAY), terms: issued });

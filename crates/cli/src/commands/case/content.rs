@@ -294,7 +294,8 @@ fn licence(found: &Found, opened: &Opened) -> Licence {
 
 fn terms_page(terms: &Terms) -> TermsPage {
     let permission = match terms.distillation {
-        Permission::Allowed => "allowed under the conditions",
+        Permission::Allowed => "allowed",
+        Permission::Conditions => "allowed under the conditions",
         Permission::GrantRequired => "only with a grant",
         Permission::Forbidden => "forbidden",
         Permission::Unknown => "not said",
