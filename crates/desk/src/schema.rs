@@ -375,7 +375,7 @@ fn answered() -> Vec<Named> {
 fn plan(positive: &Value, small: &Value) -> Value {
     json!({
         "text_policy": reference("TextPolicy"),
-        "twin_mode": { "enum": ["together", "deferred"] },
+        "twin_mode": choice(&["together", "deferred"]),
         "twin_share": { "type": "number", "minimum": 0, "maximum": 1 },
         "twin_first": small,
         "twin_k": or_null(&json!({ "type": "integer", "minimum": 2, "maximum": 16 })),

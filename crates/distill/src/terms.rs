@@ -164,7 +164,7 @@ fn breaches(teacher: &str, papers: &Papers, facts: Facts) -> Vec<Breach> {
     }
     match terms.distillation {
         Permission::Allowed | Permission::Conditions => {
-            conditions(&terms.conditions, "the terms allow", facts, &mut add)
+            conditions(&terms.conditions, "the terms allow", facts, &mut add);
         }
         Permission::Unknown => {
             if papers.basis.is_none() {

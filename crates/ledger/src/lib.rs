@@ -120,10 +120,10 @@ pub struct TwinPlan {
     #[serde(default, rename = "twin_first")]
     pub first: u32,
     /// Completions of a twinned exchange, the served one among them: 2 to 16; the gateway's own number where it is absent.
-    #[serde(default, rename = "twin_k", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "twin_k")]
     pub k: Option<u8>,
     /// Only exchanges with these models; with all of them where it is absent.
-    #[serde(default, rename = "twin_models", skip_serializing_if = "Option::is_none")]
+    #[serde(default, rename = "twin_models")]
     pub models: Option<Vec<String>>,
 }
 

@@ -180,7 +180,7 @@ async fn exchanges_with_tools_are_twinned() {
     for number in 0..12 {
         let body = with(ask(TEACHER, "how hot?"), json!({"tools": tools(), "stream": number % 2 == 0}));
         let reply = house.chat(&body).await;
-        let exchange = house.exchange(number + 1).await;
+        let exchange = house.with_twins(number + 1).await;
         let index = usize::from(exchange.draws.twinning.unwrap().served);
         let texts = exchange.texts.unwrap();
         assert_eq!(

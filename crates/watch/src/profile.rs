@@ -136,6 +136,8 @@ impl World {
             Entry::CoinsCommitted { .. }
             | Entry::PricesSet { .. }
             | Entry::TermsAccepted { .. }
+            | Entry::GrantAsked { .. }
+            | Entry::GrantRefused { .. }
             | Entry::Administered(_)
             | Entry::TwinsDrawn(_)
             | Entry::TwinsStopped { .. }

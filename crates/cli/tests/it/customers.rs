@@ -43,9 +43,16 @@ fn accounts_users_and_keys() {
     assert!(second.err.contains("takes the place of"), "{}", second.err);
     assert_ne!(first.out, second.out);
     let lists = ["account list", "account list --operator group", "user list acme"].map(|words| run(words).out);
-    assert_snapshot!(blank(&lists.join("\n")), @"");
+    assert_snapshot!(blank(&lists.join("\n")), @r#"
+    acme                     plan standard     operator group        open
+    other                    plan standard     operator -            closed TIME
+
+    acme                     plan standard     operator group        open
+
+    nour                     Nour
+    "#);
     let keys = run("key list acme").out;
-    assert_snapshot!(blank(keys.lines().next().unwrap()), @"");
+    assert_snapshot!(blank(keys.lines().next().unwrap()), @r#"KEY  until TIME   routes chat,models, models teacher, user nour, "ci""#);
     assert_eq!(keys.lines().count(), 2);
     let json: serde_json::Value = serde_json::from_str(&run("key list acme --json").out).unwrap();
     assert_eq!(json[0]["root"], json[1]["root"]);
@@ -67,7 +74,12 @@ fn budgets() {
     run("budget set --account acme --window month --tokens 1000000");
     run(&format!("budget set --key {key} --window 6h --money 0.5"));
     run("budget set --operator group --window day --money 20");
-    assert_snapshot!(blank(&run("budget list")), @"");
+    assert_snapshot!(blank(&run("budget list")), @r#"
+    account:acme             total  $0.00 of $100.00 spent, $0.00 reserved
+    account:acme             month  0 tokens of 1000000 tokens spent, 0 tokens reserved, until TIME
+    key:KEY         6h     $0.00 of $0.50 spent, $0.00 reserved, until TIME
+    operator:group           day    $0.00 of $20.00 spent, $0.00 reserved, until TIME
+    "#);
     run("budget remove --account acme --window month --unit tokens");
     assert_eq!(run("budget list --account acme").lines().count(), 1);
     let told: Vec<String> = [
@@ -79,7 +91,26 @@ fn budgets() {
     ]
     .map(|words| place.run(words).told())
     .to_vec();
-    assert_snapshot!(told.join("\n"), @"");
+    assert_snapshot!(told.join("\n"), @r#"
+    exit 2
+    error: `year` is no window: write `total`, `month`, `week`, `day` or a number of hours such as `6h`
+
+    exit 2
+    error: there is no account `nobody`
+
+    exit 2
+    error: there is no budget of `operator:group` in tokens for `total`
+
+    exit 2
+    error: unexpected argument '-1' found
+
+    Usage: anbiq budget set [OPTIONS] <--account <ACCOUNT>|--key <KEY>|--operator <OPERATOR>>
+
+    For more information, try '--help'.
+
+    exit 2
+    error: `soon` is no length of time: write a number and `s`, `m`, `h` or `d`, such as `24h`
+    "#);
     for words in ["budget set --money 1", "budget set --account acme", "budget set --account acme --key k --money 1"] {
         assert_eq!(place.run(words).code, 2, "{words}");
     }

@@ -53,13 +53,13 @@ async fn a_killed_gateway_owes_nothing_and_loses_nothing() {
                     let mut seen = Vec::new();
                     for number in 0.. {
                         let asked = client.chat(&ask(&format!("{round} {customer} {number}")), &[]).await;
-                        // An error that has a code is an answer of a living gateway.
+                        // An error that has a status is an answer of a living gateway.
                         match asked {
                             Ok(answer) => {
                                 seen.push(answer.id);
                                 served.fetch_add(1, Ordering::Relaxed);
                             }
-                            Err(error) if error.code.is_some() => {}
+                            Err(error) if error.status.is_some() => {}
                             Err(_) => break,
                         }
                     }

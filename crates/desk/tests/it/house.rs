@@ -61,14 +61,7 @@ impl Reload for FakeReload {
 }
 
 pub(crate) fn terms(id: &str, version: u32) -> Terms {
-    Terms {
-        id: TermsId::new(id).unwrap(),
-        version,
-        teacher: "teacher".to_owned(),
-        distillation: Permission::GrantRequired,
-        conditions: Conditions::default(),
-        text: "Be good.".to_owned(),
-    }
+    Terms::new(TermsId::new(id).unwrap(), version, "teacher", Permission::GrantRequired, "Be good.")
 }
 
 impl House {

@@ -20,6 +20,9 @@ use crate::{
 const NOW: Timestamp = Timestamp::from_milliseconds(1_800_000_000_000);
 const MINUTE: i64 = 60_000;
 
+/// The version whose step made tables of their own of budgets and reservations.
+const BUDGETS: i64 = 3;
+
 /// The key of ledgers that older versions left.
 const OLD_KEY: &str = "sk-anbiq-000000000001-111111111111111111111111111111111111111111111111";
 
@@ -490,7 +493,8 @@ async fn closing_makes_what_waits(place: &Place) {
 }
 
 async fn a_ledger_of_an_older_version_is_brought_forward(place: &Place) {
-    for version in 1..VERSION {
+    // Later steps only add tables and columns, and what was written before them is read as it was.
+    for version in 1..BUDGETS {
         place.at_version(version).await;
         let ledger = place.open().await;
         // What was there before goes on: the key, what was spent, what was held, and what had expired.

@@ -442,6 +442,32 @@ impl House {
         }
     }
 
+    /// Waits for the `count`th exchange and for a twin of it that is slower than what was served, as if that had come in
+    /// time.
+    pub(crate) async fn with_twins(&self, count: usize) -> Exchange {
+        let mut exchange = self.exchange(count).await;
+        while !exchange.draws.open.is_empty() {
+            let later = self.entries().into_iter().find_map(|entry| match entry {
+                Entry::TwinsDrawn(twins) if twins.exchange == exchange.id => Some(*twins),
+                _ => None,
+            });
+            let Some(later) = later else {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                continue;
+            };
+            exchange.draws.open.clear();
+            exchange.usage.twin_tokens += later.tokens;
+            for draw in later.draws {
+                let place = usize::from(draw.index);
+                exchange.draws.texts[place] = draw.commitment;
+                if let (Some(texts), Some(answer)) = (&mut exchange.texts, draw.answer) {
+                    texts.answers[place] = answer;
+                }
+            }
+        }
+        exchange
+    }
+
     pub(crate) fn refusals(&self) -> Vec<String> {
         let code = |entry| if let Entry::Refused(refusal) = entry { Some(refusal.code) } else { None };
         self.entries().into_iter().filter_map(code).collect()

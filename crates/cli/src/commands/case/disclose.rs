@@ -82,10 +82,10 @@ fn is_opened(entry: &Entry, spoken_of: &BTreeSet<AccountId>) -> bool {
         Entry::AccountOpened { account, .. }
         | Entry::TermsAccepted { account, .. }
         | Entry::TextsForgotten { account, .. } => spoken_of.contains(account),
-        Entry::GrantGiven { grant } => spoken_of.contains(&grant.account),
+        Entry::GrantAsked { grant } | Entry::GrantGiven { grant } => spoken_of.contains(&grant.account),
         Entry::Refused(refusal) => spoken_of.contains(&refusal.account),
-        // It says who administers, not who distilled, and may name any account.
-        Entry::Administered(_) => false,
+        // They say who administers, and why, not who distilled, and may name any account.
+        Entry::Administered(_) | Entry::GrantRefused { .. } => false,
         Entry::Opened { .. }
         | Entry::CoinsCommitted { .. }
         | Entry::TermsIssued { .. }
