@@ -27,9 +27,9 @@ pub(crate) async fn terms(args: Terms, talk: Talk) -> anyhow::Result<Outcome> {
                 judge(&site, &teacher, account.as_deref(), &student.described()).await?
             };
             if json {
-                talk::json(&judgement)?
+                talk::json(&judgement)?;
             } else {
-                talk::data(&tell(&judgement))?
+                talk::data(&tell(&judgement))?;
             }
             return Ok(Outcome::found(judgement.ruling != Ruling::Allowed));
         }
@@ -48,9 +48,9 @@ pub(crate) async fn terms(args: Terms, talk: Talk) -> anyhow::Result<Outcome> {
                 format!("{:<22} {permission:<14} {}: {}", one.name, one.provider, one.of)
             };
             if json {
-                talk::json(&all)?
+                talk::json(&all)?;
             } else {
-                talk::data(&list(&all, line))?
+                talk::data(&list(&all, line))?;
             }
             talk.say("hint: facts in our own words, no legal advice; `unknown` is what nobody here has read");
         }
