@@ -59,11 +59,12 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
         }
         if let Some(ask) = &capture.ask {
             let prices = recipe.teacher.as_ref().and_then(|teacher| teacher.prices);
+            let prices = prices.map(|list| clearance.prices(papers, list));
             for document in Lines::<Document>::open(&ask.prompts)? {
                 let usage = most_usage(&document?.prompt(), ask.max_tokens);
                 requests += u64::from(ask.answers);
                 most_tokens += u64::from(ask.answers) * usage.completion_tokens;
-                let price = prices.map(|prices| prices.cost(usage, clearance.price_class(papers))).unwrap_or_default();
+                let price = prices.map(|(class, list)| list.cost(usage, class)).unwrap_or_default();
                 most_money += (0..ask.answers).map(|_| price).sum();
             }
             requests -= requests.min(answered(&capture.source, rows)?);

@@ -121,19 +121,23 @@ pub async fn capture(recipe: &Recipe, around: &Surroundings) -> Result<Option<As
     let papers = papers(recipe)?;
     let parameters = Student::begin(recipe)?.network.parameters();
     // Nobody should pay for answers that may not be used.
-    let clearance = terms::judge(&teacher.name, &papers, Facts { parameters, tokens: 0, now: around.clock.now() })?;
+    let clearance = terms::judge(
+        &teacher.name,
+        &papers,
+        Facts { name: &recipe.student.name, parameters, tokens: 0, now: around.clock.now() },
+    )?;
     let Some((capture, ask)) = recipe.capture.as_ref().and_then(|capture| Some((capture, capture.ask.as_ref()?)))
     else {
         return Ok(None);
     };
-    let Some(prices) = teacher.prices else { return Ok(None) };
+    let Some((class, prices)) = teacher.prices.map(|list| clearance.prices(&papers, list)) else { return Ok(None) };
     let endpoint = match &around.endpoint {
         Some(endpoint) => endpoint.clone(),
         None => endpoint(teacher, ask, recipe.threads())?,
     };
     let limits = ask::Limits {
         prices,
-        class: clearance.price_class(&papers),
+        class,
         // One who trains against the terms keeps to no volume either.
         tokens: if clearance.breaches.is_empty() { volume(&papers) } else { None },
         seed: recipe.seed,
@@ -151,7 +155,11 @@ pub fn estimate(recipe: &Recipe, around: &Surroundings) -> Result<Estimate, Dist
     let clearance = match &recipe.teacher {
         Some(teacher) => {
             let parameters = Student::begin(recipe)?.network.parameters();
-            terms::judge(&teacher.name, &papers, Facts { parameters, tokens: 0, now: around.clock.now() })?
+            terms::judge(
+                &teacher.name,
+                &papers,
+                Facts { name: &recipe.student.name, parameters, tokens: 0, now: around.clock.now() },
+            )?
         }
         None => Clearance::no_teacher(),
     };
@@ -210,7 +218,12 @@ fn work(
     let captured = recipe.capture.as_ref().map(|part| Capture::read(&part.source, &codec)).transpose()?;
     let clearance = match (&recipe.teacher, &captured) {
         (Some(teacher), Some(captured)) => {
-            let facts = Facts { parameters, tokens: captured.usage.completion_tokens, now: clock.now() };
+            let facts = Facts {
+                name: &recipe.student.name,
+                parameters,
+                tokens: captured.usage.completion_tokens,
+                now: clock.now(),
+            };
             terms::judge(&teacher.name, papers, facts)?
         }
         _ => Clearance::no_teacher(),
@@ -290,9 +303,10 @@ fn work(
 
     let usage = facts.as_ref().map(|facts| facts.usage).unwrap_or_default();
     let prices = recipe.teacher.as_ref().and_then(|teacher| teacher.prices);
+    let prices = prices.filter(|_| facts.is_some()).map(|list| clearance.prices(papers, list));
     let cost = Cost {
         usage,
-        price: prices.filter(|_| facts.is_some()).map(|prices| prices.cost(usage, clearance.price_class(papers))),
+        price: prices.map(|(class, list)| list.cost(usage, class)),
         training_tokens: stages.iter().filter(|stage| stage.name != "scratch").map(|stage| stage.tokens).sum(),
         stage_cpu_seconds: stages.iter().filter_map(|stage| stage.cpu_seconds).sum(),
         ..Cost::default()

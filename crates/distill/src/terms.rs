@@ -1,11 +1,17 @@
 //! The gate: do the teacher's terms permit this student?
 
-use anbiq_domain::{AccountId, Conditions, Digest, Grant, Permission, PriceClass, Student, Terms, TermsRef, Timestamp};
+use std::collections::BTreeSet;
+
+use anbiq_domain::{
+    AccountId, Conditions, Digest, Grant, Permission, PriceClass, PriceList, Student, Terms, TermsRef, Timestamp,
+};
 use serde::Serialize;
 
 /// What the gate needs to know about a student.
 #[derive(Debug, Clone, Copy)]
-pub struct Facts {
+pub struct Facts<'a> {
+    /// What it is called.
+    pub name: &'a str,
     /// Its size.
     pub parameters: u64,
     /// Completion tokens of the teacher that it is trained on.
@@ -99,12 +105,11 @@ impl Clearance {
         }
     }
 
-    /// Which price of the teacher applies.
-    pub fn price_class(&self, papers: &Papers) -> PriceClass {
-        if papers.grant.is_some() && self.right == Right::Permitted {
-            PriceClass::Distillation
-        } else {
-            PriceClass::Standard
+    /// Which of the teacher's prices apply, where its list is `list`: those of the grant, where it is trained under one.
+    pub fn prices(&self, papers: &Papers, list: PriceList) -> (PriceClass, PriceList) {
+        match &papers.grant {
+            Some(grant) if self.right == Right::Permitted => grant.conditions.price(list),
+            _ => (PriceClass::Standard, list),
         }
     }
 }
@@ -114,18 +119,18 @@ impl Clearance {
 /// # Errors
 ///
 /// The terms do not permit it, and the user does not say that it is done against them.
-pub fn judge(teacher: &str, papers: &Papers, facts: Facts) -> Result<Clearance, Refusal> {
+pub fn judge(teacher: &str, papers: &Papers, facts: Facts<'_>) -> Result<Clearance, Refusal> {
     let terms = papers.terms.as_ref();
     let mut breaches = breaches(teacher, papers, facts);
     let attribution = [terms.map(|terms| &terms.conditions), papers.grant.as_ref().map(|grant| &grant.conditions)];
-    let mut attribution: Vec<String> =
-        attribution.into_iter().flatten().filter_map(|conditions| conditions.attribution.clone()).collect();
-    attribution.dedup();
+    let mut attribution: Vec<String> = attribution.into_iter().flatten().flat_map(card).collect();
+    let mut said = BTreeSet::new();
+    attribution.retain(|line| said.insert(line.clone()));
     let against = papers.basis.as_deref().is_some_and(|basis| basis.trim_start().starts_with(AGAINST));
     if !breaches.is_empty() && !against {
         return Err(refusal(teacher, breaches));
     }
-    let stated = terms.is_none_or(|terms| terms.distillation == Permission::Unknown);
+    let stated = terms.is_none_or(|terms| permission(terms, papers, facts.now) == Permission::Unknown);
     let right = match (against, stated) {
         (true, _) => Right::NotPermitted,
         (false, true) => Right::Stated,
@@ -145,12 +150,24 @@ pub fn judge(teacher: &str, papers: &Papers, facts: Facts) -> Result<Clearance, 
     })
 }
 
+/// What the terms say at the moment `now`. A grant that is shown was given while they held.
+fn permission(terms: &Terms, papers: &Papers, now: Timestamp) -> Permission {
+    if papers.grant.is_some() { terms.distillation } else { terms.permission(now) }
+}
+
+/// What the card must say under `conditions`.
+fn card(conditions: &Conditions) -> Vec<String> {
+    let notices = conditions.notices.iter().map(|notice| format!("Comes with {notice}."));
+    let licence = conditions.licence.iter().map(|licence| format!("Under the licence {licence}."));
+    conditions.attribution.iter().cloned().chain(notices).chain(licence).collect()
+}
+
 struct Breach {
     code: &'static str,
     words: String,
 }
 
-fn breaches(teacher: &str, papers: &Papers, facts: Facts) -> Vec<Breach> {
+fn breaches(teacher: &str, papers: &Papers, facts: Facts<'_>) -> Vec<Breach> {
     let mut found = Vec::new();
     let mut add = |code, words| found.push(Breach { code, words });
     let Some(terms) = &papers.terms else {
@@ -162,7 +179,7 @@ fn breaches(teacher: &str, papers: &Papers, facts: Facts) -> Vec<Breach> {
     if terms.teacher != teacher {
         add("terms_of_another", format!("these are the terms of `{}`", terms.teacher));
     }
-    match terms.distillation {
+    match permission(terms, papers, facts.now) {
         Permission::Allowed | Permission::Conditions => {
             conditions(&terms.conditions, "the terms allow", facts, &mut add);
         }
@@ -189,7 +206,7 @@ fn grant_breaches(
     grant: &Grant,
     terms: &Terms,
     account: Option<&AccountId>,
-    facts: Facts,
+    facts: Facts<'_>,
     add: &mut impl FnMut(&'static str, String),
 ) {
     if grant.terms.id != terms.id {
@@ -204,9 +221,13 @@ fn grant_breaches(
     conditions(&grant.conditions, "the grant allows", facts, add);
 }
 
-fn conditions(conditions: &Conditions, who_allows: &str, facts: Facts, add: &mut impl FnMut(&'static str, String)) {
-    let student =
-        Student { parameters: Some(facts.parameters), output_tokens: Some(facts.tokens), ..Student::default() };
+fn conditions(conditions: &Conditions, who_allows: &str, facts: Facts<'_>, add: &mut impl FnMut(&'static str, String)) {
+    let student = Student {
+        name: Some(facts.name.to_owned()),
+        parameters: Some(facts.parameters),
+        output_tokens: Some(facts.tokens),
+        ..Student::default()
+    };
     for broken in conditions.broken_by(&student) {
         add(broken.code, format!("{who_allows} {broken}"));
     }
@@ -232,6 +253,7 @@ fn refusal(teacher: &str, breaches: Vec<Breach>) -> Refusal {
             "ask the provider for a grant, and name its file in `grant`"
         }
         "distillation_forbidden" => "ask the provider for a written permission, and name its file in `permission`",
+        "name_not_allowed" => "give the student a name that begins as the terms demand",
         "student_too_large" => "make the student smaller, or ask the provider for a wider grant",
         "volume_exceeded" => "use fewer answers, or ask the provider for a wider grant",
         _ => "name the terms of this teacher in `terms`",
@@ -250,12 +272,12 @@ fn list(breaches: &[String]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use anbiq_domain::{GrantId, TermsId};
+    use anbiq_domain::{GrantId, Money, TermsId};
 
     use super::*;
 
     const NOW: Timestamp = Timestamp::from_milliseconds(1_000);
-    const FACTS: Facts = Facts { parameters: 500, tokens: 70, now: NOW };
+    const FACTS: Facts<'_> = Facts { name: "small", parameters: 500, tokens: 70, now: NOW };
 
     fn terms(distillation: Permission, conditions: Conditions) -> Terms {
         let id = TermsId::new("t").unwrap();
@@ -297,6 +319,11 @@ mod tests {
         let with = |grant: Grant| Papers { grant: Some(grant), ..narrow() };
         let of = |permission, conditions| Papers { terms: Some(terms(permission, conditions)), ..Papers::default() };
         let saying = |papers: Papers, basis: &str| Papers { basis: Some(basis.to_owned()), ..papers };
+        let named = |prefix: &str| Conditions { name_prefix: Some(prefix.to_owned()), ..none() };
+        let ended = |papers: Papers| {
+            let terms = papers.terms.map(|terms| Terms { expires: Some(NOW), ..terms });
+            Papers { terms, ..papers }
+        };
         let other = Papers { account: Some(AccountId::new("rival").unwrap()), ..with(grant(none(), None)) };
         let cases: Vec<(Papers, Result<Right, &str>)> = vec![
             (of(Allowed, none()), Ok(Right::Permitted)),
@@ -317,6 +344,11 @@ mod tests {
             (saying(of(Unknown, none()), "asked by mail"), Ok(Right::Stated)),
             (Papers::default(), Err("terms_unknown")),
             (saying(Papers::default(), "own model"), Ok(Right::Stated)),
+            (of(Permission::Conditions, named("small")), Ok(Right::Permitted)),
+            (of(Permission::Conditions, named("big")), Err("name_not_allowed")),
+            (ended(of(Allowed, none())), Err("terms_unknown")),
+            (saying(ended(of(Allowed, none())), "asked by mail"), Ok(Right::Stated)),
+            (ended(with(grant(none(), None))), Ok(Right::Permitted)),
             (saying(narrow(), "none: red-team exercise"), Ok(Right::NotPermitted)),
             (saying(of(Forbidden, none()), "none: red-team exercise"), Ok(Right::NotPermitted)),
         ];
@@ -352,6 +384,29 @@ mod tests {
     }
 
     #[test]
+    fn a_grant_sets_the_price_and_terms_the_card() {
+        let duties = Conditions {
+            attribution: Some("Built with big".to_owned()),
+            notices: vec!["NOTICE".to_owned()],
+            licence: Some("Big 1.0".to_owned()),
+            ..Conditions::default()
+        };
+        let own = Conditions { output_price: Some(Money::from_dollars(7)), ..duties.clone() };
+        let papers = Papers {
+            terms: Some(terms(Permission::GrantRequired, duties)),
+            account: Some(AccountId::new("acme").unwrap()),
+            grant: Some(grant(own, None)),
+            ..Papers::default()
+        };
+        let clearance = judge("big", &papers, FACTS).unwrap();
+        assert_eq!(clearance.attribution, ["Built with big", "Comes with NOTICE.", "Under the licence Big 1.0."]);
+        let list = PriceList { output: Money::from_dollars(2), ..PriceList::default() };
+        let (class, prices) = clearance.prices(&papers, list);
+        let usage = anbiq_domain::Usage { completion_tokens: 1_000_000, ..Default::default() };
+        assert_eq!(prices.cost(usage, class), Money::from_dollars(7));
+    }
+
+    #[test]
     fn what_is_against_the_terms_says_so() {
         let papers = Papers {
             terms: Some(terms(Permission::Forbidden, limits(1, 1))),
@@ -362,6 +417,6 @@ mod tests {
         assert_eq!(clearance.basis, "none: red-team exercise");
         assert_eq!(clearance.breaches, ["they forbid distillation, and no written `permission` is shown"]);
         assert_eq!(clearance.attribution, ["Built with big"]);
-        assert_eq!(clearance.price_class(&papers), PriceClass::Standard);
+        assert_eq!(clearance.prices(&papers, PriceList::default()).0, PriceClass::Standard);
     }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Conditions, Money, Permission, PriceClass, Purpose, Terms, Timestamp};
+use crate::{Conditions, Permission, PriceClass, PriceList, Purpose, Terms, Timestamp};
 
 /// A student as terms see it. What is absent is not known.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -246,9 +246,13 @@ impl Conditions {
         duties
     }
 
-    /// At which price: in a class of the price list, or at a price of its own for a million completion tokens.
-    pub fn price(&self) -> (PriceClass, Option<Money>) {
-        (self.price_class.unwrap_or(PriceClass::Distillation), self.output_price)
+    /// The prices that hold under them, of a teacher with the prices `list`: a price of their own stands in the place of
+    /// that of distillation.
+    pub fn price(&self, list: PriceList) -> (PriceClass, PriceList) {
+        match self.output_price {
+            Some(own) => (PriceClass::Distillation, PriceList { distillation_output: Some(own), ..list }),
+            None => (self.price_class.unwrap_or(PriceClass::Distillation), list),
+        }
     }
 }
 

@@ -186,10 +186,7 @@ fn ways(
     declared: bool,
 ) -> Result<Vec<Price>, Rejection> {
     let granted = |grant: &&Grant| {
-        let (class, own) = grant.conditions.price();
-        // A price of its own stands in the place of that of distillation.
-        let class = if own.is_some() { PriceClass::Distillation } else { class };
-        let list = PriceList { distillation_output: own.or(list.distillation_output), ..list };
+        let (class, list) = grant.conditions.price(list);
         Price { list, class, grant: Some(grant.id.clone()) }
     };
     let mut ways: Vec<Price> = grants.iter().map(granted).collect();

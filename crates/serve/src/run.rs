@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::door;
 use crate::gateway::Shared;
-use crate::{Gateway, ServeError, telemetry, twins};
+use crate::{Gateway, ServeError, exchange, telemetry, twins};
 
 /// How often abandoned reservations are looked for.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
@@ -35,7 +35,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let expiry = tokio::spawn(expire_reservations(Arc::clone(&gateway.0)));
     let intake = tokio::spawn(take_in_spool(Arc::clone(&gateway.0)));
-    let telling = tokio::spawn(tell_collector(Arc::clone(&gateway.0)));
+    tokio::spawn(tell_collector(Arc::clone(&gateway.0)));
     let deferred = tokio::spawn(twins::work(Arc::clone(&gateway.0)));
     let (stopping, stopped) = oneshot::channel();
     let draining = Arc::clone(&gateway.0);
@@ -72,7 +72,6 @@ pub async fn run(
         tracing::error!("twins were still under way when the gateway stopped");
     }
     expiry.abort();
-    telling.abort();
     if let Some(telemetry) = &gateway.telemetry {
         telemetry.flush(telemetry::now()).await;
     }
@@ -112,7 +111,9 @@ async fn expire_reservations(gateway: Shared) {
 
 async fn tell_collector(gateway: Shared) {
     if let Some(telemetry) = &gateway.telemetry {
-        telemetry.run(Duration::from_millis(gateway.config.telemetry.interval_ms)).await;
+        let mut abort = gateway.abort.subscribe();
+        let interval = Duration::from_millis(gateway.config.telemetry.interval_ms);
+        telemetry.run(interval, exchange::aborted(&mut abort)).await;
     }
 }
 

@@ -170,13 +170,17 @@ impl Telemetry {
         self.dropped.load(Ordering::Relaxed)
     }
 
-    /// Tells what has come together, every `interval`, until it is dropped.
-    pub(crate) async fn run(&self, interval: Duration) {
+    /// Tells what has come together, every `interval`, until `stopped`. What is being told by then is told to its end:
+    /// dropped in the middle it would be lost.
+    pub(crate) async fn run(&self, interval: Duration, stopped: impl Future<Output = ()>) {
+        let mut stopped = std::pin::pin!(stopped);
         let mut ticks = tokio::time::interval(interval);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            ticks.tick().await;
-            self.flush(now()).await;
+            tokio::select! {
+                () = &mut stopped => return,
+                _ = ticks.tick() => self.flush(now()).await,
+            }
         }
     }
 
