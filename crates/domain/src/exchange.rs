@@ -180,6 +180,25 @@ pub enum Outcome {
     },
 }
 
+impl Outcome {
+    /// Such as `completed`.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Cancelled => "cancelled",
+            Self::Failed { .. } => "failed",
+        }
+    }
+
+    /// The stable code of the failure, where it failed.
+    pub fn code(&self) -> Option<&str> {
+        match self {
+            Self::Failed { code } => Some(code),
+            Self::Completed | Self::Cancelled => None,
+        }
+    }
+}
+
 /// Commitments to the completions that were drawn for one request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Draws {

@@ -125,7 +125,7 @@ pub enum TwinMismatch {
         /// In the journal.
         recorded: u8,
     },
-    /// A text is not the one that was committed to.
+    /// A text is not the one that was committed to; 255 is the prompt.
     #[error("text {0} is not the one that was committed to")]
     Text(u8),
 }

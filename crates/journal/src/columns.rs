@@ -13,7 +13,7 @@ use parquet::file::writer::{SerializedColumnWriter, SerializedRowGroupWriter};
 use parquet::schema::parser::parse_message_type;
 use parquet::schema::types::{ColumnPath, TypePtr};
 
-use anbiq_domain::{Entry, Exchange, Outcome};
+use anbiq_domain::{Entry, Exchange};
 
 /// The column of the bytes that are hashed, which comes first.
 pub(crate) const LEAF: &str = "leaf";
@@ -62,7 +62,7 @@ const COLUMNS: &[Column] = &[
     Column("optional int64 completion_tokens", |row| count(row, |exchange| exchange.usage.completion_tokens)),
     Column("optional int64 twin_tokens", |row| count(row, |exchange| exchange.usage.twin_tokens)),
     Column("optional int64 cost_nanodollars", |row| of(row, |exchange| Cell::Number(exchange.cost.nanos()))),
-    Column("optional binary outcome (UTF8)", |row| of(row, |exchange| text(outcome(exchange).0))),
+    Column("optional binary outcome (UTF8)", |row| of(row, |exchange| text(exchange.outcome.as_str()))),
     Column("optional binary error_code (UTF8)", |row| error_code(&row.entry).map(text)),
     Column("optional binary terms (UTF8)", |row| {
         exchange(row).and_then(|exchange| exchange.terms.as_ref()).map(|terms| text(terms.id.as_str()))
@@ -198,17 +198,9 @@ fn account(entry: &Entry) -> Option<&str> {
     }
 }
 
-fn outcome(exchange: &Exchange) -> (&'static str, Option<&str>) {
-    match &exchange.outcome {
-        Outcome::Completed => ("completed", None),
-        Outcome::Cancelled => ("cancelled", None),
-        Outcome::Failed { code } => ("failed", Some(code)),
-    }
-}
-
 fn error_code(entry: &Entry) -> Option<&str> {
     match entry {
-        Entry::Exchange(exchange) => outcome(exchange).1,
+        Entry::Exchange(exchange) => exchange.outcome.code(),
         Entry::Refused(refusal) => Some(&refusal.code),
         _ => None,
     }

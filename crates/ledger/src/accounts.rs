@@ -2,7 +2,7 @@
 
 use anbiq_domain::{AccountId, OperatorId, PlanId, Timestamp, UserId};
 
-use crate::{Account, Ledger, LedgerError, NewAccount, Page, Plan, User, from_json, id, to_json};
+use crate::{Account, Ledger, LedgerError, NewAccount, Page, Plan, User, finish, from_json, id, to_json};
 
 impl Ledger {
     /// Makes a plan, or changes it for all accounts that are on it.
@@ -96,10 +96,7 @@ impl Ledger {
             .bind(account.as_str())
             .execute(&mut *change)
             .await?;
-        if set.rows_affected() == 0 {
-            return Err(LedgerError::UnknownAccount(account.clone()));
-        }
-        Ok(change.commit().await?)
+        finish(change, set.rows_affected(), || LedgerError::UnknownAccount(account.clone())).await
     }
 
     /// Declares that an account is of `operator`, who is made where there is none, or of nobody. What it costs counts for
@@ -123,10 +120,7 @@ impl Ledger {
             .bind(account.as_str())
             .execute(&mut *change)
             .await?;
-        if set.rows_affected() == 0 {
-            return Err(LedgerError::UnknownAccount(account.clone()));
-        }
-        Ok(change.commit().await?)
+        finish(change, set.rows_affected(), || LedgerError::UnknownAccount(account.clone())).await
     }
 
     /// The operators that were declared, by name; the cursor is the name of an operator.
@@ -147,10 +141,7 @@ impl Ledger {
             .bind(account.as_str())
             .execute(&mut *change)
             .await?;
-        if closed.rows_affected() == 0 {
-            return Err(LedgerError::UnknownAccount(account.clone()));
-        }
-        Ok(change.commit().await?)
+        finish(change, closed.rows_affected(), || LedgerError::UnknownAccount(account.clone())).await
     }
 
     /// Adds a user to an account. One that was removed may be added again.

@@ -4,9 +4,8 @@
 
 use anbiq_domain::{AccountId, Conditions, Grant, GrantId, GrantState, Permission, Reason, Terms, TermsId, Timestamp};
 use serde::Serialize;
-use sqlx::{Any, Transaction};
 
-use crate::{Ledger, LedgerError, Page, from_json, to_i64, to_json, to_u64};
+use crate::{Ledger, LedgerError, Page, finish, from_json, to_i64, to_json, to_u64};
 
 /// A grant and what became of it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -234,15 +233,6 @@ impl Ledger {
         let words: Vec<String> = beyond.into_iter().map(|reason| reason.words).collect();
         Err(LedgerError::GrantBeyondTerms(grant.id.clone(), words.join("; ")))
     }
-}
-
-/// Commits a change that was made, or says why it was not.
-async fn finish(
-    change: Transaction<'static, Any>,
-    rows: u64,
-    otherwise: impl FnOnce() -> LedgerError,
-) -> Result<(), LedgerError> {
-    if rows == 0 { Err(otherwise()) } else { Ok(change.commit().await?) }
 }
 
 fn volume(grant: &Grant) -> Result<Option<i64>, LedgerError> {

@@ -6,7 +6,7 @@ use anbiq_domain::{AccountId, Digest, Grant, KeyId, OperatorId, TermsRef, Timest
 use anbiq_secret::Secret;
 use serde::{Deserialize, Serialize};
 
-use crate::{Ledger, LedgerError, Page, Plan, from_json, id, to_json};
+use crate::{Ledger, LedgerError, Page, Plan, finish, from_json, id, to_json};
 
 /// A key to be issued.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -241,10 +241,7 @@ impl Ledger {
             .bind(key.as_str())
             .execute(&mut *change)
             .await?;
-        if revoked.rows_affected() == 0 {
-            return Err(LedgerError::UnknownKey(key.clone()));
-        }
-        Ok(change.commit().await?)
+        finish(change, revoked.rows_affected(), || LedgerError::UnknownKey(key.clone())).await
     }
 
     /// The key with this public half, where there is one.

@@ -274,6 +274,15 @@ impl Ledger {
     }
 }
 
+/// Commits a change that was made, or says why it was not.
+async fn finish(
+    change: Transaction<'static, Any>,
+    rows: u64,
+    otherwise: impl FnOnce() -> LedgerError,
+) -> Result<(), LedgerError> {
+    if rows == 0 { Err(otherwise()) } else { Ok(change.commit().await?) }
+}
+
 impl std::fmt::Debug for Ledger {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Ledger(..)")

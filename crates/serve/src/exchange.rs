@@ -130,20 +130,17 @@ impl Conductor {
         let mut abort = self.gateway.abort.subscribe();
         let asked = Instant::now();
         if let Some(request) = &self.embedding {
-            let embedded = tokio::select! {
-                embedded = self.admitted.model.embed(request) => embedded,
-                () = pieces.closed() => return End::Cancelled,
-                () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
-                () = aborted(&mut abort) => return End::Failed(shutting_down()),
+            let embedded = self.admitted.model.embed(request);
+            let embedded = match unless_over(embedded, pieces, deadline, &mut abort).await {
+                Ok(embedded) => embedded,
+                Err(end) => return end,
             };
             drawn.waited += asked.elapsed();
             return drawn.embed(embedded);
         }
-        let generation = tokio::select! {
-            generation = self.begin(drawn, deadline) => generation,
-            () = pieces.closed() => return End::Cancelled,
-            () = tokio::time::sleep_until(deadline) => return End::Failed(Rejection::timeout()),
-            () = aborted(&mut abort) => return End::Failed(shutting_down()),
+        let generation = match unless_over(self.begin(drawn, deadline), pieces, deadline, &mut abort).await {
+            Ok(generation) => generation,
+            Err(end) => return end,
         };
         drawn.waited += asked.elapsed();
         match generation {
@@ -558,23 +555,19 @@ impl Conductor {
                 took,
             });
         }
-        let (word, code) = match outcome {
-            Outcome::Completed => ("completed", None),
-            Outcome::Cancelled => ("cancelled", None),
-            Outcome::Failed { code } => ("failed", Some(code.as_str())),
-        };
         // The request and the exchange that it became go by one id.
         tracing::info!(
-            request = %id, exchange = %id, account = account.as_str(), model, outcome = word, code,
+            request = %id, exchange = %id, account = account.as_str(), model, outcome = outcome.as_str(),
+            code = outcome.code(),
             input_tokens = usage.prompt_tokens, output_tokens = usage.completion_tokens,
             duration_ms = took.as_millis() as u64, "an exchange ended"
         );
         self.gateway.metrics.ended(&Ended {
             route: self.facts.route,
-            model: self.admitted.model.name(),
+            model,
             outcome,
             usage,
-            took: self.started.elapsed(),
+            took,
             waited: drawn.waited,
         });
     }
@@ -715,6 +708,21 @@ impl Drawn {
 
 fn tokens_of(logprobs: &[TokenLogprob]) -> u64 {
     (logprobs.len() as u64).max(1)
+}
+
+/// What `doing` gives, unless the exchange is over before.
+async fn unless_over<T>(
+    doing: impl Future<Output = T>,
+    pieces: &Pieces,
+    deadline: Instant,
+    abort: &mut watch::Receiver<bool>,
+) -> Result<T, End> {
+    tokio::select! {
+        done = doing => Ok(done),
+        () = pieces.closed() => Err(End::Cancelled),
+        () = tokio::time::sleep_until(deadline) => Err(End::Failed(Rejection::timeout())),
+        () = aborted(abort) => Err(End::Failed(shutting_down())),
+    }
 }
 
 fn malformed(code: &'static str, message: &str) -> Rejection {

@@ -126,9 +126,10 @@ struct CodeLabels {
 }
 
 // The first three are the buckets that OpenTelemetry advises.
-const SECONDS: [f64; 14] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
+pub(crate) const SECONDS: [f64; 14] =
+    [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
 const FIRST: [f64; 16] = [0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0];
-const TOKENS: [f64; 14] = [
+pub(crate) const TOKENS: [f64; 14] = [
     1.0,
     4.0,
     16.0,
@@ -175,24 +176,21 @@ impl Metrics {
     /// An exchange ended.
     pub(crate) fn ended(&self, ended: &Ended<'_>) {
         let Ended { route, model, outcome, usage, took, waited } = *ended;
-        let (outcome, error_type) = match outcome {
-            Outcome::Completed => ("completed", String::new()),
-            Outcome::Cancelled => ("cancelled", String::new()),
-            Outcome::Failed { code } => ("failed", code.clone()),
-        };
+        let error_type = outcome.code().unwrap_or_default().to_owned();
         let of_model = labels(route, model);
         let ModelLabels { gen_ai_operation_name, gen_ai_request_model } = of_model.clone();
-        let of_exchange = ExchangeLabels { gen_ai_operation_name, gen_ai_request_model, outcome, error_type };
+        let of_exchange =
+            ExchangeLabels { gen_ai_operation_name, gen_ai_request_model, outcome: outcome.as_str(), error_type };
         self.duration.get_or_create(&of_exchange).observe(took.as_secs_f64());
         for (gen_ai_token_type, tokens) in [("input", usage.prompt_tokens), ("output", usage.completion_tokens)] {
             let ModelLabels { gen_ai_operation_name, gen_ai_request_model } = of_model.clone();
             let of_tokens = TokenLabels { gen_ai_operation_name, gen_ai_request_model, gen_ai_token_type };
-            if outcome != "failed" {
+            if outcome.code().is_none() {
                 self.tokens.get_or_create(&of_tokens).observe(tokens as f64);
             }
         }
         // Of one that was cut off it is not known how long the last wait was.
-        if outcome == "completed" {
+        if *outcome == Outcome::Completed {
             self.overhead.get_or_create(&of_model).observe(took.saturating_sub(waited).as_secs_f64());
         }
     }

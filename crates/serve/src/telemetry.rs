@@ -25,29 +25,10 @@ use tokio::sync::{Mutex as Turn, mpsc};
 use tokio::time::{MissedTickBehavior, timeout};
 
 use crate::ServeError;
-use crate::metrics::operation;
+use crate::metrics::{SECONDS, TOKENS, operation};
 
 /// Most spans of one message to the collector.
 const BATCH: usize = 256;
-
-/// The bounds that the conventions advise for durations, in seconds, and for tokens.
-const SECONDS: [f64; 14] = [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92];
-const TOKENS: [f64; 14] = [
-    1.0,
-    4.0,
-    16.0,
-    64.0,
-    256.0,
-    1024.0,
-    4096.0,
-    16384.0,
-    65536.0,
-    262_144.0,
-    1_048_576.0,
-    4_194_304.0,
-    16_777_216.0,
-    67_108_864.0,
-];
 
 /// Whom traces and metrics are told.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -273,11 +254,7 @@ pub(crate) fn now() -> u128 {
 
 /// The code of an exchange that did not end well.
 fn failure(outcome: &Outcome) -> Option<&str> {
-    match outcome {
-        Outcome::Completed => None,
-        Outcome::Cancelled => Some("cancelled"),
-        Outcome::Failed { code } => Some(code),
-    }
+    outcome.code().or_else(|| (*outcome == Outcome::Cancelled).then(|| outcome.as_str()))
 }
 
 fn text(key: &str, value: &str) -> Value {
@@ -294,8 +271,7 @@ fn span(told: &Told<'_>) -> Value {
     let operation = operation(facts.route);
     let begin = u128::from(at.milliseconds().max(0).unsigned_abs()) * 1_000_000;
     let end = begin + took.as_nanos();
-    let digest = Digest::of_parts(&[b"anbiq span v1\0", id.to_string().as_bytes()]);
-    let hex: String = digest.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect();
+    let hex = Digest::of_parts(&[b"anbiq span v1\0", id.to_string().as_bytes()]).to_string();
     let mut attributes = vec![
         text("gen_ai.operation.name", operation),
         text("gen_ai.provider.name", "anbiq"),

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use anbiq_domain::{
     AccountId, Answer, CoinKey, Draws, Entry, Exchange, ExchangeId, OperatorId, Outcome, Prompt, Texts, Timestamp,
-    TwinMode, Twins, commit_text,
+    TwinMismatch, TwinMode, Twins, commit_text,
 };
 use serde::{Deserialize, Serialize};
 
@@ -356,42 +356,26 @@ pub(crate) fn by_account(operators: &[OperatorAccounts]) -> Result<HashMap<&Acco
     Ok(owners)
 }
 
-/// What is wrong with a twinned exchange once its coin key is disclosed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-pub enum CoinMismatch {
-    /// The coin chooses another draw.
-    #[error("the coin chooses draw {chosen}, the journal says {recorded}")]
-    Choice {
-        /// By the key.
-        chosen: u8,
-        /// In the journal.
-        recorded: u8,
-    },
-    /// A text is not the one that was committed to; 255 is the prompt.
-    #[error("text {0} is not the one that was committed to")]
-    Text(u8),
-}
-
 /// Checks a twinned exchange against its epoch's disclosed coin key: the choice, and the commitments to all texts that the
 /// journal keeps. An exchange without twins passes.
 ///
 /// # Errors
 ///
 /// The first thing that does not fit.
-pub fn check_coin(exchange: &Exchange, coin: &CoinKey) -> Result<(), CoinMismatch> {
+pub fn check_coin(exchange: &Exchange, coin: &CoinKey) -> Result<(), TwinMismatch> {
     let Some(twinning) = exchange.draws.twinning else { return Ok(()) };
     // Never more than 255 draws are committed to.
     let chosen = coin.choose(exchange.id, exchange.draws.texts.len() as u8);
     if chosen != twinning.served {
-        return Err(CoinMismatch::Choice { chosen, recorded: twinning.served });
+        return Err(TwinMismatch::Choice { chosen, recorded: twinning.served });
     }
     let Some(texts) = &exchange.texts else { return Ok(()) };
     if commit_text(&coin.salt(exchange.id, Draws::PROMPT_INDEX), &texts.prompt.canonical()) != exchange.draws.prompt {
-        return Err(CoinMismatch::Text(Draws::PROMPT_INDEX));
+        return Err(TwinMismatch::Text(Draws::PROMPT_INDEX));
     }
     for (index, (answer, commitment)) in (0..Draws::PROMPT_INDEX).zip(texts.answers.iter().zip(&exchange.draws.texts)) {
         if commit_text(&coin.salt(exchange.id, index), &answer.canonical()) != *commitment {
-            return Err(CoinMismatch::Text(index));
+            return Err(TwinMismatch::Text(index));
         }
     }
     Ok(())

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use anbiq_domain::{
     AccountId, Answer, Client, CoinKey, Draws, Entry, EpochCommitment, Exchange, ExchangeId, Finish, KeyId, Keyed,
-    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, ToolCall, TwinDraw, TwinMode,
-    Twinning, Twins, Usage,
+    Money, OperatorId, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts, Timestamp, ToolCall, TwinDraw,
+    TwinMismatch, TwinMode, Twinning, Twins, Usage,
 };
 use anbiq_model::{Abilities, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
 use anbiq_trace::{
@@ -407,11 +407,11 @@ fn disclosed_coins_are_checked() {
     assert!(items::check_coin(&good, &CoinKey::from_bytes([1; 32])).is_err());
     let mut other_text = good.clone();
     other_text.texts.as_mut().unwrap().answers[1].text.push('!');
-    assert_eq!(items::check_coin(&other_text, &COIN), Err(items::CoinMismatch::Text(1)));
+    assert_eq!(items::check_coin(&other_text, &COIN), Err(TwinMismatch::Text(1)));
     let mut other_choice = good;
     let twinning = other_choice.draws.twinning.as_mut().unwrap();
     twinning.served = 1 - twinning.served;
-    assert!(matches!(items::check_coin(&other_choice, &COIN), Err(items::CoinMismatch::Choice { .. })));
+    assert!(matches!(items::check_coin(&other_choice, &COIN), Err(TwinMismatch::Choice { .. })));
 }
 
 #[test]
