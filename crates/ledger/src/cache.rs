@@ -15,13 +15,15 @@ use sqlx::AnyPool;
 use tokio::time::timeout;
 
 use crate::keys::KeyHolder;
-use crate::{Ledger, LedgerError, PATIENCE, Teacher};
+use crate::{Ledger, LedgerError, PATIENCE, Teacher, connection};
 
 /// Most entries of one kind. When there are more, all of that kind are forgotten.
 const LARGEST: usize = 16_384;
 
 /// Longest name that is remembered: names come from outside.
 const LONGEST_NAME: usize = 256;
+
+const GENERATION: &str = "SELECT value FROM settings WHERE name = 'generation'";
 
 #[derive(Default)]
 pub(crate) struct Cache {
@@ -52,7 +54,14 @@ pub(crate) struct Kept {
 impl Ledger {
     /// The present generation: what is remembered under it is as the ledger was at some moment after this was called.
     pub(crate) async fn generation(&self) -> Result<i64, LedgerError> {
-        self.cache.generation(&self.readers).await
+        let Some(looker) = &self.looker else { return self.cache.generation(&self.readers).await };
+        // No one panics while holding it.
+        let file = looker.lock().unwrap_or_else(PoisonError::into_inner);
+        let text: String = file
+            .prepare_cached(GENERATION)
+            .and_then(|mut look| look.query_row((), |row| row.get(0)))
+            .map_err(connection::failed)?;
+        parse(&text)
     }
 
     /// The value of `key` on a shelf, where it was read under `generation`; else what `read` gives, which is never older.
@@ -106,12 +115,8 @@ impl Cache {
             return Ok(last.generation);
         }
         let number = self.begun.fetch_add(1, Ordering::SeqCst) + 1;
-        let (text,): (String,) =
-            sqlx::query_as("SELECT value FROM settings WHERE name = 'generation'").fetch_one(readers).await?;
-        let generation = text.parse().map_err(|error: std::num::ParseIntError| LedgerError::Damaged {
-            what: "generation",
-            reason: error.to_string(),
-        })?;
+        let (text,): (String,) = sqlx::query_as(GENERATION).fetch_one(readers).await?;
+        let generation = parse(&text)?;
         *last = Read { number, generation };
         Ok(generation)
     }
@@ -125,4 +130,10 @@ impl Cache {
         }
         if kept.generation == generation { with(&mut kept) } else { None }
     }
+}
+
+fn parse(generation: &str) -> Result<i64, LedgerError> {
+    let damaged =
+        |error: std::num::ParseIntError| LedgerError::Damaged { what: "generation", reason: error.to_string() };
+    generation.parse().map_err(damaged)
 }

@@ -142,6 +142,9 @@ pub enum LedgerError {
         /// Why.
         source: std::io::Error,
     },
+    /// The operating system started no thread.
+    #[error("the ledger cannot start its thread: {0}")]
+    Thread(#[source] std::io::Error),
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     Random,
@@ -187,6 +190,7 @@ impl LedgerError {
             Self::Database(_) => "ledger_failed",
             Self::Damaged { .. } => "ledger_damaged",
             Self::File { .. } => "ledger_file",
+            Self::Thread(_) => "no_thread",
             Self::Random => "no_random_bytes",
         }
     }
@@ -225,6 +229,7 @@ impl LedgerError {
             | Self::Database(_)
             | Self::Damaged { .. }
             | Self::File { .. }
+            | Self::Thread(_)
             | Self::Random => Who::Database,
         }
     }

@@ -11,6 +11,7 @@ mod admin_keys;
 mod backend;
 mod budget;
 mod cache;
+mod connection;
 mod error;
 mod grants;
 mod keys;
@@ -22,7 +23,7 @@ mod tests;
 mod writer;
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anbiq_domain::{AccountId, OperatorId, PlanId, PriceList, Terms, TextPolicy, Timestamp, TwinMode, UserId};
@@ -49,6 +50,8 @@ pub struct Ledger {
     budgets: Writer,
     writers: AnyPool,
     readers: AnyPool,
+    /// The file, where it is one, for looks that are too short to be handed to anybody.
+    looker: Option<Arc<Mutex<rusqlite::Connection>>>,
     cache: Arc<Cache>,
     pepper: [u8; 32],
 }
@@ -236,8 +239,9 @@ impl Ledger {
         // Every connection to `:memory:` is a database of its own.
         let readers = if url.contains(":memory:") { writers.clone() } else { pool(&url, backend, 4).await? };
         let pepper = pepper(&writers).await?;
-        let budgets = Writer::start(writers.clone(), backend);
-        Ok(Self { backend, budgets, writers, readers, cache: Arc::default(), pepper })
+        let budgets = Writer::start(writers.clone(), backend, connection::open(&url, backend)?)?;
+        let looker = connection::open(&url, backend)?.map(|file| Arc::new(Mutex::new(file)));
+        Ok(Self { backend, budgets, writers, readers, looker, cache: Arc::default(), pepper })
     }
 
     /// Opens the ledger in the SQLite file `path`; a new file can be read by its owner only.

@@ -8,9 +8,9 @@ use std::fmt;
 
 use anbiq_domain::{AccountId, GrantId, KeyId, Money, Timestamp};
 use serde::{Deserialize, Serialize};
-use sqlx::AnyConnection;
 
 use crate::budget::{Budget, Holder, Measure, Row, Shortfall, Unit, WINDOW_MEMORY_MS};
+use crate::connection::Connection;
 use crate::writer::{Change, Writer};
 use crate::{Ledger, LedgerError, Who, to_i64};
 
@@ -163,7 +163,7 @@ impl Ledger {
             .await?;
         let mut count = 0;
         for (id,) in rows {
-            let Some(held) = Held::take(&mut change, &id).await? else { continue };
+            let Some(held) = Held::take(&mut Connection::Pooled(&mut change), &id).await? else { continue };
             sqlx::query("INSERT INTO lapsed (id, account, grant_id, windows, expires) VALUES ($1, $2, $3, $4, $5)")
                 .bind(id.as_str())
                 .bind(held.account.as_str())
@@ -172,7 +172,7 @@ impl Ledger {
                 .bind(now.milliseconds())
                 .execute(&mut *change)
                 .await?;
-            held.give_back(&mut change, Cost::default()).await?;
+            held.give_back(&mut Connection::Pooled(&mut change), Cost::default()).await?;
             count += 1;
         }
         change.commit().await?;
@@ -207,7 +207,7 @@ pub(crate) struct Holding {
 
 impl Holding {
     /// Makes it, and says which way it is paid; the inner error is a refusal, which leaves nothing behind.
-    pub(crate) async fn apply(&self, change: &mut AnyConnection) -> Result<Result<usize, LedgerError>, sqlx::Error> {
+    pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<Result<usize, LedgerError>, sqlx::Error> {
         let mut refused = LedgerError::OutOfRange("a request that cannot be paid");
         for (number, way) in self.reserve.ways.iter().enumerate() {
             match self.try_way(change, way).await? {
@@ -220,7 +220,7 @@ impl Holding {
     }
 
     /// The transaction goes on with the changes of others, so it is not the end of it that undoes what a refusal leaves.
-    async fn try_way(&self, change: &mut AnyConnection, way: &Way) -> Result<Result<(), LedgerError>, sqlx::Error> {
+    async fn try_way(&self, change: &mut Connection<'_>, way: &Way) -> Result<Result<(), LedgerError>, sqlx::Error> {
         let Reserve { account, at, ttl_ms, .. } = &self.reserve;
         let mut held = Held::nothing(account, way);
         let limited = match self.hold_money(change, way.most.money).await? {
@@ -239,41 +239,45 @@ impl Holding {
             held.undo(change).await?;
             return Ok(Err(why_no_volume(change, account, grant, *at).await?));
         }
-        sqlx::query(
-            "INSERT INTO holds (id, account, money, grant_id, granted, windows, expires) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7)",
-        )
-        .bind(self.id.0.as_str())
-        .bind(account.as_str())
-        .bind(held.money)
-        .bind(held.grant.as_deref())
-        .bind(held.granted)
-        .bind(held.windows_text())
-        .bind(at.plus_milliseconds(*ttl_ms).milliseconds())
-        .execute(&mut *change)
-        .await?;
+        change
+            .execute(
+                "INSERT INTO holds (id, account, money, grant_id, granted, windows, expires) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
+                &[
+                    self.id.0.as_str().into(),
+                    account.as_str().into(),
+                    held.money.into(),
+                    held.grant.as_deref().into(),
+                    held.granted.into(),
+                    held.windows_text().as_deref().into(),
+                    at.plus_milliseconds(*ttl_ms).milliseconds().into(),
+                ],
+            )
+            .await?;
         Ok(Ok(()))
     }
 
     /// Holds money of the account for all time. Where anybody concerned has further budgets, gives the account's operator.
     async fn hold_money(
         &self,
-        change: &mut AnyConnection,
+        change: &mut Connection<'_>,
         most: Money,
     ) -> Result<Result<Option<Option<String>>, LedgerError>, sqlx::Error> {
         let account = &self.reserve.account;
         // One statement does it for those who have no further budgets, and they are the most.
-        let held: Option<(Option<String>, i64)> = sqlx::query_as(
-            "UPDATE accounts SET reserved = reserved + $1 \
-             WHERE id = $2 AND closed IS NULL AND (budget IS NULL OR $1 <= budget - spent - reserved) \
-             RETURNING operator, (SELECT COUNT(*) FROM budgets \
-             WHERE budgets.holder IN ('account:' || $2, 'key:' || $3, 'operator:' || accounts.operator))",
-        )
-        .bind(most.nanos())
-        .bind(account.as_str())
-        .bind(self.reserve.key.as_ref().map_or("", KeyId::as_str))
-        .fetch_optional(&mut *change)
-        .await?;
+        let held: Option<(Option<String>, i64)> = change
+            .row(
+                "UPDATE accounts SET reserved = reserved + $1 \
+                 WHERE id = $2 AND closed IS NULL AND (budget IS NULL OR $1 <= budget - spent - reserved) \
+                 RETURNING operator, (SELECT COUNT(*) FROM budgets \
+                 WHERE budgets.holder IN ('account:' || $2, 'key:' || $3, 'operator:' || accounts.operator))",
+                &[
+                    most.nanos().into(),
+                    account.as_str().into(),
+                    self.reserve.key.as_ref().map_or("", KeyId::as_str).into(),
+                ],
+            )
+            .await?;
         Ok(match held {
             None => Err(why_no_money(change, account, most).await?),
             Some((_, 0)) => Ok(None),
@@ -283,20 +287,22 @@ impl Holding {
 
     async fn hold_windows(
         &self,
-        change: &mut AnyConnection,
+        change: &mut Connection<'_>,
         operator: Option<&str>,
         most: Cost,
         held: &mut Held,
     ) -> Result<Result<(), LedgerError>, sqlx::Error> {
-        let budgets: Vec<(String, String, String, i64)> = sqlx::query_as(
-            "SELECT holder, unit, period, ceiling FROM budgets \
-             WHERE holder IN ('account:' || $1, 'key:' || $2, 'operator:' || $3) ORDER BY holder, unit, period",
-        )
-        .bind(self.reserve.account.as_str())
-        .bind(self.reserve.key.as_ref().map_or("", KeyId::as_str))
-        .bind(operator.unwrap_or_default())
-        .fetch_all(&mut *change)
-        .await?;
+        let budgets: Vec<(String, String, String, i64)> = change
+            .rows(
+                "SELECT holder, unit, period, ceiling FROM budgets \
+                 WHERE holder IN ('account:' || $1, 'key:' || $2, 'operator:' || $3) ORDER BY holder, unit, period",
+                &[
+                    self.reserve.account.as_str().into(),
+                    self.reserve.key.as_ref().map_or("", KeyId::as_str).into(),
+                    operator.unwrap_or_default().into(),
+                ],
+            )
+            .await?;
         for (holder, unit, period, ceiling) in budgets {
             let read = || {
                 let row = Row { holder, unit: Unit::read(&unit)?, period };
@@ -323,18 +329,16 @@ impl Holding {
         Ok(Ok(()))
     }
 
-    async fn hold_volume(&self, change: &mut AnyConnection, grant: &GrantId, tokens: u64) -> Result<bool, sqlx::Error> {
-        let held = sqlx::query(
-            "UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND state = 'given' \
-             AND revoked IS NULL AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)",
-        )
-        .bind(tokens.cast_signed())
-        .bind(grant.as_str())
-        .bind(self.reserve.account.as_str())
-        .bind(self.reserve.at.milliseconds())
-        .execute(change)
+    async fn hold_volume(
+        &self,
+        change: &mut Connection<'_>,
+        grant: &GrantId,
+        tokens: u64,
+    ) -> Result<bool, sqlx::Error> {
+        let held = change.execute("UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND state = 'given' \
+         AND revoked IS NULL AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)", &[tokens.cast_signed().into(), grant.as_str().into(), self.reserve.account.as_str().into(), self.reserve.at.milliseconds().into()])
         .await?;
-        Ok(held.rows_affected() == 1)
+        Ok(held == 1)
     }
 }
 
@@ -363,7 +367,7 @@ pub(crate) struct Finish {
 
 impl Finish {
     /// Makes it; the inner error is a refusal, which leaves nothing behind.
-    pub(crate) async fn apply(&self, change: &mut AnyConnection) -> Result<Result<(), LedgerError>, sqlx::Error> {
+    pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<Result<(), LedgerError>, sqlx::Error> {
         let held = match Held::take(change, &self.id.0).await? {
             Some(held) => Some(held),
             None => Held::take_lapsed(change, &self.id.0).await?,
@@ -408,17 +412,16 @@ impl Held {
     }
 
     /// Takes an open reservation out of the tables; `None` where it is not open.
-    async fn take(change: &mut AnyConnection, id: &str) -> Result<Option<Self>, sqlx::Error> {
+    async fn take(change: &mut Connection<'_>, id: &str) -> Result<Option<Self>, sqlx::Error> {
         let taken = "DELETE FROM holds WHERE id = $1 RETURNING account, money, grant_id, granted, windows";
-        let row: Option<HeldRow> = sqlx::query_as(taken).bind(id).fetch_optional(change).await?;
+        let row: Option<HeldRow> = change.row(taken, &[id.into()]).await?;
         row.map(Self::read).transpose()
     }
 
     /// Takes an expired one out of them: what it held was given back when it expired.
-    async fn take_lapsed(change: &mut AnyConnection, id: &str) -> Result<Option<Self>, sqlx::Error> {
+    async fn take_lapsed(change: &mut Connection<'_>, id: &str) -> Result<Option<Self>, sqlx::Error> {
         let taken = "DELETE FROM lapsed WHERE id = $1 RETURNING account, grant_id, windows";
-        let row: Option<(String, Option<String>, Option<String>)> =
-            sqlx::query_as(taken).bind(id).fetch_optional(change).await?;
+        let row: Option<(String, Option<String>, Option<String>)> = change.row(taken, &[id.into()]).await?;
         let Some((account, grant, windows)) = row else { return Ok(None) };
         let mut held = Self::read((account, 0, grant, 0, windows))?;
         held.windows.iter_mut().for_each(|window| window.amount = 0);
@@ -437,39 +440,41 @@ impl Held {
     }
 
     /// Gives back what it holds of money and budgets, before the grant was asked.
-    async fn undo(self, change: &mut AnyConnection) -> Result<(), sqlx::Error> {
+    async fn undo(self, change: &mut Connection<'_>) -> Result<(), sqlx::Error> {
         Self { grant: None, ..self }.give_back(change, Cost::default()).await
     }
 
     /// Lets go of what it holds, and charges `actual`.
-    async fn give_back(&self, change: &mut AnyConnection, actual: Cost) -> Result<(), sqlx::Error> {
-        sqlx::query("UPDATE accounts SET reserved = reserved - $1, spent = spent + $2 WHERE id = $3")
-            .bind(self.money)
-            .bind(actual.money.nanos())
-            .bind(self.account.as_str())
-            .execute(&mut *change)
+    async fn give_back(&self, change: &mut Connection<'_>, actual: Cost) -> Result<(), sqlx::Error> {
+        change
+            .execute(
+                "UPDATE accounts SET reserved = reserved - $1, spent = spent + $2 WHERE id = $3",
+                &[self.money.into(), actual.money.nanos().into(), self.account.as_str().into()],
+            )
             .await?;
         for window in &self.windows {
             // Where the budget was taken away meanwhile there is no such row.
-            sqlx::query(
-                "UPDATE budget_windows SET reserved = reserved - $1, spent = spent + $2 \
-                 WHERE holder = $3 AND unit = $4 AND period = $5 AND began = $6",
-            )
-            .bind(window.amount)
-            .bind(actual.of(window.unit))
-            .bind(window.holder.as_str())
-            .bind(window.unit.as_str())
-            .bind(window.period.as_str())
-            .bind(window.began)
-            .execute(&mut *change)
-            .await?;
+            change
+                .execute(
+                    "UPDATE budget_windows SET reserved = reserved - $1, spent = spent + $2 \
+                     WHERE holder = $3 AND unit = $4 AND period = $5 AND began = $6",
+                    &[
+                        window.amount.into(),
+                        actual.of(window.unit).into(),
+                        window.holder.as_str().into(),
+                        window.unit.as_str().into(),
+                        window.period.as_str().into(),
+                        window.began.into(),
+                    ],
+                )
+                .await?;
         }
         if let Some(grant) = &self.grant {
-            sqlx::query("UPDATE grants SET reserved = reserved - $1, used = used + $2 WHERE id = $3")
-                .bind(self.granted)
-                .bind(actual.completion_tokens.cast_signed())
-                .bind(grant.as_str())
-                .execute(&mut *change)
+            change
+                .execute(
+                    "UPDATE grants SET reserved = reserved - $1, used = used + $2 WHERE id = $3",
+                    &[self.granted.into(), actual.completion_tokens.cast_signed().into(), grant.as_str().into()],
+                )
                 .await?;
         }
         Ok(())
@@ -478,43 +483,47 @@ impl Held {
 
 /// Holds `amount` of a budget in one of its windows; false where it does not hold that much.
 async fn hold_window(
-    change: &mut AnyConnection,
+    change: &mut Connection<'_>,
     row: &Row,
     began: Timestamp,
     ends: Option<Timestamp>,
     amount: i64,
 ) -> Result<bool, sqlx::Error> {
-    let held = sqlx::query(
-        "INSERT INTO budget_windows (holder, unit, period, began, ends, spent, reserved) \
-         SELECT holder, unit, period, $1, $2, 0, $3 FROM budgets \
-         WHERE holder = $4 AND unit = $5 AND period = $6 AND $3 <= ceiling \
-         ON CONFLICT (holder, unit, period, began) DO UPDATE SET reserved = budget_windows.reserved + excluded.reserved \
-         WHERE excluded.reserved <= (SELECT ceiling FROM budgets WHERE budgets.holder = excluded.holder \
-         AND budgets.unit = excluded.unit AND budgets.period = excluded.period) \
-         - budget_windows.spent - budget_windows.reserved",
-    )
-    .bind(began.milliseconds())
-    .bind(ends.map(Timestamp::milliseconds))
-    .bind(amount)
-    .bind(row.holder.as_str())
-    .bind(row.unit.as_str())
-    .bind(row.period.as_str())
-    .execute(change)
-    .await?;
-    Ok(held.rows_affected() == 1)
+    let held = change
+        .execute(
+            "INSERT INTO budget_windows (holder, unit, period, began, ends, spent, reserved) \
+     SELECT holder, unit, period, $1, $2, 0, $3 FROM budgets \
+     WHERE holder = $4 AND unit = $5 AND period = $6 AND $3 <= ceiling \
+     ON CONFLICT (holder, unit, period, began) DO UPDATE SET reserved = budget_windows.reserved + excluded.reserved \
+     WHERE excluded.reserved <= (SELECT ceiling FROM budgets WHERE budgets.holder = excluded.holder \
+     AND budgets.unit = excluded.unit AND budgets.period = excluded.period) \
+     - budget_windows.spent - budget_windows.reserved",
+            &[
+                began.milliseconds().into(),
+                ends.map(Timestamp::milliseconds).into(),
+                amount.into(),
+                row.holder.as_str().into(),
+                row.unit.as_str().into(),
+                row.period.as_str().into(),
+            ],
+        )
+        .await?;
+    Ok(held == 1)
 }
 
 /// What is spent and what is reserved of a budget in one of its windows.
-async fn spent_in(change: &mut AnyConnection, row: &Row, began: Timestamp) -> Result<(i64, i64), sqlx::Error> {
-    let found: Option<(i64, i64)> = sqlx::query_as(
-        "SELECT spent, reserved FROM budget_windows WHERE holder = $1 AND unit = $2 AND period = $3 AND began = $4",
-    )
-    .bind(row.holder.as_str())
-    .bind(row.unit.as_str())
-    .bind(row.period.as_str())
-    .bind(began.milliseconds())
-    .fetch_optional(change)
-    .await?;
+async fn spent_in(change: &mut Connection<'_>, row: &Row, began: Timestamp) -> Result<(i64, i64), sqlx::Error> {
+    let found: Option<(i64, i64)> = change
+        .row(
+            "SELECT spent, reserved FROM budget_windows WHERE holder = $1 AND unit = $2 AND period = $3 AND began = $4",
+            &[
+                row.holder.as_str().into(),
+                row.unit.as_str().into(),
+                row.period.as_str().into(),
+                began.milliseconds().into(),
+            ],
+        )
+        .await?;
     Ok(found.unwrap_or_default())
 }
 
@@ -534,15 +543,13 @@ fn shortfall(row: &Row, ceiling: i64, spent: (i64, i64), asked: i64, ends: Optio
 }
 
 async fn why_no_money(
-    change: &mut AnyConnection,
+    change: &mut Connection<'_>,
     account: &AccountId,
     asked: Money,
 ) -> Result<LedgerError, sqlx::Error> {
-    let row: Option<(Option<i64>, Option<i64>, i64, i64)> =
-        sqlx::query_as("SELECT closed, budget, spent, reserved FROM accounts WHERE id = $1")
-            .bind(account.as_str())
-            .fetch_optional(&mut *change)
-            .await?;
+    let row: Option<(Option<i64>, Option<i64>, i64, i64)> = change
+        .row("SELECT closed, budget, spent, reserved FROM accounts WHERE id = $1", &[account.as_str().into()])
+        .await?;
     let money = |nanos| Measure::Money(Money::from_nanos(nanos));
     Ok(match row {
         None => LedgerError::UnknownAccount(account.clone()),
@@ -562,17 +569,17 @@ async fn why_no_money(
 }
 
 async fn why_no_volume(
-    change: &mut AnyConnection,
+    change: &mut Connection<'_>,
     account: &AccountId,
     grant: &GrantId,
     now: Timestamp,
 ) -> Result<LedgerError, sqlx::Error> {
-    let row: Option<(Option<i64>, Option<i64>)> =
-        sqlx::query_as("SELECT revoked, expires FROM grants WHERE id = $1 AND account = $2 AND state = 'given'")
-            .bind(grant.as_str())
-            .bind(account.as_str())
-            .fetch_optional(&mut *change)
-            .await?;
+    let row: Option<(Option<i64>, Option<i64>)> = change
+        .row(
+            "SELECT revoked, expires FROM grants WHERE id = $1 AND account = $2 AND state = 'given'",
+            &[grant.as_str().into(), account.as_str().into()],
+        )
+        .await?;
     Ok(match row {
         None => LedgerError::UnknownGrant(grant.clone()),
         Some((Some(_), _)) => LedgerError::GrantRevoked(grant.clone()),

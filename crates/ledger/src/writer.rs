@@ -4,11 +4,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::{AnyConnection, AnyPool};
+use sqlx::AnyPool;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::backend::Backend;
+use crate::connection::{Connection, failed};
 use crate::reserve::{Finish, Holding};
 use crate::{LedgerError, PATIENCE};
 
@@ -49,10 +50,24 @@ struct Waiting {
 }
 
 impl Writer {
-    pub(crate) fn start(pool: AnyPool, backend: Backend) -> Self {
+    /// Starts the task: in a thread of its own where it has the `file` to itself, else over `pool`.
+    pub(crate) fn start(
+        pool: AnyPool,
+        backend: Backend,
+        file: Option<rusqlite::Connection>,
+    ) -> Result<Self, LedgerError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        tokio::spawn(Task { pool, backend }.run(waiting));
-        Self { queue }
+        let Some(file) = file else {
+            tokio::spawn(Task { books: Books::Pooled { pool, backend } }.run(waiting));
+            return Ok(Self { queue });
+        };
+        // It waits for nothing but its queue and the clock.
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(LedgerError::Thread)?;
+        let task = Task { books: Books::Here { file, synced: true } };
+        let named = std::thread::Builder::new().name("ledger".to_owned());
+        named.spawn(move || runtime.block_on(task.run(waiting))).map_err(LedgerError::Thread)?;
+        Ok(Self { queue })
     }
 
     /// Makes `change`, which is on disk when this returns. The task gives every change an answer in bounded time.
@@ -87,12 +102,19 @@ impl Writer {
 }
 
 struct Task {
-    pool: AnyPool,
-    backend: Backend,
+    books: Books,
+}
+
+/// Where budgets stand.
+enum Books {
+    /// In a database that others use too.
+    Pooled { pool: AnyPool, backend: Backend },
+    /// In a file that this task has open for itself; is a commit on disk when it is made?
+    Here { file: rusqlite::Connection, synced: bool },
 }
 
 impl Task {
-    async fn run(self, mut waiting: mpsc::Receiver<Message>) {
+    async fn run(mut self, mut waiting: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(BATCH);
         let mut closing = Vec::new();
         while waiting.recv_many(&mut messages, BATCH).await > 0 {
@@ -117,7 +139,7 @@ impl Task {
 
     /// Makes all of `batch` and answers. Who does not wait for the answer any more has no part in it: what was served is
     /// owed all the same.
-    async fn make(&self, batch: Vec<Waiting>) {
+    async fn make(&mut self, batch: Vec<Waiting>) {
         match self.attempt(&batch).await {
             Ok(outcomes) => {
                 for (waiting, outcome) in batch.into_iter().zip(outcomes) {
@@ -143,23 +165,60 @@ impl Task {
     }
 
     /// Makes the changes in one transaction: all that are not refused, or none.
-    async fn attempt(&self, batch: &[Waiting]) -> Result<Vec<Outcome>, Failure> {
+    async fn attempt(&mut self, batch: &[Waiting]) -> Result<Vec<Outcome>, Failure> {
         let work = async {
-            let mut transaction = self.backend.begin_alone(&self.pool).await.map_err(Failure::All)?;
-            let mut outcomes = Vec::with_capacity(batch.len());
-            for waiting in batch {
-                outcomes.push(waiting.change.apply(&mut transaction).await.map_err(Failure::of_change)?);
+            match &mut self.books {
+                Books::Pooled { pool, backend } => {
+                    let mut transaction = backend.begin_alone(pool).await.map_err(Failure::All)?;
+                    let outcomes = apply(batch, &mut Connection::Pooled(&mut transaction)).await?;
+                    transaction.commit().await.map_err(Failure::All)?;
+                    Ok(outcomes)
+                }
+                Books::Here { file, synced } => {
+                    let all = |error| Failure::All(failed(error));
+                    sync(file, synced, batch.iter().any(|waiting| waiting.change.must_stay())).map_err(all)?;
+                    file.execute_batch("BEGIN IMMEDIATE").map_err(all)?;
+                    let applied = apply(batch, &mut Connection::Here(file)).await;
+                    let done =
+                        applied.and_then(|outcomes| file.execute_batch("COMMIT").map(|()| outcomes).map_err(all));
+                    if done.is_err() && !file.is_autocommit() {
+                        file.execute_batch("ROLLBACK").map_err(all)?;
+                    }
+                    done
+                }
             }
-            transaction.commit().await.map_err(Failure::All)?;
-            Ok(outcomes)
         };
         timeout(LONGEST, work).await.unwrap_or(Err(Failure::All(sqlx::Error::PoolTimedOut)))
     }
 }
 
+async fn apply(batch: &[Waiting], connection: &mut Connection<'_>) -> Result<Vec<Outcome>, Failure> {
+    let mut outcomes = Vec::with_capacity(batch.len());
+    for waiting in batch {
+        outcomes.push(waiting.change.apply(connection).await.map_err(Failure::of_change)?);
+    }
+    Ok(outcomes)
+}
+
+/// Whether the commits to come wait for the disk.
+fn sync(file: &rusqlite::Connection, synced: &mut bool, sync: bool) -> rusqlite::Result<()> {
+    if *synced != sync {
+        file.execute_batch(if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })?;
+        *synced = sync;
+    }
+    Ok(())
+}
+
 impl Change {
+    /// Must it be on disk before anybody builds on it? Reservations in a file need not be: the gateway that holds them goes
+    /// down with the machine whose disk forgets them, and what it was about to serve with it. The end of one brings it to
+    /// disk as well, since a file keeps its order.
+    const fn must_stay(&self) -> bool {
+        matches!(self, Self::Finish(_))
+    }
+
     /// Makes the change within a transaction. The inner error is a refusal, which leaves nothing behind.
-    async fn apply(&self, connection: &mut AnyConnection) -> Result<Outcome, sqlx::Error> {
+    async fn apply(&self, connection: &mut Connection<'_>) -> Result<Outcome, sqlx::Error> {
         match self {
             Self::Reserve(reserve) => reserve.apply(connection).await,
             Self::Finish(finish) => Ok(finish.apply(connection).await?.map(|()| 0)),
