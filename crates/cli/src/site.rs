@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anbiq_desk::{Administrator, ModelFacts, Reloaded};
 use anbiq_domain::{Clock, CoinKey, Digest, SystemClock, Terms, Timestamp};
@@ -120,6 +121,7 @@ impl Site {
             let (weight, priority) = (server.weight, server.priority);
             let mut upstream = self.upstream(config, server)?;
             upstream.client.reach = Arc::clone(&reach);
+            upstream.client.whole_timeout = Some(Duration::from_millis(self.config.serve.request_timeout_ms));
             members.push(Member { model: Arc::new(Upstream::new(upstream)?), weight, priority });
         }
         let seed = match self.config.serve.seed {

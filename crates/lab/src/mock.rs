@@ -214,7 +214,13 @@ async fn chat(State(shared): State<Handle>, headers: HeaderMap, body: Bytes) -> 
     if request.stream == Some(true) {
         return streamed(&request, &manner, number, cut);
     }
-    whole(&request, &answer(&request, &manner, number), cut)
+    let words = answer(&request, &manner, number);
+    if let Some(pace) = manner.pace {
+        let mut random = Seeded::new(pace.seed).fork(&format!("pace {number}"));
+        let waits = std::iter::once(pace.first).chain(words.iter().skip(1).map(|_| pace.between));
+        tokio::time::sleep(waits.map(|mean| wait(mean, &mut random)).sum()).await;
+    }
+    whole(&request, &manner, &words, cut)
 }
 
 fn refusal(status: u16, code: &str, message: &str, retry_after: Option<u32>) -> Response {
@@ -248,7 +254,7 @@ fn answer(request: &ChatRequest, manner: &Manner, number: u64) -> Vec<String> {
     words.enumerate().map(|(place, word)| if place == 0 { word.to_owned() } else { format!(" {word}") }).collect()
 }
 
-fn whole(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Response {
+fn whole(request: &ChatRequest, manner: &Manner, words: &[String], cut: Option<usize>) -> Response {
     let content = words.concat();
     let choice = |index| ChatChoice {
         index,
@@ -269,6 +275,7 @@ fn whole(request: &ChatRequest, words: &[String], cut: Option<usize>) -> Respons
         model: request.model.clone(),
         choices: (0..n).map(choice).collect(),
         usage: Some(usage(request, words)),
+        system_fingerprint: manner.fingerprint.clone(),
     };
     match cut {
         None => Json(response).into_response(),
@@ -335,11 +342,16 @@ fn paced(events: Vec<Bytes>, pace: Pace, number: u64) -> Body {
         let event = events.next()?;
         // The end and the usage come at once with the last word.
         if !mean.is_zero() {
-            tokio::time::sleep(mean.mul_f64(-(1.0 - random.unit()).ln())).await;
+            tokio::time::sleep(wait(mean, &mut random)).await;
         }
         let next = if events.len() > 3 { pace.between } else { Duration::ZERO };
         Some((Ok::<_, Infallible>(event), (events, random, next)))
     }))
+}
+
+/// A time with this mean; such times are exponential.
+fn wait(mean: Duration, random: &mut Seeded) -> Duration {
+    mean.mul_f64(-(1.0 - random.unit()).ln())
 }
 
 fn event_stream(body: Body) -> Response {

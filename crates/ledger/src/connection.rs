@@ -8,6 +8,7 @@ use std::error::Error;
 use std::fmt;
 use std::path::Path;
 use std::str::FromStr;
+use std::task::{Context, Poll, Waker};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{OpenFlags, Row, ffi};
@@ -126,6 +127,14 @@ pub(crate) fn open(url: &str, backend: Backend) -> Result<Option<rusqlite::Conne
         file.execute_batch(setting).map_err(failed)?;
     }
     Ok(Some(file))
+}
+
+/// What comes of `future`, if it never waits: statements to a file do not.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> Option<T> {
+    match std::pin::pin!(future).poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(output) => Some(output),
+        Poll::Pending => None,
+    }
 }
 
 /// An error of the file as the driver would say it.

@@ -1,7 +1,10 @@
 //! The one task that changes budgets. It takes all changes that wait, makes one transaction of them and only then
 //! answers: a disk needs as long to sync one change as two hundred.
+//!
+//! A change that need not wait for the disk does not wait for the task either, where the books are a file and nobody else
+//! writes at the moment: it takes less time than to hand it over.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use sqlx::AnyPool;
@@ -9,7 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
 use crate::backend::Backend;
-use crate::connection::{Connection, failed};
+use crate::connection::{Connection, failed, now};
 use crate::reserve::{Finish, Holding};
 use crate::{LedgerError, PATIENCE};
 
@@ -18,6 +21,9 @@ const QUEUE: usize = 4096;
 
 /// Most changes of one transaction.
 const BATCH: usize = 256;
+
+/// Changes after which the write-ahead log is folded into the file: each is about four pages of it.
+const UNFOLDED: usize = 500;
 
 /// Longest time for one transaction. The database ends its own waits sooner; this is for one that went silent.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -33,6 +39,8 @@ pub(crate) enum Change {
 #[derive(Clone)]
 pub(crate) struct Writer {
     queue: mpsc::Sender<Message>,
+    /// The books, where they are a file.
+    file: Option<Arc<Mutex<File>>>,
 }
 
 enum Message {
@@ -59,15 +67,16 @@ impl Writer {
         let (queue, waiting) = mpsc::channel(QUEUE);
         let Some(file) = file else {
             tokio::spawn(Task { books: Books::Pooled { pool, backend } }.run(waiting));
-            return Ok(Self { queue });
+            return Ok(Self { queue, file: None });
         };
         // It waits for nothing but its queue and the clock.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(LedgerError::Thread)?;
-        let task = Task { books: Books::Here { file, synced: true } };
+        let file = Arc::new(Mutex::new(File::new(file)?));
+        let task = Task { books: Books::Here(Arc::clone(&file)) };
         let named = std::thread::Builder::new().name("ledger".to_owned());
         named.spawn(move || runtime.block_on(task.run(waiting))).map_err(LedgerError::Thread)?;
-        Ok(Self { queue })
+        Ok(Self { queue, file: Some(file) })
     }
 
     /// Makes `change`, which is on disk when this returns. The task gives every change an answer in bounded time.
@@ -77,6 +86,11 @@ impl Writer {
     /// What the change is refused for; `ledger_busy` where the queue stays full, or the database fails. A change that
     /// the database failed was not made, unless the connection was lost in the very moment of the commit.
     pub(crate) async fn make(&self, change: Change) -> Outcome {
+        if !change.must_stay()
+            && let Some(outcome) = self.make_at_once(&change)
+        {
+            return outcome;
+        }
         let (answer, answered) = oneshot::channel();
         let message = Message::Change(Waiting { change, answer });
         match timeout(PATIENCE, self.queue.send(message)).await {
@@ -84,6 +98,13 @@ impl Writer {
             Ok(Err(_)) => Err(sqlx::Error::PoolClosed.into()),
             Err(_) => Err(sqlx::Error::PoolTimedOut.into()),
         }
+    }
+
+    /// Makes `change`, if that is possible without any wait; whatever else there is to say is for the task to find out.
+    fn make_at_once(&self, change: &Change) -> Option<Outcome> {
+        let mut file = self.file.as_ref()?.try_lock().ok()?;
+        let outcomes = file.attempt(&[change], Duration::ZERO).ok()?;
+        outcomes.into_iter().next()
     }
 
     /// Puts `change` behind those that wait, where there is room, and waits for nothing.
@@ -109,12 +130,21 @@ struct Task {
 enum Books {
     /// In a database that others use too.
     Pooled { pool: AnyPool, backend: Backend },
-    /// In a file that this task has open for itself; is a commit on disk when it is made?
-    Here { file: rusqlite::Connection, synced: bool },
+    /// In a file.
+    Here(Arc<Mutex<File>>),
+}
+
+/// A SQLite file, open for changes in whichever thread holds it.
+struct File {
+    connection: rusqlite::Connection,
+    /// Is a commit on disk when it is made?
+    synced: bool,
+    /// Changes since the write-ahead log was last folded into the file.
+    unfolded: usize,
 }
 
 impl Task {
-    async fn run(mut self, mut waiting: mpsc::Receiver<Message>) {
+    async fn run(self, mut waiting: mpsc::Receiver<Message>) {
         let mut messages = Vec::with_capacity(BATCH);
         let mut closing = Vec::new();
         while waiting.recv_many(&mut messages, BATCH).await > 0 {
@@ -139,7 +169,7 @@ impl Task {
 
     /// Makes all of `batch` and answers. Who does not wait for the answer any more has no part in it: what was served is
     /// owed all the same.
-    async fn make(&mut self, batch: Vec<Waiting>) {
+    async fn make(&self, batch: Vec<Waiting>) {
         match self.attempt(&batch).await {
             Ok(outcomes) => {
                 for (waiting, outcome) in batch.into_iter().zip(outcomes) {
@@ -165,48 +195,82 @@ impl Task {
     }
 
     /// Makes the changes in one transaction: all that are not refused, or none.
-    async fn attempt(&mut self, batch: &[Waiting]) -> Result<Vec<Outcome>, Failure> {
-        let work = async {
-            match &mut self.books {
-                Books::Pooled { pool, backend } => {
+    async fn attempt(&self, batch: &[Waiting]) -> Result<Vec<Outcome>, Failure> {
+        let changes: Vec<&Change> = batch.iter().map(|waiting| &waiting.change).collect();
+        match &self.books {
+            Books::Pooled { pool, backend } => {
+                let work = async {
                     let mut transaction = backend.begin_alone(pool).await.map_err(Failure::All)?;
-                    let outcomes = apply(batch, &mut Connection::Pooled(&mut transaction)).await?;
+                    let outcomes = apply(&changes, &mut Connection::Pooled(&mut transaction)).await?;
                     transaction.commit().await.map_err(Failure::All)?;
                     Ok(outcomes)
-                }
-                Books::Here { file, synced } => {
-                    let all = |error| Failure::All(failed(error));
-                    sync(file, synced, batch.iter().any(|waiting| waiting.change.must_stay())).map_err(all)?;
-                    file.execute_batch("BEGIN IMMEDIATE").map_err(all)?;
-                    let applied = apply(batch, &mut Connection::Here(file)).await;
-                    let done =
-                        applied.and_then(|outcomes| file.execute_batch("COMMIT").map(|()| outcomes).map_err(all));
-                    if done.is_err() && !file.is_autocommit() {
-                        file.execute_batch("ROLLBACK").map_err(all)?;
-                    }
-                    done
-                }
+                };
+                timeout(LONGEST, work).await.unwrap_or(Err(Failure::All(sqlx::Error::PoolTimedOut)))
             }
-        };
-        timeout(LONGEST, work).await.unwrap_or(Err(Failure::All(sqlx::Error::PoolTimedOut)))
+            Books::Here(file) => {
+                // No one panics while holding it.
+                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
+                let outcomes = file.attempt(&changes, PATIENCE)?;
+                file.fold();
+                Ok(outcomes)
+            }
+        }
     }
 }
 
-async fn apply(batch: &[Waiting], connection: &mut Connection<'_>) -> Result<Vec<Outcome>, Failure> {
-    let mut outcomes = Vec::with_capacity(batch.len());
-    for waiting in batch {
-        outcomes.push(waiting.change.apply(connection).await.map_err(Failure::of_change)?);
+impl File {
+    fn new(connection: rusqlite::Connection) -> Result<Self, sqlx::Error> {
+        // Whoever makes a change at once does not fold the log as well.
+        connection.execute_batch("PRAGMA wal_autocheckpoint = 0").map_err(failed)?;
+        Ok(Self { connection, synced: true, unfolded: 0 })
+    }
+
+    /// Makes the changes in one transaction: all that are not refused, or none. Another program that writes is waited for
+    /// as long as `patience`.
+    fn attempt(&mut self, changes: &[&Change], patience: Duration) -> Result<Vec<Outcome>, Failure> {
+        let all = |error| Failure::All(failed(error));
+        self.connection.busy_timeout(patience).map_err(all)?;
+        self.sync(changes.iter().any(|change| change.must_stay())).map_err(all)?;
+        self.connection.execute_batch("BEGIN IMMEDIATE").map_err(all)?;
+        let applied = now(apply(changes, &mut Connection::Here(&mut self.connection)));
+        let applied = applied.unwrap_or(Err(Failure::All(sqlx::Error::WorkerCrashed)));
+        let done = applied.and_then(|outcomes| self.connection.execute_batch("COMMIT").map(|()| outcomes).map_err(all));
+        if done.is_err() && !self.connection.is_autocommit() {
+            self.connection.execute_batch("ROLLBACK").map_err(all)?;
+        }
+        self.unfolded += done.as_ref().map_or(0, Vec::len);
+        done
+    }
+
+    /// Whether the commits to come wait for the disk.
+    fn sync(&mut self, sync: bool) -> rusqlite::Result<()> {
+        if self.synced != sync {
+            let pragma = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
+            self.connection.execute_batch(pragma)?;
+            self.synced = sync;
+        }
+        Ok(())
+    }
+
+    /// Folds the write-ahead log into the file where there is much of it. Where others read the file that is for the next
+    /// time.
+    fn fold(&mut self) {
+        if self.unfolded < UNFOLDED {
+            return;
+        }
+        self.unfolded = 0;
+        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(())) {
+            tracing::warn!(%error, "the ledger's write-ahead log could not be folded into its file");
+        }
+    }
+}
+
+async fn apply(changes: &[&Change], connection: &mut Connection<'_>) -> Result<Vec<Outcome>, Failure> {
+    let mut outcomes = Vec::with_capacity(changes.len());
+    for change in changes {
+        outcomes.push(change.apply(connection).await.map_err(Failure::of_change)?);
     }
     Ok(outcomes)
-}
-
-/// Whether the commits to come wait for the disk.
-fn sync(file: &rusqlite::Connection, synced: &mut bool, sync: bool) -> rusqlite::Result<()> {
-    if *synced != sync {
-        file.execute_batch(if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" })?;
-        *synced = sync;
-    }
-    Ok(())
 }
 
 impl Change {

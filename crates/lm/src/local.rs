@@ -119,7 +119,7 @@ impl Local {
 
     /// The job of a request, with what does not fit the context cut off from its `max_tokens`.
     fn job(&self, request: Request) -> Result<Job, ModelError> {
-        let Request { prompt, n, max_tokens, sampling, stop, logprobs, dialect } = request;
+        let Request { prompt, n, max_tokens, sampling, stop, logprobs, whole: _, dialect } = request;
         if let Some(name) = dialect.keys().next() {
             return Err(invalid("unsupported_parameter", format!("this model cannot follow `{name}`")));
         }

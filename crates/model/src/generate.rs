@@ -26,6 +26,8 @@ pub struct Request {
     pub stop: Vec<String>,
     /// Log-probabilities of each token and of this many alternatives; `None` for no log-probabilities.
     pub logprobs: Option<u8>,
+    /// Does nobody read the completion before it has ended? A model may then give it in one piece, which costs less.
+    pub whole: bool,
     /// Further fields of the OpenAI dialect by their names there, such as `tools` and `response_format`: for models
     /// whose [`Abilities`](crate::Abilities) hold what they ask for. Others refuse the request.
     pub dialect: Map<String, Value>,
@@ -41,6 +43,7 @@ impl Request {
             sampling: Sampling::default(),
             stop: Vec::new(),
             logprobs: None,
+            whole: false,
             dialect: Map::new(),
         }
     }

@@ -185,6 +185,7 @@ impl Heading {
                     })
                     .collect(),
                 usage: Some(usage),
+                system_fingerprint: None,
             }),
             Form::Completion => {
                 let choices = choices.map(|(index, choice)| CompletionChoice {

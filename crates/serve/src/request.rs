@@ -60,6 +60,7 @@ impl Asked {
             sampling: self.sampling,
             stop: self.stop.clone(),
             logprobs: self.logprobs,
+            whole: !self.stream,
             dialect: fields::known_to(abilities, &self.dialect),
         }
     }

@@ -47,9 +47,11 @@ pub struct ClientConfig {
     pub key: Option<Secret<String>>,
     /// Longest wait for a connection.
     pub connect_timeout: Duration,
-    /// Longest wait for the head of an answer, and then for each further piece of it. An answer that is not streamed
-    /// has its head only when it is complete.
+    /// Longest wait for the head of an answer, and then for each further piece of it.
     pub read_timeout: Duration,
+    /// Longest wait for the head of an answer that is not streamed, which has it only when it is complete; `None` for as
+    /// long as for any other.
+    pub whole_timeout: Option<Duration>,
     /// Idle connections that are kept.
     pub pool: usize,
     /// Largest answer, and in a stream the largest event, in bytes.
@@ -66,6 +68,7 @@ impl ClientConfig {
             key,
             connect_timeout: Duration::from_secs(10),
             read_timeout: Duration::from_secs(120),
+            whole_timeout: None,
             pool: 32,
             max_body_bytes: 64 << 20,
         }
@@ -80,6 +83,7 @@ pub struct Client {
     dialect: Dialect,
     key: Option<(HeaderName, HeaderValue)>,
     read_timeout: Duration,
+    whole_timeout: Duration,
     max_body_bytes: usize,
 }
 
@@ -144,8 +148,7 @@ impl Client {
     /// # Errors
     /// The address is not one that may be reached, or the key cannot stand in a header.
     pub fn new(config: ClientConfig) -> Result<Self, ClientError> {
-        let ClientConfig { base_url, reach, dialect, key, connect_timeout, read_timeout, pool, max_body_bytes } =
-            config;
+        let ClientConfig { base_url, reach, dialect, key, connect_timeout, read_timeout, whole_timeout, .. } = config;
         reach.check(&base_url)?;
         dialect.check()?;
         let base = base_url.trim_end_matches('/').to_owned();
@@ -159,9 +162,10 @@ impl Client {
         let pooled = Pooled::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(60))
-            .pool_max_idle_per_host(pool)
+            .pool_max_idle_per_host(config.pool)
             .build(connector);
-        Ok(Self { pooled, base, dialect, key, read_timeout, max_body_bytes })
+        let whole_timeout = whole_timeout.unwrap_or(read_timeout);
+        Ok(Self { pooled, base, dialect, key, read_timeout, whole_timeout, max_body_bytes: config.max_body_bytes })
     }
 
     /// Asks for a chat completion, unstreamed.
@@ -235,7 +239,7 @@ impl Client {
         body: Option<&B>,
         headers: &[(String, String)],
     ) -> Result<T, ClientError> {
-        let answer = self.send(method, path, body, headers).await?;
+        let answer = self.send(method, path, body, headers, self.whole_timeout).await?;
         let status = answer.status().as_u16();
         let bytes = self.read_all(answer.into_body()).await?;
         serde_json::from_slice(&bytes).map_err(|why| ClientError {
@@ -254,7 +258,7 @@ impl Client {
         body: &B,
         headers: &[(String, String)],
     ) -> Result<EventStream<T>, ClientError> {
-        let answer = self.send(Method::POST, path, Some(body), headers).await?;
+        let answer = self.send(Method::POST, path, Some(body), headers, self.read_timeout).await?;
         Ok(EventStream::new(answer.into_body(), self.read_timeout, self.max_body_bytes))
     }
 
@@ -265,10 +269,11 @@ impl Client {
         path: &str,
         body: Option<&B>,
         headers: &[(String, String)],
+        patience: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
         let request = self.request(method, path, body, headers)?;
-        let answer = match timeout(self.read_timeout, self.pooled.request(request)).await {
-            Err(_) => return Err(too_late(self.read_timeout)),
+        let answer = match timeout(patience, self.pooled.request(request)).await {
+            Err(_) => return Err(too_late(patience)),
             Ok(Err(why)) => {
                 if let Some(refused) = refused_by_reach(&why) {
                     return Err(refused.clone().into());

@@ -9,8 +9,9 @@ use anbiq_model::{
     ScoreRequest, Scored, Server, TokenLogprob, ToolCallDelta,
 };
 use anbiq_openai::{
-    ChatChunk, ChatMessage, ChatRequest, ChatTokenLogprob, Completion, CompletionLogprobs, CompletionRequest,
-    Embedding, EmbeddingInput, EmbeddingRequest, EncodingFormat, FinishReason, Stop, StreamOptions, Vector,
+    ChatChunk, ChatMessage, ChatRequest, ChatResponse, ChatTokenLogprob, Completion, CompletionLogprobs,
+    CompletionRequest, Embedding, EmbeddingInput, EmbeddingRequest, EncodingFormat, FinishReason, Stop, StreamOptions,
+    Vector,
 };
 use anbiq_secret::{Secret, redact_url};
 use futures::stream::{self, BoxStream, SelectAll};
@@ -118,9 +119,19 @@ impl Upstream {
         futures::future::try_join_all((0..request.n).map(|index| self.open_one(request, index, 1))).await
     }
 
-    /// Opens the stream of the `n` completions of `request` from `first` on.
+    /// Opens the stream of the `n` completions of `request` from `first` on; of one that may come whole, when it is there.
     async fn open_one(&self, request: &Request, first: u32, n: u32) -> Result<Source, ModelError> {
+        // Of several completions in one piece nobody could say how long each is.
+        let whole = request.whole && n <= 1;
         let pieces = match &request.prompt {
+            Prompt::Chat(_) if whole => {
+                let answer = self.client.chat(&self.chat_request(request, first, n), &[]).await;
+                stream::iter([Ok(Pieces::from(answer.map_err(to_model_error)?))]).boxed()
+            }
+            Prompt::Text(_) if whole => {
+                let answer = self.client.completions(&self.completion_request(request, first, n), &[]).await;
+                stream::iter([Ok(Pieces::from(answer.map_err(to_model_error)?).whole())]).boxed()
+            }
             Prompt::Chat(_) => {
                 let stream = self.client.chat_stream(&self.chat_request(request, first, n), &[]).await;
                 stream.map_err(to_model_error)?.map_ok(Pieces::from).boxed()
@@ -314,9 +325,33 @@ struct Pieces {
 struct Piece {
     index: u32,
     text: String,
+    /// The tokens of the text, as far as they can be told from it alone.
+    tokens: u64,
     logprobs: Vec<TokenLogprob>,
     calls: Vec<ToolCallDelta>,
     finish: Option<FinishReason>,
+}
+
+impl Pieces {
+    /// The pieces as those of a whole answer, which are no tokens. English has about four bytes a token.
+    fn whole(mut self) -> Self {
+        self.choices.iter_mut().for_each(|piece| piece.tokens = piece.text.len().div_ceil(4) as u64);
+        self
+    }
+}
+
+impl From<ChatResponse> for Pieces {
+    fn from(answer: ChatResponse) -> Self {
+        let choices = answer.choices.into_iter().map(|choice| Piece {
+            index: choice.index,
+            text: choice.message.content.unwrap_or_default(),
+            tokens: 1,
+            logprobs: choice.logprobs.and_then(|all| all.content).into_iter().flatten().map(token).collect(),
+            calls: choice.message.tool_calls.map(whole_calls).unwrap_or_default(),
+            finish: choice.finish_reason,
+        });
+        Self { choices: choices.collect(), usage: answer.usage, fingerprint: answer.system_fingerprint }.whole()
+    }
 }
 
 impl From<ChatChunk> for Pieces {
@@ -324,6 +359,7 @@ impl From<ChatChunk> for Pieces {
         let choices = chunk.choices.into_iter().map(|choice| Piece {
             index: choice.index,
             text: choice.delta.content.unwrap_or_default(),
+            tokens: 1,
             logprobs: choice.logprobs.and_then(|all| all.content).into_iter().flatten().map(token).collect(),
             calls: choice.delta.tool_calls.map(calls).unwrap_or_default(),
             finish: choice.finish_reason,
@@ -337,6 +373,7 @@ impl From<Completion> for Pieces {
         let choices = chunk.choices.into_iter().map(|choice| Piece {
             index: choice.index,
             text: choice.text,
+            tokens: 1,
             logprobs: choice.logprobs.map(tokens).unwrap_or_default(),
             calls: Vec::new(),
             finish: choice.finish_reason,
@@ -356,6 +393,16 @@ fn calls(deltas: Vec<anbiq_openai::ToolCallDelta>) -> Vec<ToolCallDelta> {
         }
     };
     (0..).zip(deltas).map(one).collect()
+}
+
+fn whole_calls(calls: Vec<anbiq_openai::ToolCall>) -> Vec<ToolCallDelta> {
+    let one = |(call, whole): (u32, anbiq_openai::ToolCall)| ToolCallDelta {
+        call,
+        id: Some(whole.id),
+        name: Some(whole.function.name),
+        arguments: whole.function.arguments,
+    };
+    (0..).zip(calls).map(one).collect()
 }
 
 fn token(one: ChatTokenLogprob) -> TokenLogprob {
@@ -540,7 +587,8 @@ impl Tally {
                 *finish = Some(reason.into());
             }
             if !piece.text.is_empty() || !piece.logprobs.is_empty() {
-                *counted += (piece.logprobs.len() as u64).max(1);
+                let tokens = piece.logprobs.len() as u64;
+                *counted += if tokens > 0 { tokens } else { piece.tokens };
                 events.push(Event::Text { index, text: piece.text, logprobs: piece.logprobs });
             }
             for mut delta in piece.calls {

@@ -183,6 +183,50 @@ async fn calls_of_tools_and_cached_tokens_are_read_as_servers_write_them() {
 }
 
 #[tokio::test]
+async fn what_nobody_reads_before_its_end_is_asked_for_whole() {
+    let usage = json!({"prompt_tokens": 9, "completion_tokens": 5, "total_tokens": 14,
+        "prompt_tokens_details": {"cached_tokens": 4}});
+    let call = |id: &str| json!({"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}});
+    let calls = json!({"role": "assistant", "content": null, "tool_calls": [call("a"), call("b")]});
+    let says = |message: Value, finish: &str, usage: &Value| {
+        json!({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "system_fingerprint": "fp",
+            "choices": [{"index": 0, "message": message, "finish_reason": finish}], "usage": usage})
+    };
+    let words = json!({"role": "assistant", "content": "eleven byte"});
+    let cut_off = json!({"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": []});
+    let called = |id: &str| ToolCall { id: id.into(), name: "f".into(), arguments: "{}".into() };
+    for (body, expected) in [
+        (says(words.clone(), "length", &usage), Ok((Answer::new("eleven byte", Finish::Length), (9, 4, 5)))),
+        // A server that does not count is counted for: four bytes a token.
+        (says(words, "stop", &Value::Null), Ok((Answer::new("eleven byte", Finish::Stop), (0, 0, 3)))),
+        (
+            says(calls, "tool_calls", &usage),
+            Ok((
+                Answer { tool_calls: vec![called("a"), called("b")], ..Answer::new("", Finish::ToolCalls) },
+                (9, 4, 5),
+            )),
+        ),
+        (cut_off, Err("answer_cut_off")),
+        (json!({"choices": 5}), Err("upstream_malformed")),
+    ] {
+        let (base, seen) = server(move |_| json_reply(200, &body)).await;
+        let model = Upstream::new(UpstreamConfig::new("m", base, None)).unwrap();
+        let request = Request { whole: true, ..Request::new(prompt(), 9) };
+        let said = match model.generate(request).await {
+            Ok(generation) => collect(generation, 1).await,
+            Err(error) => Err(error),
+        };
+        let said = said.map(|(mut answers, total)| {
+            let counted = (total.prompt_tokens, total.cached_tokens, total.completion_tokens);
+            (answers.swap_remove(0), counted)
+        });
+        assert_eq!(said.map_err(|error| error.code), expected);
+        let asked = &seen.0.lock().unwrap()[0].2;
+        assert_eq!((&asked["stream"], &asked["stream_options"]), (&Value::Null, &Value::Null));
+    }
+}
+
+#[tokio::test]
 async fn several_completions_are_several_requests_or_one() {
     for several in [false, true] {
         let (base, seen) = server(|body| {

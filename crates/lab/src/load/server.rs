@@ -159,6 +159,7 @@ impl Answers {
             model: WHOLE.to_owned(),
             choices: vec![ChatChoice { index: 0, message, logprobs: None, finish_reason: Some(FinishReason::Stop) }],
             usage: Some(usage),
+            system_fingerprint: None,
         });
         // The text is ASCII, and no chunk is empty.
         let ends = (0..=pace.chunks).map(|place| place * TEXT_BYTES / pace.chunks);

@@ -85,7 +85,7 @@ impl Job {
 /// What a model was asked for, as far as a journal says.
 pub(crate) fn restored(facts: &RequestFacts, prompt: &Prompt) -> Request {
     let sampling = Sampling { temperature: facts.temperature, top_p: facts.top_p, seed: None };
-    Request { sampling, ..Request::new(prompt.clone(), facts.max_tokens) }
+    Request { sampling, whole: !facts.stream, ..Request::new(prompt.clone(), facts.max_tokens) }
 }
 
 impl Deferral {

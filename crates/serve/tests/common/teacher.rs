@@ -63,18 +63,49 @@ async fn chat(State(teacher): State<Teacher>, Json(body): Json<Value>) -> Respon
         return (status, Json(error)).into_response();
     }
     let (deltas, finish) = says(&body, number);
+    if body["stream"] != true {
+        return Json(whole(&deltas, finish)).into_response();
+    }
     let chunk = |choices: Value, usage: Value| json!({"id": "up", "object": "chat.completion.chunk", "created": 1, "model": "x", "choices": choices, "usage": usage});
     let mut events: Vec<String> = deltas
         .iter()
         .map(|delta| chunk(json!([{"index": 0, "delta": delta, "finish_reason": null}]), json!(null)).to_string())
         .collect();
     events.push(chunk(json!([{"index": 0, "delta": {}, "finish_reason": finish}]), json!(null)).to_string());
-    let usage = json!({"prompt_tokens": 20, "completion_tokens": deltas.len(), "total_tokens": 20 + deltas.len(),
-        "prompt_tokens_details": {"cached_tokens": 16}});
-    events.push(chunk(json!([]), usage).to_string());
+    events.push(chunk(json!([]), usage(&deltas)).to_string());
     events.push("[DONE]".to_owned());
     let text: String = events.iter().map(|event| format!("data: {event}\n\n")).collect();
     ([("content-type", "text/event-stream")], Body::from(text)).into_response()
+}
+
+fn usage(deltas: &[Value]) -> Value {
+    json!({"prompt_tokens": 20, "completion_tokens": deltas.len(), "total_tokens": 20 + deltas.len(),
+        "prompt_tokens_details": {"cached_tokens": 16}})
+}
+
+/// All of it in one piece.
+fn whole(deltas: &[Value], finish: &str) -> Value {
+    let (mut content, mut calls) = (String::new(), Vec::<Value>::new());
+    for delta in deltas {
+        content.push_str(delta["content"].as_str().unwrap_or_default());
+        for call in delta["tool_calls"].as_array().into_iter().flatten() {
+            match calls.get_mut(call["index"].as_u64().unwrap() as usize) {
+                None => calls.push(call.clone()),
+                Some(begun) => {
+                    let more = call["function"]["arguments"].as_str().unwrap();
+                    let arguments = [begun["function"]["arguments"].as_str().unwrap(), more].concat();
+                    begun["function"]["arguments"] = arguments.into();
+                }
+            }
+        }
+    }
+    let mut message = json!({"role": "assistant", "content": content});
+    if !calls.is_empty() {
+        message["content"] = Value::Null;
+        message["tool_calls"] = calls.into();
+    }
+    let choice = json!({"index": 0, "message": message, "finish_reason": finish});
+    json!({"id": "up", "object": "chat.completion", "created": 1, "model": "x", "choices": [choice], "usage": usage(deltas)})
 }
 
 /// A vector of each input: its place, its length, and then a number that is not exact in binary.
