@@ -139,6 +139,8 @@ impl Site {
             upstream.model = model;
         }
         upstream.several = config.several;
+        // A connection to each request under way: those of a busy moment are there for the next one.
+        upstream.client.pool = self.config.serve.max_in_flight as usize;
         if server.dialect == DialectName::Azure {
             let (deployment, api_version) = (upstream.model.clone(), server.api_version);
             upstream.client.dialect = Dialect::Azure { deployment, api_version };
