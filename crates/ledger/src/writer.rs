@@ -102,7 +102,7 @@ impl Writer {
 
     /// Makes `change`, if that is possible without any wait; whatever else there is to say is for the task to find out.
     fn make_at_once(&self, change: &Change) -> Option<Outcome> {
-        let mut file = self.file.as_ref()?.try_lock().ok()?;
+        let mut file = self.file.as_ref().filter(|_| !self.queue.is_closed())?.try_lock().ok()?;
         let outcomes = file.attempt(&[change], Duration::ZERO).ok()?;
         outcomes.into_iter().next()
     }
