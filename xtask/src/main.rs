@@ -5,6 +5,8 @@
 //! `cargo xtask bench serve [--rates 1000,2000,4000] [--seconds 10] [--json FILE] ...` measures what the gateway adds to a
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
 //! measures how many exchanges a second a journal takes, `cargo xtask bench sketch` how long a sketch takes.
+//! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
+//! in the repository.
 //!
 //! `cargo xtask fuzz [TARGET] [--seconds N] [--seed S]` feeds mutated inputs to whatever reads what strangers write;
 //! `crates/lab/examples/fuzz` says what each target promises.
@@ -18,7 +20,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench trace [DIR] \
                      | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S]";
 
 fn main() -> ExitCode {
@@ -88,6 +90,10 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "sketch" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-statistics", "sketch_rate")).args(rest).status()?.success())
+        }
+        "trace" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-trace", "style_figures")).args(rest).status()?.success())
         }
         _ => Err(USAGE.into()),
     }

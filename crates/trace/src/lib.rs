@@ -4,6 +4,9 @@
 //! takes the pairs out of a journal, [`run`] has the suspect, the teacher and the controls score both draws without
 //! telling any of them which was served, and only then the coins are looked at. What comes out is a [`Report`] that holds
 //! every number it rests on; [`recheck`] computes it again from those.
+//!
+//! Where there are no twins, [`style`] compares given answers with those of candidate teachers and of controls. That is
+//! weaker evidence of another kind, in a report of its own.
 
 mod blind;
 mod error;
@@ -13,6 +16,7 @@ pub mod power;
 mod protocol;
 mod report;
 mod score;
+pub mod style;
 mod text;
 mod twin;
 mod verdict;

@@ -1,0 +1,288 @@
+use std::collections::BTreeMap;
+
+use anbiq_statistics::{conformal, evalue};
+use serde::{Deserialize, Serialize};
+
+use super::{Part, Role};
+use crate::Strength;
+
+/// The version of the report's form.
+const FORMAT: u32 = 1;
+/// Largest p-value that is *moderate*, the most that style can be.
+const LEVEL: f64 = 0.05;
+
+/// What the comparison of styles found, with every score that it rests on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StyleReport {
+    /// Version of this form: 1.
+    pub format: u32,
+    /// Name and version of the software.
+    pub software: String,
+    /// The family whose answers the suspects are asked about.
+    pub accused: String,
+    /// Prompts that every model answered.
+    pub prompts: usize,
+    /// Answers left out, since the model had answered the prompt before.
+    pub repeated: u64,
+    /// Who was given as what.
+    pub parts: Vec<Part>,
+    /// What the p-values are about.
+    pub null_hypothesis: String,
+    /// What is random under it.
+    pub random: String,
+    /// The score in words.
+    pub statistic_in_words: String,
+    /// How the p-values and e-values are made.
+    pub tests: String,
+    /// What was found of each suspect, in the order of the roles.
+    pub findings: Vec<Finding>,
+    /// What else could explain it.
+    pub rival_explanations: Vec<String>,
+    /// What it does not show.
+    pub does_not_show: Vec<String>,
+}
+
+/// One suspect among the controls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Finding {
+    /// Which model.
+    pub suspect: String,
+    /// Its family, of which no model was used.
+    pub family: String,
+    /// Cosine with the nearest teacher of the accused family, from -1 to 1.
+    pub score: f64,
+    /// The nearest model of every candidate family, the nearest family first.
+    pub closeness: Vec<Closeness>,
+    /// Controls, each looked at as the suspect was, the highest score first.
+    pub controls: Vec<ControlScore>,
+    /// Conformal p-value over models: exact if the suspect's score and those of the controls are exchangeable.
+    pub p_models: f64,
+    /// The least that `p_models` can be with so many controls.
+    pub floor_models: f64,
+    /// The same over families of controls, by the highest score of each: valid also if models of one family are alike.
+    pub by_family: ByFamily,
+    /// The same among the controls that have the suspect's base; absent where there are none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub matched: Option<Matched>,
+    /// The larger p-value of models and families, after Holm's adjustment over the suspects.
+    pub p_holm: f64,
+    /// E-value of the larger p-value, `1 / (2 sqrt p)`, at most the number of controls. Evidence that rests on controls:
+    /// not to be multiplied with exact evidence.
+    pub e_model: f64,
+    /// What it shows.
+    pub verdict: StyleVerdict,
+}
+
+/// The nearest model of one candidate family.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Closeness {
+    /// Which family.
+    pub family: String,
+    /// Its nearest model.
+    pub model: String,
+    /// Cosine with it.
+    pub score: f64,
+}
+
+/// One control.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ControlScore {
+    /// Which model.
+    pub model: String,
+    /// Its family.
+    pub family: String,
+    /// Its base.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<String>,
+    /// Cosine with the nearest teacher of the accused family.
+    pub score: f64,
+}
+
+/// The suspect among families of controls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ByFamily {
+    /// How many.
+    pub families: usize,
+    /// Conformal p-value.
+    pub p: f64,
+    /// The least that it can be.
+    pub floor: f64,
+}
+
+/// The suspect among controls of its own base.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Matched {
+    /// The base.
+    pub base: String,
+    /// How many controls have it.
+    pub controls: usize,
+    /// Conformal p-value.
+    pub p: f64,
+    /// The least that it can be.
+    pub floor: f64,
+}
+
+/// What style shows: at most *moderate*.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct StyleVerdict {
+    /// *Moderate* or *not shown*.
+    pub strength: Strength,
+    /// The family whose style it has, or one that is like it; absent where that is left open.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attributed: Option<String>,
+    /// One or two sentences.
+    pub sentence: String,
+}
+
+impl Finding {
+    pub(super) fn of(suspect: &Part, score: f64, closeness: Vec<Closeness>, mut controls: Vec<ControlScore>) -> Self {
+        controls.sort_by(|one, other| other.score.total_cmp(&one.score));
+        let scores: Vec<f64> = controls.iter().map(|control| control.score).collect();
+        Self {
+            suspect: suspect.model.clone(),
+            family: suspect.family.clone(),
+            score,
+            closeness,
+            p_models: conformal::p_value(score, &scores),
+            floor_models: floor(scores.len()),
+            by_family: by_family(score, &controls),
+            matched: suspect.base.as_ref().and_then(|base| matched(score, base, &controls)),
+            controls,
+            p_holm: 1.0,
+            e_model: 0.0,
+            verdict: StyleVerdict { strength: Strength::NotShown, attributed: None, sentence: String::new() },
+        }
+    }
+
+    /// Models of one family are not independent, and families may be few: the p-value that is kinder to the suspect decides.
+    pub(super) const fn p_decisive(&self) -> f64 {
+        self.p_models.max(self.by_family.p)
+    }
+
+    pub(super) fn conclude(&mut self, accused: &str, p_holm: f64, hypotheses: usize) {
+        self.p_holm = p_holm;
+        self.e_model = evalue::calibrate_with(self.p_decisive(), 0.5).min(self.controls.len() as f64);
+        self.verdict = self.verdict(accused, hypotheses);
+    }
+
+    fn verdict(&self, accused: &str, hypotheses: usize) -> StyleVerdict {
+        let nearest = self.closeness.first().map_or("", |closeness| &closeness.family);
+        let shown = self.p_holm <= LEVEL && nearest == accused;
+        let suspect = &self.suspect;
+        let because = self.too_few(hypotheses).unwrap_or_else(|| match nearest {
+            family if family != accused => format!(" It is nearer to {family}."),
+            _ => String::new(),
+        });
+        if shown {
+            let sentence = format!(
+                "There is moderate evidence that {suspect} was trained on answers of {accused}, or of a model of the same style."
+            );
+            return StyleVerdict { strength: Strength::Moderate, attributed: Some(accused.to_owned()), sentence };
+        }
+        let sentence = format!(
+            "It is not shown that {suspect} was trained on answers of {accused}. That does not show the contrary.{because}"
+        );
+        StyleVerdict { strength: Strength::NotShown, attributed: None, sentence }
+    }
+
+    /// Says so where the floor is above the level.
+    fn too_few(&self, hypotheses: usize) -> Option<String> {
+        let needed = needed(hypotheses);
+        let (controls, families) = (self.controls.len(), self.by_family.families);
+        let (what, count) = match () {
+            () if controls < needed => (format!("{controls} controls are too few"), controls),
+            () if families < needed => {
+                (format!("the {controls} controls are of {families} families, which are too few"), families)
+            }
+            () => return None,
+        };
+        let among = if hypotheses > 1 { format!(" for {hypotheses} suspects") } else { String::new() };
+        let least = count + 1;
+        Some(format!(
+            " No result could have shown it: {what}, since p cannot fall below 1/{least}; at least {needed}{among} are needed."
+        ))
+    }
+}
+
+/// Fewest controls with which one of so many suspects can reach the level after Holm's adjustment.
+const fn needed(hypotheses: usize) -> usize {
+    // 1/0.05 = 20 for each.
+    20 * hypotheses - 1
+}
+
+fn floor(controls: usize) -> f64 {
+    1.0 / (controls + 1) as f64
+}
+
+/// The highest score of a family is at least that of a model drawn from it, so this p-value is at least one that is exact
+/// when families are exchangeable.
+fn by_family(score: f64, controls: &[ControlScore]) -> ByFamily {
+    let mut highest = BTreeMap::<&str, f64>::new();
+    for control in controls {
+        let highest = highest.entry(&control.family).or_insert(f64::NEG_INFINITY);
+        *highest = highest.max(control.score);
+    }
+    let scores: Vec<f64> = highest.into_values().collect();
+    ByFamily { families: scores.len(), p: conformal::p_value(score, &scores), floor: floor(scores.len()) }
+}
+
+fn matched(score: f64, base: &str, controls: &[ControlScore]) -> Option<Matched> {
+    let same = controls.iter().filter(|control| control.base.as_deref() == Some(base));
+    let scores: Vec<f64> = same.map(|control| control.score).collect();
+    let p = conformal::p_value(score, &scores);
+    let found = Matched { base: base.to_owned(), controls: scores.len(), p, floor: floor(scores.len()) };
+    (!scores.is_empty()).then_some(found)
+}
+
+impl StyleReport {
+    pub(super) fn of(accused: &str, prompts: usize, parts: &[Part], repeated: u64, findings: Vec<Finding>) -> Self {
+        Self {
+            format: FORMAT,
+            software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
+            accused: accused.to_owned(),
+            prompts,
+            repeated,
+            parts: parts.to_vec(),
+            null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+            random: RANDOM.to_owned(),
+            statistic_in_words: STATISTIC.to_owned(),
+            tests: TESTS.to_owned(),
+            findings,
+            rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
+            does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
+        }
+    }
+
+    /// The controls that were given.
+    pub fn controls(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().filter(|part| part.role == Role::Control)
+    }
+}
+
+const NULL_HYPOTHESIS: &str = "The suspect was not trained on answers of the accused family, and is exchangeable with the controls: as \
+    a draw from the same population of models (and, for the p-value over families, its family from the same population of families).";
+
+const RANDOM: &str = "Which models were built and taken as controls. The prompts and answers are taken as given: more prompts do not make \
+    more evidence. Nobody drew the controls at random, so exchangeability is an assumption, and this evidence is never added to the exact one.";
+
+const STATISTIC: &str = "For each model, the share of its answers (first 300 words) that hold each common word; arcsine of the root; centred on \
+    the other models, every family weighing the same; directions in which models differ most damped; cosine with the nearest teacher of the \
+    accused family. No model of the looked-at model's own family is in the reference.";
+
+const TESTS: &str = "Conformal p-value: the rank of the suspect's score among the controls', ties against the suspicion, over models and over families \
+    of models; the larger one decides, after Holm's adjustment over the suspects. Moderate, the most that style can show, is p at most 0.05 while no \
+    other candidate family is nearer.";
+
+const RIVAL_EXPLANATIONS: [&str; 5] = [
+    "A common third teacher: suspect and accused may both have learnt from the same other model.",
+    "Convergent style: assistants that were trained for the same taste grow alike without seeing each other's answers.",
+    "Shared public sets: conversations and instruction sets on the web hold answers of many vendors' models.",
+    "A teacher that is not among the candidates, or a parent model that was trained on such answers before.",
+    "Licensed use: the answers may have been taken with permission.",
+];
+
+const DOES_NOT_SHOW: [&str; 3] = [
+    "Who asked for the answers, through which accounts, or under which terms.",
+    "That a suspect that is not shown to be a student is none.",
+    "That the controls are what their documents say; a control that is a secret student makes the p-value larger, not smaller.",
+];
