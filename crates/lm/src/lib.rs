@@ -19,7 +19,7 @@ pub mod train;
 mod weights;
 
 pub use codec::{Codec, SPECIALS};
-pub use config::{Config, RopeScaling};
+pub use config::{Config, Family, RopeScaling, Variant};
 pub use error::LmError;
 pub use local::{Local, LocalOptions};
 pub use tokenizer::Tokenizer;
