@@ -689,7 +689,7 @@ fn rope(fields: &Fields<'_>, theta: f64, positions: usize) -> Result<(f64, RopeS
                 return Ok(new);
             }
             let problem = "`rope_parameters` and `rope_scaling` say different things";
-            Err(LmError::malformed(fields.path, problem, "keep the one that is meant"))
+            Err(LmError::malformed(fields.path, problem, HINT_TWICE))
         }
         (Some(table), None) | (None, Some(table)) => read(table),
         (None, None) => read(&empty),
@@ -728,13 +728,22 @@ fn rope_table(
     if let Some(part) = inner.number("partial_rotary_factor")?.filter(|part| *part != 1.0) {
         return Err(fields.unsupported(format!("`partial_rotary_factor` {part}"), HINT_FAMILY));
     }
-    let theta = match inner.number("rope_theta")? {
-        Some(theta) => theta,
-        None => fields.number("rope_theta")?.unwrap_or(theta),
+    let theta = match (inner.number("rope_theta")?, fields.number("rope_theta")?) {
+        (Some(one), Some(other)) if one != other => {
+            let problem = format!("`rope_theta` is {other} there and {one} among the rope settings");
+            return Err(LmError::malformed(fields.path, problem, HINT_TWICE));
+        }
+        (inner, outer) => inner.or(outer).unwrap_or(theta),
     };
-    let kind = match inner.text("rope_type")? {
-        Some(kind) => kind,
-        None => inner.text("type")?.unwrap_or("default"),
+    let kind = match (inner.text("rope_type")?, inner.text("type")?) {
+        (Some(one), Some(other)) if one != other => {
+            let problem = format!("the rope settings have both the type `{one}` and the type `{other}`");
+            return Err(LmError::malformed(fields.path, problem, HINT_TWICE));
+        }
+        (None, None) if inner.get("factor").is_some() => {
+            return Err(LmError::malformed(fields.path, "the rope settings lack `rope_type`", HINT_CONFIG));
+        }
+        (new, old) => new.or(old).unwrap_or("default"),
     };
     let need = |name: &str| {
         inner
@@ -783,6 +792,7 @@ const ORIGINAL: &str = "original_max_position_embeddings";
 const HINT_CONFIG: &str = "compare it with the config.json that the model's makers publish";
 const HINT_FAMILY: &str = "models of the types llama, mistral, qwen2, qwen3 and smollm3 run here; serve others with vLLM \
                            or llama.cpp and use them as an upstream";
+const HINT_TWICE: &str = "keep the one that is meant";
 const HINT_EXPERTS: &str = "mixtures of experts do not run here; serve them with vLLM or llama.cpp and use them as an \
                             upstream";
 const HINT_ROPE: &str = "rotary positions of the types default, linear, llama3 and yarn are computed here; where makers \

@@ -242,6 +242,24 @@ fn what_is_not_computed_is_refused_by_name() {
         ("llama", r#""rope_scaling": {"type": "yarn"}"#, "model_file_malformed", &["rope `yarn` lacks `factor`"]),
         (
             "llama",
+            r#""rope_scaling": {"factor": 2.0}"#,
+            "model_file_malformed",
+            &["the rope settings lack `rope_type`"],
+        ),
+        (
+            "llama",
+            r#""rope_scaling": {"type": "linear", "rope_type": "yarn", "factor": 2.0}"#,
+            "model_file_malformed",
+            &["both the type `yarn` and the type `linear`"],
+        ),
+        (
+            "llama",
+            r#""rope_theta": 1e4, "rope_parameters": {"rope_theta": 1e6}"#,
+            "model_file_malformed",
+            &["`rope_theta` is 10000 there and 1000000 among the rope settings", "hint: keep the one that is meant"],
+        ),
+        (
+            "llama",
             r#""rope_scaling": {"type": "yarn", "factor": 0}"#,
             "model_file_malformed",
             &["rope `factor` 0 is not positive"],
