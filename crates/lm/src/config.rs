@@ -547,8 +547,9 @@ fn refuse_other_computations(fields: &Fields<'_>, family: Family) -> Result<(), 
         Family::Qwen2 | Family::Qwen3 => &["mlp_bias"],
         Family::SmolLm3 => &[],
     };
-    let always = ["qkv_bias", "use_qk_norm", "qk_layernorm", "use_mrope", "use_bidirectional_attention"];
-    for name in always.iter().chain(foreign) {
+    const NEVER: [&str; 6] =
+        ["qkv_bias", "use_qk_norm", "qk_layernorm", "use_mrope", "rope_interleaved", "use_bidirectional_attention"];
+    for name in NEVER.iter().chain(foreign) {
         if fields.flag(name)?.unwrap_or(false) {
             return Err(fields.unsupported(format!("`{name}`"), HINT_FAMILY));
         }

@@ -165,6 +165,7 @@ fn what_is_not_computed_is_refused_by_name() {
             &["`dual_chunk_attention_config`"],
         ),
         ("qwen2", r#""use_mrope": true"#, "model_unsupported", &["`use_mrope`"]),
+        ("llama", r#""rope_interleaved": true"#, "model_unsupported", &["`rope_interleaved`"]),
         ("qwen2", r#""is_causal": false"#, "model_unsupported", &["`is_causal` false"]),
         ("qwen2", r#""mlp_bias": true"#, "model_unsupported", &["`mlp_bias`"]),
         ("qwen3", r#""hidden_act": "gelu_pytorch_tanh""#, "model_unsupported", &["`hidden_act` `gelu_pytorch_tanh`"]),

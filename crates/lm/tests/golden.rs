@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
+use anbiq_lm::train::{Config as Training, Example, Trainer};
 use anbiq_lm::{Dtype, LmError, Network, score};
 use safetensors::{Dtype as FileType, SafeTensors};
 use serde::Deserialize;
@@ -143,6 +144,27 @@ fn a_folder_is_written_back_in_its_own_form() {
         if before.get("layer_types").is_some() {
             assert_eq!(after["layer_types"], before["layer_types"], "{case}");
         }
+    }
+}
+
+#[test]
+fn a_network_of_every_family_is_trained_and_keeps_its_form() {
+    for case in CASES {
+        let network = Network::load(&folder(case)).unwrap();
+        let vocabulary = network.config.vocab_size as u32;
+        let tokens = (0..100).map(|at| at * 7 % vocabulary).collect();
+        let batch = [Example { tokens, first_target: 20, teacher: None }];
+        let settings = Training { learning_rate: 3e-3, warmup_steps: 1, threads: 1, ..Training::default() };
+        let mut trainer = Trainer::new(network, settings).unwrap();
+        let losses: Vec<f64> = (0..12).map(|_| trainer.step(&batch).unwrap().loss).collect();
+        assert!(losses[11] < 0.8 * losses[0], "{case}: {losses:?}");
+        let (network, place) = (trainer.into_network(), tempfile::tempdir().unwrap());
+        network.save(place.path(), Dtype::F32).unwrap();
+        let again = Network::load(place.path()).unwrap();
+        assert_eq!(again.config, network.config, "{case}");
+        assert!(again.weights.data() == network.weights.data(), "{case}");
+        let names = |folder: &Path| tensors(folder).into_keys().collect::<Vec<_>>();
+        assert_eq!(names(place.path()), names(&folder(case)), "{case}");
     }
 }
 
