@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anbiq_domain::Digest;
-use anbiq_lm::{Codec, Config, Network, RopeScaling};
+use anbiq_lm::{Codec, Config, Network, RopeScaling, Variant};
 
 use crate::DistillError;
 use crate::recipe::{Recipe, StudentPart};
@@ -52,6 +52,7 @@ fn shape(part: &StudentPart, codec: &Codec) -> Config {
     let hidden_size = part.hidden_size.unwrap_or(1);
     let heads = part.heads.unwrap_or(1);
     Config {
+        variant: Variant::default(),
         vocab_size: codec.tokenizer.size(),
         hidden_size,
         intermediate_size: part.intermediate_size.unwrap_or(1),

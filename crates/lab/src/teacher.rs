@@ -8,7 +8,7 @@ use std::path::Path;
 use anbiq_domain::{Answer, Finish};
 use anbiq_lm::score::mean_loss;
 use anbiq_lm::train::{self, Example, StepReport, Trainer};
-use anbiq_lm::{Codec, Config, Dtype, Network, RopeScaling, SPECIALS, Tokenizer};
+use anbiq_lm::{Codec, Config, Dtype, Network, RopeScaling, SPECIALS, Tokenizer, Variant};
 
 use crate::LabError;
 use crate::corpus::{Corpus, Document};
@@ -159,6 +159,7 @@ fn codec(config: &TeacherConfig, corpus: &Corpus) -> Result<Codec, LabError> {
 
 fn shape(config: &TeacherConfig, codec: &Codec) -> Config {
     Config {
+        variant: Variant::default(),
         vocab_size: codec.tokenizer.size(),
         hidden_size: config.hidden,
         intermediate_size: config.ffn,

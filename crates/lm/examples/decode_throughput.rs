@@ -7,7 +7,7 @@
 use std::time::{Duration, Instant};
 
 use anbiq_domain::Prompt;
-use anbiq_lm::{Codec, Config, Local, LocalOptions, Network, RopeScaling, SPECIALS, Tokenizer};
+use anbiq_lm::{Codec, Config, Local, LocalOptions, Network, RopeScaling, SPECIALS, Tokenizer, Variant};
 use anbiq_model::{Model, Request, Sampling, collect};
 
 const PROMPT: &str = "Tell me a story about an old mill by the river, and about the people who lived there.";
@@ -59,6 +59,7 @@ async fn futures_of(
 
 fn network() -> Result<Network, anbiq_lm::LmError> {
     let config = Config {
+        variant: Variant::default(),
         vocab_size: 1024,
         hidden_size: 224,
         intermediate_size: 608,

@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use anbiq_domain::Seeded;
 use anbiq_lm::train::{self, Example, Trainer};
-use anbiq_lm::{Config, LmError, Network, RopeScaling};
+use anbiq_lm::{Config, LmError, Network, RopeScaling, Variant};
 
 fn main() -> Result<(), LmError> {
     let mut arguments = std::env::args().skip(1).filter_map(|argument| argument.parse::<usize>().ok());
@@ -22,6 +22,7 @@ fn main() -> Result<(), LmError> {
 
 fn shape(vocab_size: usize, d: usize, ffn: usize, layers: usize, heads: usize, kv_heads: usize) -> Config {
     Config {
+        variant: Variant::default(),
         vocab_size,
         hidden_size: d,
         intermediate_size: ffn,

@@ -1,8 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::graph::Rotary;
-use crate::kernel::{KEY_BLOCK, Packed, Write, attend, rms_norm, rotate, silu_gate};
+use crate::graph::{Rotary, norm_heads};
+use crate::kernel::{KEY_BLOCK, Packed, Write, add_to_rows, attend, rms_norm, rotate, silu_gate};
 use crate::{Config, Network};
 
 /// A network made ready to go on with texts token by token.
@@ -54,6 +54,8 @@ pub(crate) struct Workspace {
     x: Vec<f32>,
     normed: Vec<f32>,
     qkv: Vec<f32>,
+    plain: Vec<f32>,
+    plain_inverse: Vec<f32>,
     attended: Vec<f32>,
     gate_up: Vec<f32>,
     gated: Vec<f32>,
@@ -141,38 +143,49 @@ impl Decoder {
 
     fn attention(&self, index: usize, rows: &[Row], caches: &mut [&mut Cache], space: &mut Workspace) {
         let config = &self.network.config;
-        let (layer, norm) = (&self.layers[index], self.network.weights.layer(index).attn_norm);
-        rms_norm(&space.x, norm, config.rms_norm_eps, &mut space.normed, &mut space.inverse);
+        let (layer, weights) = (&self.layers[index], self.network.weights.layer(index));
+        rms_norm(&space.x, weights.attn_norm, config.rms_norm_eps, &mut space.normed, &mut space.inverse);
         layer.qkv.multiply(&space.normed, Write::Over, &mut space.qkv, &mut space.room);
+        add_to_rows(&mut space.qkv, self.network.weights.qkv_bias(index));
+        if config.qk_norm() {
+            norm_heads(config, &weights, &mut space.qkv, &mut space.plain, &mut space.plain_inverse);
+        }
 
         let width = layer.qkv.outputs();
         let (rotated, half) = (config.heads + config.kv_heads, config.head_dim / 2);
-        rotate(&mut space.qkv, width, rotated, half, &space.positions, &self.cosines, &self.sines);
+        if config.rotates(index) {
+            rotate(&mut space.qkv, width, rotated, half, &space.positions, &self.cosines, &self.sines);
+        }
         let (queries, kv) = (config.query_size(), config.kv_size());
         // All rows are written before any looks back: rows of one prompt see those before them.
         for ((row, &position), qkv) in rows.iter().zip(&space.positions).zip(space.qkv.chunks_exact(width)) {
             let (keys, values) = qkv[queries..].split_at(kv);
             caches[row.cache].write(index, position as usize, config.head_dim, keys, values);
         }
+        let window = config.window(index);
         let each = rows.iter().zip(&space.positions).zip(space.qkv.chunks_exact(width));
         for (((row, &position), qkv), out) in each.zip(space.attended.chunks_exact_mut(queries)) {
             let cache = &caches[row.cache];
             let (keys, values) = cache.layer(index, kv);
             space.scores.resize(cache.capacity.max(space.scores.len()), 0.0);
-            let seen = position as usize + 1;
-            let (head_dim, kv_heads) = (config.head_dim, config.kv_heads);
-            attend(&qkv[..queries], keys, values, cache.capacity, seen, head_dim, kv_heads, &mut space.scores, out);
+            let end = position as usize + 1;
+            let start = end.saturating_sub(window);
+            let (capacity, head_dim, kv_heads) = (cache.capacity, config.head_dim, config.kv_heads);
+            attend(&qkv[..queries], keys, values, capacity, start, end, head_dim, kv_heads, &mut space.scores, out);
         }
         layer.o.multiply(&space.attended, Write::Add, &mut space.x, &mut space.room);
+        add_to_rows(&mut space.x, weights.o_bias);
     }
 
     fn feed_forward(&self, index: usize, space: &mut Workspace) {
         let config = &self.network.config;
-        let (layer, norm) = (&self.layers[index], self.network.weights.layer(index).mlp_norm);
-        rms_norm(&space.x, norm, config.rms_norm_eps, &mut space.normed, &mut space.inverse);
+        let (layer, weights) = (&self.layers[index], self.network.weights.layer(index));
+        rms_norm(&space.x, weights.mlp_norm, config.rms_norm_eps, &mut space.normed, &mut space.inverse);
         layer.gate_up.multiply(&space.normed, Write::Over, &mut space.gate_up, &mut space.room);
+        add_to_rows(&mut space.gate_up, self.network.weights.gate_up_bias(index));
         silu_gate(&space.gate_up, config.intermediate_size, &mut space.gated);
         layer.down.multiply(&space.gated, Write::Add, &mut space.x, &mut space.room);
+        add_to_rows(&mut space.x, weights.down_bias);
     }
 
     fn logits<'space>(&self, rows: &[Row], space: &'space mut Workspace) -> &'space [f32] {
@@ -232,6 +245,10 @@ impl Workspace {
         self.x.resize(rows * d, 0.0);
         self.normed.resize(rows * d, 0.0);
         self.qkv.resize(rows * (queries + 2 * config.kv_size()), 0.0);
+        if config.qk_norm() {
+            self.plain.resize(rows * (queries + config.kv_size()), 0.0);
+            self.plain_inverse.resize(rows * (config.heads + config.kv_heads), 0.0);
+        }
         self.attended.resize(rows * queries, 0.0);
         self.gate_up.resize(rows * 2 * ffn, 0.0);
         self.gated.resize(rows * ffn, 0.0);
@@ -241,14 +258,17 @@ impl Workspace {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use anbiq_domain::Seeded;
 
     use super::*;
-    use crate::RopeScaling;
     use crate::score::distributions;
+    use crate::{RopeScaling, Variant};
 
     fn decoder(tied: bool, heads: usize, kv_heads: usize, head_dim: usize, ffn: usize) -> Decoder {
         let config = Config {
+            variant: Variant::default(),
             vocab_size: 150,
             hidden_size: 64,
             intermediate_size: ffn,
@@ -282,7 +302,7 @@ mod tests {
         for part in tokens.chunks(cut) {
             let rows: Vec<Row> = part.iter().map(|&token| Row { cache: 0, token, wanted: true }).collect();
             let logits = decoder.step(&rows, &mut [&mut cache], &mut space);
-            all.extend(logits.chunks_exact(150).map(<[f32]>::to_vec));
+            all.extend(logits.chunks_exact(decoder.network.config.vocab_size).map(<[f32]>::to_vec));
         }
         all
     }
@@ -306,6 +326,53 @@ mod tests {
                 }
             };
             distributions(&decoder.network, &[(&tokens, 1)], 1, &compare).unwrap();
+        }
+    }
+
+    /// The folders of `golden` in which nothing is as in plain Llama, and one in which all is.
+    const GOLDEN: [&str; 13] = [
+        "llama3",
+        "smollm2",
+        "llama-bias",
+        "llama-yarn",
+        "mistral",
+        "mistral-full",
+        "qwen2",
+        "qwen2-yarn",
+        "qwen2-window",
+        "qwen3",
+        "qwen3-bias",
+        "smollm3",
+        "smollm3-window",
+    ];
+
+    #[test]
+    fn decoding_gives_the_logits_of_transformers_however_it_is_cut() {
+        #[derive(serde::Deserialize)]
+        struct Golden {
+            sequences: Vec<Sequence>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Sequence {
+            tokens: Vec<u32>,
+            places: Vec<usize>,
+            logits: Vec<Vec<f32>>,
+        }
+        for case in GOLDEN {
+            let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(case);
+            let decoder = Decoder::new(Arc::new(Network::load(&folder).unwrap()), 200);
+            let golden = std::fs::read_to_string(folder.join("golden.json")).unwrap();
+            let golden: Golden = serde_json::from_str(&golden).unwrap();
+            for sequence in &golden.sequences {
+                let whole = alone(&decoder, &sequence.tokens, sequence.tokens.len());
+                for (&place, expected) in sequence.places.iter().zip(&sequence.logits) {
+                    for (&logit, &expected) in whole[place].iter().zip(expected) {
+                        assert!((logit - expected).abs() < 1e-4, "{case} at {place}: {logit} {expected}");
+                    }
+                }
+                assert_eq!(alone(&decoder, &sequence.tokens, 1), whole, "{case}");
+                assert_eq!(alone(&decoder, &sequence.tokens, 33), whole, "{case}");
+            }
         }
     }
 

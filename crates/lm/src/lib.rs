@@ -1,7 +1,26 @@
 //! The local transformer: load a Hugging Face folder, generate, score, train.
 //!
-//! The Llama family, written out by hand on single-threaded matrix products: measured on two cores it trains faster
+//! Llama and its relatives, written out by hand on single-threaded matrix products: measured on two cores it trains faster
 //! than the frameworks and needs a fifth of their memory. Numbers are 32-bit floats throughout.
+//!
+//! What runs, trains and is written back in its own form, by the `model_type` of `config.json`:
+//!
+//! | `model_type` | models | beyond Llama 2 |
+//! |---|---|---|
+//! | `llama` | Llama 1 to 3, SmolLM 1 and 2, TinyLlama and others | `attention_bias`, `mlp_bias` |
+//! | `mistral` | Mistral 7B and Nemo | sliding window in every layer |
+//! | `qwen2` | Qwen2 and Qwen2.5, also the coders and R1's distilled ones | biases of queries, keys and values; sliding window by `layer_types` or `max_window_layers` |
+//! | `qwen3` | Qwen3 without experts | norms of the heads of queries and keys; `attention_bias`; sliding window as Qwen2 |
+//! | `smollm3` | SmolLM3 | layers without rotary positions (`no_rope_layers`, `no_rope_layer_interval`); biases as Llama; sliding window by `layer_types` |
+//!
+//! All of them with grouped heads, a `head_dim` of its own, a shared or an own output head, weights in `float32`, `float16`
+//! or `bfloat16`, in shards or not, and both generations of rotary settings (`rope_theta` with `rope_scaling`, and
+//! `rope_parameters`) of the types `default`, `linear`, `llama3` and `yarn`. For each of these `golden/` has a small network
+//! with the logits that transformers gives for it.
+//!
+//! What would need another computation is refused by name: other activations, mixtures of experts, quantised weights, other
+//! rotary types (`dynamic`, `longrope`, sections of several axes), unknown kinds of attention, a file that says two things.
+//! A window limits what a layer looks at, not the keys and values that are kept for it.
 
 mod codec;
 mod config;
@@ -19,7 +38,7 @@ pub mod train;
 mod weights;
 
 pub use codec::{Codec, SPECIALS};
-pub use config::{Config, RopeScaling};
+pub use config::{Config, Family, RopeScaling, Variant};
 pub use error::LmError;
 pub use local::{Local, LocalOptions};
 pub use tokenizer::Tokenizer;

@@ -231,7 +231,7 @@ mod tests {
     use anbiq_model::{Sampling, collect};
 
     use super::*;
-    use crate::{Config, RopeScaling, SPECIALS, Tokenizer};
+    use crate::{Config, RopeScaling, SPECIALS, Tokenizer, Variant};
 
     const TEXTS: [&str; 2] =
         ["the old mill by the river and the old bridge", "seven plus two is nine; nine plus one is ten"];
@@ -239,6 +239,7 @@ mod tests {
     fn parts() -> (Network, Codec) {
         let tokenizer = Tokenizer::train_bpe(TEXTS, 300, &SPECIALS).unwrap();
         let config = Config {
+            variant: Variant::default(),
             vocab_size: tokenizer.size(),
             hidden_size: 48,
             intermediate_size: 80,

@@ -46,12 +46,14 @@ impl Network {
         let layout = Arc::clone(&weights.layout);
         let mut places: BTreeMap<&str, &Tensor> =
             layout.tensors.iter().map(|tensor| (tensor.name.as_str(), tensor)).collect();
+        let mut second_head = None;
         for path in weight_files(folder)? {
             let mut file = TensorFile::open(&path)?;
             for (name, info) in file.tensors() {
                 match places.remove(name.as_str()) {
                     Some(place) => file.read(place, &info, &mut weights.data[place.range.clone()])?,
-                    None if ignorable(&name, &config) => {}
+                    None if config.tied && name == HEAD => second_head = Some((path.clone(), info)),
+                    None if name.ends_with(".rotary_emb.inv_freq") => {}
                     None => {
                         return Err(LmError::tensor(
                             &path,
@@ -63,14 +65,17 @@ impl Network {
                 }
             }
         }
-        match places.keys().next() {
-            None => Ok(Self { config, weights }),
-            Some(missing) => Err(LmError::tensor(folder, missing, "is missing", HINT_FETCH)),
+        if let Some(missing) = places.keys().next() {
+            return Err(LmError::tensor(folder, missing, "is missing", HINT_FETCH));
         }
+        if let Some((path, info)) = second_head {
+            same_as_embedding(&path, &info, &config, &weights)?;
+        }
+        Ok(Self { config, weights })
     }
 
     /// A network that knows nothing yet: normal deviates of standard deviation 0.02, those that write to the residual
-    /// stream divided by the root of twice the number of layers (Radford et al. 2019), norms of 1.
+    /// stream divided by the root of twice the number of layers (Radford et al. 2019), norms of 1, biases of 0.
     ///
     /// # Errors
     ///
@@ -83,7 +88,7 @@ impl Network {
         for tensor in &weights.layout.tensors {
             let values = &mut weights.data[tensor.range.clone()];
             if tensor.shape.len() == 1 {
-                values.fill(1.0);
+                values.fill(if tensor.name.ends_with(".bias") { 0.0 } else { 1.0 });
                 continue;
             }
             let writes = tensor.name.ends_with("o_proj.weight") || tensor.name.ends_with("down_proj.weight");
@@ -152,7 +157,8 @@ pub struct Weights {
     data: Vec<f32>,
 }
 
-/// One value for each tensor of a layer; `d` is the width of the residual stream.
+/// One value for each tensor of a layer; `d` is the width of the residual stream. Biases and norms of heads are empty
+/// where the network has none.
 #[derive(Debug, Clone)]
 pub struct Layer<T> {
     /// Scale of the norm before attention, `[d]`.
@@ -163,16 +169,34 @@ pub struct Layer<T> {
     pub k: T,
     /// Value projection, `[kv_heads * head_dim, d]`.
     pub v: T,
+    /// Bias of the queries, `[heads * head_dim]`.
+    pub q_bias: T,
+    /// Bias of the keys, `[kv_heads * head_dim]`.
+    pub k_bias: T,
+    /// Bias of the values, `[kv_heads * head_dim]`.
+    pub v_bias: T,
+    /// Scale of the norm of each head of the queries, `[head_dim]`.
+    pub q_norm: T,
+    /// Scale of the norm of each head of the keys, `[head_dim]`.
+    pub k_norm: T,
     /// Output projection of attention, `[d, heads * head_dim]`.
     pub o: T,
+    /// Bias of the output projection, `[d]`.
+    pub o_bias: T,
     /// Scale of the norm before the feed-forward part, `[d]`.
     pub mlp_norm: T,
     /// Gate projection, `[ffn, d]`.
     pub gate: T,
     /// Up projection, `[ffn, d]`.
     pub up: T,
+    /// Bias of the gate, `[ffn]`.
+    pub gate_bias: T,
+    /// Bias of the up projection, `[ffn]`.
+    pub up_bias: T,
     /// Down projection, `[d, ffn]`.
     pub down: T,
+    /// Bias of the down projection, `[d]`.
+    pub down_bias: T,
 }
 
 impl Weights {
@@ -218,11 +242,20 @@ impl Weights {
             q: slice(&ranges.q),
             k: slice(&ranges.k),
             v: slice(&ranges.v),
+            q_bias: slice(&ranges.q_bias),
+            k_bias: slice(&ranges.k_bias),
+            v_bias: slice(&ranges.v_bias),
+            q_norm: slice(&ranges.q_norm),
+            k_norm: slice(&ranges.k_norm),
             o: slice(&ranges.o),
+            o_bias: slice(&ranges.o_bias),
             mlp_norm: slice(&ranges.mlp_norm),
             gate: slice(&ranges.gate),
             up: slice(&ranges.up),
+            gate_bias: slice(&ranges.gate_bias),
+            up_bias: slice(&ranges.up_bias),
             down: slice(&ranges.down),
+            down_bias: slice(&ranges.down_bias),
         }
     }
 
@@ -234,6 +267,16 @@ impl Weights {
     /// Gate and up projection of layer `index` as one matrix, `[2 ffn, d]`.
     pub fn gate_up(&self, index: usize) -> &[f32] {
         &self.data[self.layout.gate_up(index)]
+    }
+
+    /// The biases of queries, keys and values of layer `index` in a row; empty where there are none.
+    pub fn qkv_bias(&self, index: usize) -> &[f32] {
+        &self.data[self.layout.qkv_bias(index)]
+    }
+
+    /// The biases of gate and up projection of layer `index` in a row; empty where there are none.
+    pub fn gate_up_bias(&self, index: usize) -> &[f32] {
+        &self.data[self.layout.gate_up_bias(index)]
     }
 
     /// Scale of the last norm, `[d]`.
@@ -269,11 +312,19 @@ impl Weights {
         &mut self.data[self.layout.gate_up(index)]
     }
 
+    pub(crate) fn qkv_bias_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.data[self.layout.qkv_bias(index)]
+    }
+
+    pub(crate) fn gate_up_bias_mut(&mut self, index: usize) -> &mut [f32] {
+        &mut self.data[self.layout.gate_up_bias(index)]
+    }
+
     pub(crate) fn slice_mut(&mut self, index: usize, part: fn(&Layer<Range<usize>>) -> &Range<usize>) -> &mut [f32] {
         &mut self.data[part(&self.layout.layers[index]).clone()]
     }
 
-    /// Where the matrices lie, which weight decay applies to; the rest are norms.
+    /// Where the matrices lie, which weight decay applies to; the rest are norms and biases.
     pub(crate) fn matrices(&self) -> Vec<Range<usize>> {
         let matrices = self.layout.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
         matrices.map(|tensor| tensor.range.clone()).collect()
@@ -307,28 +358,46 @@ impl Layout {
         let mut place = |name: String, shape: &[usize]| {
             let range = size..size + shape.iter().product::<usize>();
             size = range.end;
-            tensors.push(Tensor { name, shape: shape.to_vec(), range: range.clone() });
+            // What the network does not have takes no room and has no name.
+            if !range.is_empty() {
+                tensors.push(Tensor { name, shape: shape.to_vec(), range: range.clone() });
+            }
             range
         };
         let embed = place("model.embed_tokens.weight".into(), &[config.vocab_size, d]);
         let mut layers = Vec::with_capacity(config.layers);
+        let or_none = |has: bool, length: usize| if has { length } else { 0 };
+        let (biased, o_biased) = (config.qkv_bias(), or_none(config.variant.attention_bias, d));
+        let (q_biased, kv_biased) = (or_none(biased, queries), or_none(biased, keys));
+        let normed = or_none(config.qk_norm(), config.head_dim);
+        let (ffn_biased, down_biased) = (or_none(config.variant.mlp_bias, ffn), or_none(config.variant.mlp_bias, d));
         for index in 0..config.layers {
             let name = |part: &str| format!("model.layers.{index}.{part}.weight");
-            // The order matters: q, k, v and gate, up are used as one matrix each.
+            let bias = |part: &str| format!("model.layers.{index}.{part}.bias");
+            // The order matters: q, k, v and gate, up are used as one matrix each, and so are their biases.
             layers.push(Layer {
                 attn_norm: place(name("input_layernorm"), &[d]),
                 q: place(name("self_attn.q_proj"), &[queries, d]),
                 k: place(name("self_attn.k_proj"), &[keys, d]),
                 v: place(name("self_attn.v_proj"), &[keys, d]),
+                q_bias: place(bias("self_attn.q_proj"), &[q_biased]),
+                k_bias: place(bias("self_attn.k_proj"), &[kv_biased]),
+                v_bias: place(bias("self_attn.v_proj"), &[kv_biased]),
+                q_norm: place(name("self_attn.q_norm"), &[normed]),
+                k_norm: place(name("self_attn.k_norm"), &[normed]),
                 o: place(name("self_attn.o_proj"), &[d, queries]),
+                o_bias: place(bias("self_attn.o_proj"), &[o_biased]),
                 mlp_norm: place(name("post_attention_layernorm"), &[d]),
                 gate: place(name("mlp.gate_proj"), &[ffn, d]),
                 up: place(name("mlp.up_proj"), &[ffn, d]),
+                gate_bias: place(bias("mlp.gate_proj"), &[ffn_biased]),
+                up_bias: place(bias("mlp.up_proj"), &[ffn_biased]),
                 down: place(name("mlp.down_proj"), &[d, ffn]),
+                down_bias: place(bias("mlp.down_proj"), &[down_biased]),
             });
         }
         let norm = place("model.norm.weight".into(), &[d]);
-        let head = if config.tied { None } else { Some(place("lm_head.weight".into(), &[config.vocab_size, d])) };
+        let head = if config.tied { None } else { Some(place(HEAD.into(), &[config.vocab_size, d])) };
         Self { tensors, embed, layers, norm, head, size }
     }
 
@@ -338,6 +407,14 @@ impl Layout {
 
     fn gate_up(&self, index: usize) -> Range<usize> {
         self.layers[index].gate.start..self.layers[index].up.end
+    }
+
+    fn qkv_bias(&self, index: usize) -> Range<usize> {
+        self.layers[index].q_bias.start..self.layers[index].v_bias.end
+    }
+
+    fn gate_up_bias(&self, index: usize) -> Range<usize> {
+        self.layers[index].gate_bias.start..self.layers[index].up_bias.end
     }
 }
 
@@ -487,10 +564,22 @@ fn weight_files(folder: &Path) -> Result<Vec<PathBuf>, LmError> {
     Ok(shards.into_iter().map(|shard| folder.join(shard)).collect())
 }
 
-/// Tensors that older software saved although they follow from the rest.
-fn ignorable(name: &str, config: &Config) -> bool {
-    name.ends_with(".rotary_emb.inv_freq") || (config.tied && name == "lm_head.weight")
+/// Older software saved the head also where it shares the embedding. Where the two differ, programs differ in which one
+/// they use.
+fn same_as_embedding(path: &Path, info: &TensorInfo, config: &Config, weights: &Weights) -> Result<(), LmError> {
+    let mut head = vec![0.0; weights.embed().len()];
+    let shape = vec![config.vocab_size, config.hidden_size];
+    let place = Tensor { name: HEAD.to_owned(), shape, range: 0..head.len() };
+    TensorFile::open(path)?.read(&place, info, &mut head)?;
+    if head == weights.embed() {
+        return Ok(());
+    }
+    let problem = "is not the embedding, although `tie_word_embeddings` says so";
+    Err(LmError::tensor(path, HEAD, problem, "set `tie_word_embeddings` to false if the model has a head of its own"))
 }
 
+/// The name of the output head.
+const HEAD: &str = "lm_head.weight";
 const HINT_FETCH: &str = "the file may be cut short or damaged: fetch or save the model again";
-const HINT_FAMILY: &str = "biases, extra norms and adapters are not computed here: merge or serve them elsewhere";
+const HINT_FAMILY: &str = "biases and norms that the family of config.json does not have, and adapters, are not computed \
+                           here: merge or serve them elsewhere";

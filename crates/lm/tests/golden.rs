@@ -2,11 +2,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::Mutex;
 
-use anbiq_lm::{Config, Dtype, LmError, Network, score};
+use anbiq_lm::train::{Config as Training, Example, Trainer};
+use anbiq_lm::{Dtype, LmError, Network, score};
+use safetensors::{Dtype as FileType, SafeTensors};
 use serde::Deserialize;
 
 #[derive(Deserialize)]
@@ -21,7 +25,26 @@ struct Sequence {
     logits: Vec<Vec<f32>>,
 }
 
-const CASES: [&str; 6] = ["tied", "untied-theta", "grouped", "head-dim", "llama3", "linear"];
+const CASES: [&str; 18] = [
+    "tied",
+    "untied-theta",
+    "grouped",
+    "head-dim",
+    "llama3",
+    "linear",
+    "smollm2",
+    "llama-bias",
+    "llama-yarn",
+    "mistral",
+    "mistral-full",
+    "qwen2",
+    "qwen2-yarn",
+    "qwen2-window",
+    "qwen3",
+    "qwen3-bias",
+    "smollm3",
+    "smollm3-window",
+];
 
 fn folder(case: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(case)
@@ -80,18 +103,108 @@ fn a_saved_network_loads_again() {
     }
 }
 
-/// A copy of the folder `tied` in which `change` has been done.
-fn spoiled(change: impl FnOnce(&Path)) -> LmError {
+/// Every tensor of a folder: its type, its shape and its bytes.
+fn tensors(folder: &Path) -> BTreeMap<String, (FileType, Vec<usize>, Vec<u8>)> {
+    let mut tensors = BTreeMap::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "safetensors") {
+            continue;
+        }
+        let bytes = fs::read(path).unwrap();
+        for (name, tensor) in SafeTensors::deserialize(&bytes).unwrap().tensors() {
+            tensors.insert(name, (tensor.dtype(), tensor.shape().to_vec(), tensor.data().to_vec()));
+        }
+    }
+    tensors
+}
+
+#[test]
+fn a_folder_is_written_back_in_its_own_form() {
+    for case in CASES {
+        let network = Network::load(&folder(case)).unwrap();
+        let before = tensors(&folder(case));
+        let dtype = match before.values().next().unwrap().0 {
+            FileType::F16 => Dtype::F16,
+            FileType::BF16 => Dtype::Bf16,
+            _ => Dtype::F32,
+        };
+        let place = tempfile::tempdir().unwrap();
+        network.save(place.path(), dtype).unwrap();
+        assert!(tensors(place.path()) == before, "{case}: tensors differ");
+        let fields = |folder: &Path| -> serde_json::Value {
+            serde_json::from_str(&fs::read_to_string(folder.join("config.json")).unwrap()).unwrap()
+        };
+        let (before, after) = (fields(&folder(case)), fields(place.path()));
+        for name in
+            ["architectures", "model_type", "attention_bias", "mlp_bias", "use_sliding_window", "no_rope_layers"]
+        {
+            assert_eq!(after.get(name), before.get(name), "{case}: {name}");
+        }
+        if before.get("layer_types").is_some() {
+            assert_eq!(after["layer_types"], before["layer_types"], "{case}");
+        }
+    }
+}
+
+#[test]
+fn a_network_of_every_family_is_trained_and_keeps_its_form() {
+    for case in CASES {
+        let network = Network::load(&folder(case)).unwrap();
+        let vocabulary = network.config.vocab_size as u32;
+        let tokens = (0..100).map(|at| at * 7 % vocabulary).collect();
+        let batch = [Example { tokens, first_target: 20, teacher: None }];
+        let settings = Training { learning_rate: 3e-3, warmup_steps: 1, threads: 1, ..Training::default() };
+        let mut trainer = Trainer::new(network, settings).unwrap();
+        let losses: Vec<f64> = (0..12).map(|_| trainer.step(&batch).unwrap().loss).collect();
+        assert!(losses[11] < 0.8 * losses[0], "{case}: {losses:?}");
+        let (network, place) = (trainer.into_network(), tempfile::tempdir().unwrap());
+        network.save(place.path(), Dtype::F32).unwrap();
+        let again = Network::load(place.path()).unwrap();
+        assert_eq!(again.config, network.config, "{case}");
+        assert!(again.weights.data() == network.weights.data(), "{case}");
+        let names = |folder: &Path| tensors(folder).into_keys().collect::<Vec<_>>();
+        assert_eq!(names(place.path()), names(&folder(case)), "{case}");
+    }
+}
+
+#[test]
+fn transformers_computes_the_same_from_what_was_saved() {
+    let Some(python) = std::env::var_os("ANBIQ_PYTHON") else {
+        eprintln!("skipped: ANBIQ_PYTHON does not name a Python that has torch and transformers");
+        return;
+    };
+    let place = tempfile::tempdir().unwrap();
+    let mut command = Command::new(python);
+    command.arg(folder("compare.py"));
+    for case in CASES {
+        let saved = place.path().join(case);
+        Network::load(&folder(case)).unwrap().save(&saved, Dtype::F32).unwrap();
+        command.arg(saved).arg(folder(case).join("golden.json"));
+    }
+    let output = command.output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{said}{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(said.lines().count(), CASES.len());
+    for (case, line) in CASES.into_iter().zip(said.lines()) {
+        let (family, worst) = line.split_once(' ').unwrap();
+        assert_eq!(family, Network::load(&folder(case)).unwrap().config.variant.family.word());
+        assert!(worst.parse::<f32>().unwrap() < 1e-4, "{case}: {worst}");
+    }
+}
+
+/// What is said of a copy of the folder `case` in which `change` has been done.
+fn spoiled(case: &str, change: impl FnOnce(&Path)) -> LmError {
     let place = tempfile::tempdir().unwrap();
     for file in ["config.json", "model.safetensors"] {
-        fs::copy(folder("tied").join(file), place.path().join(file)).unwrap();
+        fs::copy(folder(case).join(file), place.path().join(file)).unwrap();
     }
     change(place.path());
     Network::load(place.path()).unwrap_err()
 }
 
-fn with_config(from: &str, to: &str) -> LmError {
-    spoiled(|place| {
+fn with_config(case: &str, from: &str, to: &str) -> LmError {
+    spoiled(case, |place| {
         let path = place.join("config.json");
         let text = fs::read_to_string(&path).unwrap();
         assert!(text.contains(from), "{from}");
@@ -123,71 +236,83 @@ fn a_damaged_folder_is_refused_by_name() {
     };
     let cases: Vec<(LmError, &str, &[&str])> = vec![
         (
-            spoiled(|place| fs::remove_file(place.join("config.json")).unwrap()),
+            spoiled("tied", |place| fs::remove_file(place.join("config.json")).unwrap()),
             "model_file_unreadable",
             &["config.json"],
         ),
         (
-            spoiled(|place| fs::remove_file(place.join("model.safetensors")).unwrap()),
+            spoiled("tied", |place| fs::remove_file(place.join("model.safetensors")).unwrap()),
             "model_file_unreadable",
             &["model.safetensors", "hint: a model folder holds"],
         ),
-        (spoiled(weights(cut)), "model_tensor_wrong", &["tensor `", "ends at byte", "cut short"]),
-        (spoiled(weights(|bytes| bytes[..5].to_vec())), "model_file_unreadable", &["shorter than it says"]),
-        (spoiled(weights(|bytes| bytes[..50].to_vec())), "model_file_malformed", &["its header claims"]),
-        (spoiled(weights(|_| b"\x05\0\0\0\0\0\0\0hello".to_vec())), "model_file_malformed", &["header cannot be read"]),
-        (spoiled(weights(renamed)), "model_tensor_wrong", &["tensor `model.form.weight`", "has no place"]),
-        (spoiled(weights(not_a_number)), "model_tensor_wrong", &["not finite"]),
+        (spoiled("tied", weights(cut)), "model_tensor_wrong", &["tensor `", "ends at byte", "cut short"]),
+        (spoiled("tied", weights(|bytes| bytes[..5].to_vec())), "model_file_unreadable", &["shorter than it says"]),
+        (spoiled("tied", weights(|bytes| bytes[..50].to_vec())), "model_file_malformed", &["its header claims"]),
         (
-            with_config("\"intermediate_size\": 32", "\"intermediate_size\": 31"),
+            spoiled("tied", weights(|_| b"\x05\0\0\0\0\0\0\0hello".to_vec())),
+            "model_file_malformed",
+            &["header cannot be read"],
+        ),
+        (spoiled("tied", weights(renamed)), "model_tensor_wrong", &["tensor `model.form.weight`", "has no place"]),
+        (spoiled("tied", weights(not_a_number)), "model_tensor_wrong", &["not finite"]),
+        (
+            with_config("tied", "\"intermediate_size\": 32", "\"intermediate_size\": 31"),
             "model_tensor_wrong",
             &["where config.json asks for ["],
         ),
         (
-            with_config("\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false"),
+            with_config("tied", "\"tie_word_embeddings\": true", "\"tie_word_embeddings\": false"),
             "model_tensor_wrong",
             &["tensor `lm_head.weight`", "is missing"],
         ),
         (
-            with_config("\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1"),
+            with_config("tied", "\"num_hidden_layers\": 2", "\"num_hidden_layers\": 1"),
             "model_tensor_wrong",
             &["tensor `model.layers.1."],
         ),
         (
-            with_config("\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\""),
+            with_config("tied", "\"hidden_act\": \"silu\"", "\"hidden_act\": \"gelu\""),
             "model_unsupported",
             &["`hidden_act` `gelu`"],
         ),
-        (with_config("\"mlp_bias\": false", "\"mlp_bias\": true"), "model_unsupported", &["`mlp_bias`"]),
         (
-            with_config("\"attention_bias\": false", "\"attention_bias\": true"),
-            "model_unsupported",
-            &["`attention_bias`"],
+            with_config("tied", "\"mlp_bias\": false", "\"mlp_bias\": true"),
+            "model_tensor_wrong",
+            &["_proj.bias`", "is missing"],
         ),
-        (with_config("\"llama\"", "\"qwen3\""), "model_unsupported", &["`model_type` `qwen3`", "hint: Llama-family"]),
         (
-            with_config("\"rope_type\": \"default\"", "\"rope_type\": \"yarn\""),
-            "model_unsupported",
-            &["rope type `yarn`"],
+            with_config("tied", "\"attention_bias\": false", "\"attention_bias\": true"),
+            "model_tensor_wrong",
+            &["_proj.bias`", "is missing"],
         ),
-        (with_config("\"use_cache\": true", "\"sliding_window\": 8"), "model_unsupported", &["`sliding_window` 8"]),
         (
-            with_config("\"hidden_size\": 24", "\"hidden_size\": \"24\""),
+            with_config("llama-bias", "\"attention_bias\": true", "\"attention_bias\": false"),
+            "model_tensor_wrong",
+            &["_proj.bias`", "has no place", "that the family of config.json does not have"],
+        ),
+        (with_config("qwen3", "\"qwen3\"", "\"llama\""), "model_tensor_wrong", &["_norm.weight`", "has no place"]),
+        (
+            with_config("untied-theta", "\"tie_word_embeddings\": false", "\"tie_word_embeddings\": true"),
+            "model_tensor_wrong",
+            &["tensor `lm_head.weight`", "is not the embedding", "set `tie_word_embeddings` to false"],
+        ),
+        (
+            with_config("tied", "\"hidden_size\": 24", "\"hidden_size\": \"24\""),
             "model_file_malformed",
             &["`hidden_size` should be"],
         ),
-        (with_config("\"hidden_size\": 24,", ""), "model_file_malformed", &["`hidden_size` is missing"]),
+        (with_config("tied", "\"hidden_size\": 24,", ""), "model_file_malformed", &["`hidden_size` is missing"]),
         (
-            with_config("\"num_key_value_heads\": 4", "\"num_key_value_heads\": 3"),
+            with_config("tied", "\"num_key_value_heads\": 4", "\"num_key_value_heads\": 3"),
             "model_file_malformed",
             &["4 query heads cannot share 3 key heads"],
         ),
         (
-            with_config("\"vocab_size\": 40", "\"vocab_size\": 2"),
+            with_config("tied", "\"vocab_size\": 40", "\"vocab_size\": 2"),
             "model_file_malformed",
             &["token 2 is not among the 2"],
         ),
-        (with_config("{", "["), "model_file_malformed", &["expected the config.json"]),
+        (with_config("tied", "{", "["), "model_file_malformed", &["expected the config.json"]),
     ];
     for (error, code, parts) in cases {
         let text = error.to_string();
@@ -196,23 +321,4 @@ fn a_damaged_folder_is_refused_by_name() {
             assert!(text.contains(part), "`{part}` is not in: {text}");
         }
     }
-}
-
-#[test]
-fn both_generations_of_rope_settings_are_read() {
-    let read = |rope: &str| {
-        let text = format!(
-            r#"{{"model_type": "llama", "vocab_size": 8, "hidden_size": 8, "intermediate_size": 8,
-                 "num_hidden_layers": 1, "num_attention_heads": 2, {rope}}}"#
-        );
-        Config::parse(&text, Path::new("config.json")).unwrap()
-    };
-    let llama3 = r#""factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                    "original_max_position_embeddings": 8192"#;
-    let old = read(&format!(r#""rope_theta": 5e5, "rope_scaling": {{"type": "llama3", {llama3}}}"#));
-    let new = read(&format!(r#""rope_parameters": {{"rope_theta": 5e5, "rope_type": "llama3", {llama3}}}"#));
-    assert_eq!(old, new);
-    assert_eq!(old.rope_theta, 5e5);
-    assert_ne!(old.inverse_frequencies(), read(r#""rope_theta": 5e5"#).inverse_frequencies());
-    assert_eq!(read(r#""rope_theta": null"#).rope_theta, 1e4);
 }

@@ -4,10 +4,11 @@
 
 use anbiq_domain::Seeded;
 use anbiq_lm::train::{Config as Training, Example, Trainer};
-use anbiq_lm::{Config, Network, RopeScaling, score};
+use anbiq_lm::{Config, Family, Network, RopeScaling, Variant, score};
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, tied: bool) -> Config {
     Config {
+        variant: Variant::default(),
         vocab_size: 19,
         hidden_size: 12,
         intermediate_size: 20,
@@ -98,32 +99,80 @@ fn gradients_equal_differences() {
     for (heads, kv_heads, head_dim, tied) in [(2, 2, 6, true), (4, 2, 8, false), (3, 1, 4, true), (2, 1, 10, false)] {
         for (taught, share) in [(false, 0.5), (true, 0.7), (true, 1.0), (true, 0.0)] {
             let network = network(shape(heads, kv_heads, head_dim, tied), 3);
-            let examples = examples(&network, taught);
-            let (loss, gradient) = gradient(&network, &examples, share, 2);
-            let exact = reference_loss(&network, &examples, share);
-            assert!((loss - exact).abs() < 1e-5, "loss {loss} is not {exact}");
-
-            // Along random directions, so that every weight takes part: |g . u| against a central difference.
-            let mut random = Seeded::new(17);
-            for _ in 0..3 {
-                let direction: Vec<f32> = gradient.iter().map(|_| random.normal() as f32).collect();
-                agree(&network, &examples, share, &gradient, &direction, "everywhere");
-            }
-            // And for each tensor alone, so that a small one cannot hide.
-            let names = ["embed", "attn_norm", "q", "k", "v", "o", "mlp_norm", "gate", "up", "down", "norm", "head"];
-            for name in names {
-                let mut marked = network.clone();
-                marked.weights.data_mut().fill(0.0);
-                if !mark(&mut marked, name) {
-                    continue;
-                }
-                let direction: Vec<f32> =
-                    marked.weights.data().iter().map(|&mark| mark * random.normal() as f32).collect();
-                agree(&network, &examples, share, &gradient, &direction, name);
-            }
+            equal_differences(&network, taught, share);
         }
     }
 }
+
+#[test]
+fn gradients_of_every_family_equal_differences() {
+    let family = |family| Variant { family, ..Variant::default() };
+    let yarn = RopeScaling::Yarn { factor: 4.0, original: 16.0, fast: 8.0, slow: 1.0, attention: 1.3, truncate: false };
+    // A window within a tile of 64 rows, and one that reaches over two.
+    let variants = [
+        Variant { attention_bias: true, mlp_bias: true, ..family(Family::Llama) },
+        Variant { window: Some(7), windowed: vec![true; 2], ..family(Family::Mistral) },
+        Variant { window: Some(66), windowed: vec![false, true], ..family(Family::Qwen2) },
+        Variant { attention_bias: true, window: Some(1), windowed: vec![true, false], ..family(Family::Qwen3) },
+        family(Family::Qwen3),
+        Variant { attention_bias: true, mlp_bias: true, unplaced: vec![false, true], ..family(Family::SmolLm3) },
+        Variant { window: Some(5), windowed: vec![true, false], unplaced: vec![true; 2], ..family(Family::SmolLm3) },
+    ];
+    for variant in variants {
+        for (rope_scaling, tied) in [(RopeScaling::None, true), (yarn, false)] {
+            let shape = Config { variant: variant.clone(), rope_scaling, ..shape(4, 2, 6, tied) };
+            equal_differences(&network(shape, 3), true, 0.5);
+        }
+    }
+}
+
+fn equal_differences(network: &Network, taught: bool, share: f64) {
+    let examples = examples(network, taught);
+    let (loss, gradient) = gradient(network, &examples, share, 2);
+    let exact = reference_loss(network, &examples, share);
+    assert!((loss - exact).abs() < 1e-5, "loss {loss} is not {exact}");
+
+    // Along random directions, so that every weight takes part: |g . u| against a central difference.
+    let mut random = Seeded::new(17);
+    for _ in 0..3 {
+        let direction: Vec<f32> = gradient.iter().map(|_| random.normal() as f32).collect();
+        agree(network, &examples, share, &gradient, &direction, "everywhere");
+    }
+    // And for each tensor alone, so that a small one cannot hide.
+    for name in NAMES {
+        let mut marked = network.clone();
+        marked.weights.data_mut().fill(0.0);
+        if !mark(&mut marked, name) {
+            continue;
+        }
+        let direction: Vec<f32> = marked.weights.data().iter().map(|&mark| mark * random.normal() as f32).collect();
+        agree(network, &examples, share, &gradient, &direction, name);
+    }
+}
+
+const NAMES: [&str; 21] = [
+    "embed",
+    "attn_norm",
+    "q",
+    "k",
+    "v",
+    "q_bias",
+    "k_bias",
+    "v_bias",
+    "q_norm",
+    "k_norm",
+    "o",
+    "o_bias",
+    "mlp_norm",
+    "gate",
+    "up",
+    "gate_bias",
+    "up_bias",
+    "down",
+    "down_bias",
+    "norm",
+    "head",
+];
 
 /// Sets the numbers of the named tensor of the second layer (or of the network) to 1.
 fn mark(network: &mut Network, name: &str) -> bool {
@@ -138,6 +187,15 @@ fn mark(network: &mut Network, name: &str) -> bool {
             "q" => Some(layer.q),
             "k" => Some(layer.k),
             "v" => Some(layer.v),
+            "q_bias" => Some(layer.q_bias),
+            "k_bias" => Some(layer.k_bias),
+            "v_bias" => Some(layer.v_bias),
+            "q_norm" => Some(layer.q_norm),
+            "k_norm" => Some(layer.k_norm),
+            "o_bias" => Some(layer.o_bias),
+            "gate_bias" => Some(layer.gate_bias),
+            "up_bias" => Some(layer.up_bias),
+            "down_bias" => Some(layer.down_bias),
             "o" => Some(layer.o),
             "mlp_norm" => Some(layer.mlp_norm),
             "gate" => Some(layer.gate),
@@ -146,7 +204,7 @@ fn mark(network: &mut Network, name: &str) -> bool {
         }
         .map(|slice| ((slice.as_ptr() as usize - base) / 4, slice.len()))
     };
-    let Some((start, length)) = slice else { return false };
+    let Some((start, length)) = slice.filter(|(_, length)| *length > 0) else { return false };
     network.weights.data_mut()[start..start + length].fill(1.0);
     true
 }
@@ -165,8 +223,9 @@ fn agree(network: &Network, examples: &[Example], share: f64, gradient: &[f32], 
     let product: f64 = gradient.iter().zip(direction).map(|(&g, &u)| f64::from(g) * f64::from(u)).sum::<f64>() / length;
     assert!(
         (difference - product).abs() < 2e-4 + 5e-3 * difference.abs(),
-        "{what}: {product} is not {difference} (share {share}, {} heads)",
-        network.config.heads
+        "{what}: {product} is not {difference} (share {share}, {} heads, {:?})",
+        network.config.heads,
+        network.config.variant
     );
 }
 

@@ -4,10 +4,11 @@
 
 use anbiq_domain::Seeded;
 use anbiq_lm::train::{Config as Training, Example, Trainer, epochs};
-use anbiq_lm::{Config, LmError, Network, RopeScaling, score};
+use anbiq_lm::{Config, LmError, Network, RopeScaling, Variant, score};
 
 fn network(seed: u64) -> Network {
     let shape = Config {
+        variant: Variant::default(),
         vocab_size: 32,
         hidden_size: 32,
         intermediate_size: 48,

@@ -1,4 +1,5 @@
-//! Causal attention within each sequence, by tiles of rows: the scores of a whole sequence are never held at once.
+//! Causal attention within each sequence, by tiles of rows: the scores of a whole sequence are never held at once. Where a
+//! layer sees a window only, a tile begins at the first row that its first row sees, so what no row sees is not computed.
 
 use std::ops::Range;
 
@@ -9,7 +10,7 @@ use crate::kernel::{View, ViewMut, Write, causal_softmax, causal_softmax_again, 
 /// Rows of one tile.
 const TILE: usize = 64;
 
-/// One tile of one head: rows `start..end` look at rows `span.start..end`.
+/// One tile of one head: rows `start..end` look at rows `first..end`.
 struct Tile {
     head: usize,
     start: usize,
@@ -21,7 +22,7 @@ struct Tile {
     /// Where its values begin.
     v: usize,
     /// The first row that it looks at.
-    span: usize,
+    first: usize,
 }
 
 impl Tile {
@@ -30,13 +31,15 @@ impl Tile {
     }
 
     const fn seen(&self) -> usize {
-        self.end - self.span
+        self.end - self.first
     }
 }
 
-/// Attends: `context` becomes, for each row and head, the mean of the values under the softmax of the scores.
+/// Attends: `context` becomes, for each row and head, the mean of the values under the softmax of the scores. A row sees
+/// the last `window` rows of its sequence up to itself.
 pub(super) fn forward(
     config: &Config,
+    window: usize,
     spans: &[Range<usize>],
     qkv: &[f32],
     context: &mut [f32],
@@ -45,7 +48,7 @@ pub(super) fn forward(
 ) {
     let (hd, width, step) = (config.head_dim, config.query_size(), config.query_size() + 2 * config.kv_size());
     let rows = logsums.len() / config.heads;
-    for tile in tiles(config, spans) {
+    for tile in tiles(config, window, spans) {
         let (count, seen) = (tile.rows(), tile.seen());
         let scores = room(scores, count * seen);
         let keys = View::strided(&qkv[tile.k..], seen, hd, step);
@@ -53,7 +56,7 @@ pub(super) fn forward(
         let queries = View::strided(&qkv[tile.q..], count, hd, step);
         multiply(ViewMut::new(scores, count, seen), Write::Over, scale(hd), queries, keys.transposed());
         let logsums = &mut logsums[tile.head * rows..][tile.start..tile.end];
-        causal_softmax(scores, seen, tile.start - tile.span, logsums);
+        causal_softmax(scores, seen, tile.start - tile.first, window, logsums);
         let out = ViewMut::strided(&mut context[tile.start * width + tile.head * hd..], count, hd, width);
         multiply(out, Write::Over, 1.0, View::new(scores, count, seen), values);
     }
@@ -77,13 +80,13 @@ pub(super) struct Scratch<'tape> {
 
 /// The way back: the gradient of queries, keys and values. The probabilities are computed again rather than kept, which
 /// costs less than reading them from memory would (Dao et al. 2022).
-pub(super) fn backward(config: &Config, spans: &[Range<usize>], from: &Remembered<'_>, to: Scratch<'_>) {
+pub(super) fn backward(config: &Config, window: usize, spans: &[Range<usize>], from: &Remembered<'_>, to: Scratch<'_>) {
     let (hd, width, step) = (config.head_dim, config.query_size(), config.query_size() + 2 * config.kv_size());
     let rows = from.logsums.len() / config.heads;
     let Scratch { d_qkv, scores, d_scores, shared } = to;
     d_qkv.fill(0.0);
     let shared = room(shared, TILE);
-    for tile in tiles(config, spans) {
+    for tile in tiles(config, window, spans) {
         let (count, seen) = (tile.rows(), tile.seen());
         let (scores, d_scores) = (room(scores, count * seen), room(d_scores, count * seen));
         let keys = View::strided(&from.qkv[tile.k..], seen, hd, step);
@@ -94,7 +97,7 @@ pub(super) fn backward(config: &Config, spans: &[Range<usize>], from: &Remembere
 
         multiply(ViewMut::new(scores, count, seen), Write::Over, scale(hd), queries, keys.transposed());
         let logsums = &from.logsums[tile.head * rows..][tile.start..tile.end];
-        causal_softmax_again(scores, seen, tile.start - tile.span, logsums);
+        causal_softmax_again(scores, seen, tile.start - tile.first, window, logsums);
         let probabilities = View::new(scores, count, seen);
         let d_values = ViewMut::strided(&mut d_qkv[tile.v..], seen, hd, step);
         multiply(d_values, Write::Add, 1.0, probabilities.transposed(), d_out);
@@ -109,23 +112,16 @@ pub(super) fn backward(config: &Config, spans: &[Range<usize>], from: &Remembere
     }
 }
 
-fn tiles<'a>(config: &'a Config, spans: &'a [Range<usize>]) -> impl Iterator<Item = Tile> + 'a {
+fn tiles<'a>(config: &'a Config, window: usize, spans: &'a [Range<usize>]) -> impl Iterator<Item = Tile> + 'a {
     let (hd, group) = (config.head_dim, config.heads / config.kv_heads);
     let (queries, keys) = (config.query_size(), config.kv_size());
     let step = queries + 2 * keys;
     let heads = spans.iter().flat_map(move |span| (0..config.heads).map(move |head| (span, head)));
     heads.flat_map(move |(span, head)| {
         span.clone().step_by(TILE).map(move |start| {
-            let first = span.start * step + queries + head / group * hd;
-            Tile {
-                head,
-                start,
-                end: span.end.min(start + TILE),
-                q: start * step + head * hd,
-                k: first,
-                v: first + keys,
-                span: span.start,
-            }
+            let first = span.start.max((start + 1).saturating_sub(window));
+            let k = first * step + queries + head / group * hd;
+            Tile { head, start, end: span.end.min(start + TILE), q: start * step + head * hd, k, v: k + keys, first }
         })
     })
 }

@@ -1,6 +1,7 @@
+use super::heads::{Kind, norm_backward};
 use super::{Pack, Tape, attention, room};
 use crate::kernel::{
-    View, ViewMut, Write, add, multiply, rms_norm, rms_norm_backward, rotate_back, silu_gate_backward,
+    View, ViewMut, Write, add, multiply, rms_norm, rms_norm_backward, rotate_back, silu_gate_backward, sum_rows,
 };
 use crate::{Network, Weights};
 
@@ -10,7 +11,7 @@ pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient
     let (config, weights) = (&network.config, &network.weights);
     let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.query_size(), config.kv_size());
-    let step = queries + 2 * keys;
+    let (step, turned) = (queries + 2 * keys, config.heads + config.kv_heads);
     let epsilon = config.rms_norm_eps;
 
     unpick(network, pack, tape, gradient);
@@ -31,9 +32,11 @@ pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient
         into_input(gated, ffn, stream, d, layer.down);
         silu_gate_backward(gate_up, ffn, gated);
         into_weight(gradient.slice_mut(index, |layer| &layer.down), stream, d, gated, ffn);
+        sum_rows(gradient.slice_mut(index, |layer| &layer.down_bias), stream);
         let (middle, inverse) = (&slot.middle[..rows * d], &mut slot.middle_inverse[..rows]);
         rms_norm(middle, layer.mlp_norm, epsilon, hidden, inverse);
         into_weight(gradient.gate_up_mut(index), gate_up, 2 * ffn, hidden, d);
+        sum_rows(gradient.gate_up_bias_mut(index), gate_up);
         into_input(d_hidden, d, gate_up, 2 * ffn, weights.gate_up(index));
         let d_norm = gradient.slice_mut(index, |layer| &layer.mlp_norm);
         rms_norm_backward(middle, layer.mlp_norm, inverse, d_hidden, stream, d_norm);
@@ -41,6 +44,7 @@ pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient
         let context = &slot.context[..rows * queries];
         into_input(d_context, queries, stream, d, layer.o);
         into_weight(gradient.slice_mut(index, |layer| &layer.o), stream, d, context, queries);
+        sum_rows(gradient.slice_mut(index, |layer| &layer.o_bias), stream);
         let from = attention::Remembered {
             qkv: &slot.qkv[..rows * step],
             context,
@@ -53,11 +57,21 @@ pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient
             d_scores: &mut tape.d_scores,
             shared: &mut tape.shared,
         };
-        attention::backward(config, &pack.spans, &from, to);
-        rotate_back(d_qkv, step, config.heads + config.kv_heads, half, &pack.positions, cosines, sines);
+        attention::backward(config, config.window(index), &pack.spans, &from, to);
+        if config.rotates(index) {
+            rotate_back(d_qkv, step, turned, half, &pack.positions, cosines, sines);
+        }
+        if config.qk_norm() {
+            let plain = (&slot.plain[..rows * (queries + keys)], &slot.plain_inverse[..rows * turned]);
+            let (spare, d_q_norm) = (&mut tape.spare, gradient.slice_mut(index, |layer| &layer.q_norm));
+            norm_backward(config, Kind::Queries, layer.q_norm, plain, d_qkv, spare, d_q_norm);
+            let d_k_norm = gradient.slice_mut(index, |layer| &layer.k_norm);
+            norm_backward(config, Kind::Keys, layer.k_norm, plain, d_qkv, spare, d_k_norm);
+        }
         let (before, inverse) = (&slot.before[..rows * d], &mut slot.before_inverse[..rows]);
         rms_norm(before, layer.attn_norm, epsilon, hidden, inverse);
         into_weight(gradient.qkv_mut(index), d_qkv, step, hidden, d);
+        sum_rows(gradient.qkv_bias_mut(index), d_qkv);
         into_input(d_hidden, d, d_qkv, step, weights.qkv(index));
         let d_norm = gradient.slice_mut(index, |layer| &layer.attn_norm);
         rms_norm_backward(before, layer.attn_norm, inverse, d_hidden, stream, d_norm);

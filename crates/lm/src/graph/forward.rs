@@ -1,6 +1,6 @@
-use super::{LayerTape, Pack, Tape, attention, room};
+use super::{LayerTape, Pack, Tape, attention, norm_heads, room};
 use crate::Network;
-use crate::kernel::{View, ViewMut, Write, multiply, rms_norm, rotate, silu_gate};
+use crate::kernel::{View, ViewMut, Write, add_to_rows, multiply, rms_norm, rotate, silu_gate};
 
 /// Runs the pack through all layers; the residual stream is left on the tape. With `keep` the tape remembers what the
 /// way back needs.
@@ -8,7 +8,7 @@ pub(crate) fn forward(network: &Network, pack: &Pack, tape: &mut Tape, keep: boo
     let (config, weights) = (&network.config, &network.weights);
     let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.query_size(), config.kv_size());
-    let step = queries + 2 * keys;
+    let (step, turned) = (queries + 2 * keys, config.heads + config.kv_heads);
     let slots = if keep { config.layers } else { 1 };
     if tape.layers.len() < slots {
         tape.layers.resize_with(slots, LayerTape::default);
@@ -33,11 +33,20 @@ pub(crate) fn forward(network: &Network, pack: &Pack, tape: &mut Tape, keep: boo
         }
         let qkv = room(&mut slot.qkv, rows * step);
         linear(qkv, step, Write::Over, hidden, d, weights.qkv(index));
-        rotate(qkv, step, config.heads + config.kv_heads, half, &pack.positions, cosines, sines);
+        add_to_rows(qkv, weights.qkv_bias(index));
+        if config.qk_norm() {
+            let plain = room(&mut slot.plain, rows * (queries + keys));
+            let inverse = room(&mut slot.plain_inverse, rows * turned);
+            norm_heads(config, &layer, qkv, plain, inverse);
+        }
+        if config.rotates(index) {
+            rotate(qkv, step, turned, half, &pack.positions, cosines, sines);
+        }
         let context = room(&mut slot.context, rows * queries);
         let logsums = room(&mut slot.logsums, rows * config.heads);
-        attention::forward(config, &pack.spans, qkv, context, logsums, &mut tape.scores);
+        attention::forward(config, config.window(index), &pack.spans, qkv, context, logsums, &mut tape.scores);
         linear(stream, d, Write::Add, context, queries, layer.o);
+        add_to_rows(stream, layer.o_bias);
 
         rms_norm(stream, layer.mlp_norm, config.rms_norm_eps, hidden, room(&mut slot.middle_inverse, rows));
         if keep {
@@ -45,8 +54,10 @@ pub(crate) fn forward(network: &Network, pack: &Pack, tape: &mut Tape, keep: boo
         }
         let gate_up = room(&mut slot.gate_up, rows * 2 * ffn);
         linear(gate_up, 2 * ffn, Write::Over, hidden, d, weights.gate_up(index));
+        add_to_rows(gate_up, weights.gate_up_bias(index));
         silu_gate(gate_up, ffn, gated);
         linear(stream, d, Write::Add, gated, ffn, layer.down);
+        add_to_rows(stream, layer.down_bias);
     }
 }
 

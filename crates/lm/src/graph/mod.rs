@@ -8,6 +8,7 @@ mod attention;
 mod backward;
 mod forward;
 mod head;
+mod heads;
 mod rotary;
 
 use std::ops::Range;
@@ -15,6 +16,7 @@ use std::ops::Range;
 pub(crate) use backward::backward;
 pub(crate) use forward::{forward, pick};
 pub(crate) use head::{Loss, logits, logits_of_two, loss};
+pub(crate) use heads::norm as norm_heads;
 pub(crate) use rotary::Rotary;
 
 use crate::{Config, LmError};
@@ -124,6 +126,8 @@ pub(crate) struct Tape {
     d_scores: Vec<f32>,
     /// Inner products of attention's output and its gradient.
     shared: Vec<f32>,
+    /// Gradient of the heads of one row.
+    spare: Vec<f32>,
     /// Logits of some rows.
     logits: Vec<f32>,
     /// Logits and exponentials of a teacher's tokens.
@@ -139,8 +143,11 @@ struct LayerTape {
     /// The residual stream between attention and the feed-forward part, `[rows, d]`.
     middle: Vec<f32>,
     middle_inverse: Vec<f32>,
-    /// Queries, keys and values, rotated, `[rows, (heads + 2 kv_heads) * head_dim]`.
+    /// Queries, keys and values, normed and rotated, `[rows, (heads + 2 kv_heads) * head_dim]`.
     qkv: Vec<f32>,
+    /// Queries and keys before their norms, where they have some, `[rows, (heads + kv_heads) * head_dim]`.
+    plain: Vec<f32>,
+    plain_inverse: Vec<f32>,
     /// Attention's output before its projection, `[rows, heads * head_dim]`.
     context: Vec<f32>,
     /// Logarithms of the softmax sums, `[heads, rows]`.
@@ -167,6 +174,7 @@ impl Tape {
             scores: Vec::new(),
             d_scores: Vec::new(),
             shared: Vec::new(),
+            spare: Vec::new(),
             logits: Vec::new(),
             taken: Vec::new(),
         }

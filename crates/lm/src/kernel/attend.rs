@@ -1,5 +1,7 @@
 //! Attention of one new position over everything before it.
 
+use std::ops::Range;
+
 use super::dispatch::{dispatched, exp};
 
 /// How many positions of the keys lie side by side: enough independent sums to keep the adders busy.
@@ -7,8 +9,8 @@ pub(crate) const KEY_BLOCK: usize = 64;
 
 dispatched! {
     /// Attention of one position (Vaswani et al. 2017; grouped heads: Ainslie et al. 2023): `query` holds its heads one
-    /// after the other, `out` takes their results in the same order, and `length` earlier positions, itself included,
-    /// are seen.
+    /// after the other, `out` takes their results in the same order, and the positions from `start` to before `end`,
+    /// itself the last, are seen.
     ///
     /// `keys` and `values` hold `capacity` positions for each of the `kv_heads`, which the query heads share evenly. The
     /// keys of a head lie in blocks of [`KEY_BLOCK`] positions, in each block `head_dim` rows of one number a position;
@@ -18,7 +20,8 @@ dispatched! {
         keys: &[f32],
         values: &[f32],
         capacity: usize,
-        length: usize,
+        start: usize,
+        end: usize,
         head_dim: usize,
         kv_heads: usize,
         scores: &mut [f32],
@@ -28,20 +31,20 @@ dispatched! {
         let scale = 1.0 / (head_dim as f32).sqrt();
         let heads = query.chunks_exact(head_dim).zip(out.chunks_exact_mut(head_dim));
         for (head, (query, out)) in heads.enumerate() {
-            let start = head / group * head_dim * capacity;
-            let keys = &keys[start..start + head_dim * capacity];
-            let values = &values[start..start + head_dim * capacity];
-            score(query, scale, keys, length, scores);
-            let sum = exponentials(&mut scores[..length]);
-            weigh(&scores[..length], values, 1.0 / sum, out);
+            let place = head / group * head_dim * capacity;
+            let keys = &keys[place..place + head_dim * capacity];
+            let values = &values[place..place + head_dim * capacity];
+            score(query, scale, keys, start..end, scores);
+            let sum = exponentials(&mut scores[start..end]);
+            weigh(&scores[start..end], &values[start * head_dim..], 1.0 / sum, out);
         }
     }
 }
 
 #[inline(always)]
-fn score(query: &[f32], scale: f32, keys: &[f32], length: usize, scores: &mut [f32]) {
+fn score(query: &[f32], scale: f32, keys: &[f32], seen: Range<usize>, scores: &mut [f32]) {
     let blocks = keys.chunks_exact(KEY_BLOCK * query.len()).zip(scores.chunks_exact_mut(KEY_BLOCK));
-    for (keys, scores) in blocks.take(length.div_ceil(KEY_BLOCK)) {
+    for (keys, scores) in blocks.take(seen.end.div_ceil(KEY_BLOCK)).skip(seen.start / KEY_BLOCK) {
         let mut sums = [0.0; KEY_BLOCK];
         for (row, &query) in keys.chunks_exact(KEY_BLOCK).zip(query) {
             for (sum, &key) in sums.iter_mut().zip(row) {

@@ -21,7 +21,8 @@ pub(crate) use attend::{KEY_BLOCK, attend};
 pub(crate) use matrix::{View, ViewMut, Write, multiply};
 pub(crate) use packed::Packed;
 pub(crate) use pointwise::{
-    add, dot_rows, rms_norm, rms_norm_backward, rotate, rotate_back, scale, silu_gate, silu_gate_backward,
+    add, add_to_rows, dot_rows, rms_norm, rms_norm_backward, rotate, rotate_back, scale, silu_gate, silu_gate_backward,
+    sum_rows,
 };
 pub(crate) use softmax::{causal_softmax, causal_softmax_again, exponentials, score_gradient, sum};
 pub(crate) use update::{AdamStep, adam, merge};

@@ -109,6 +109,30 @@ dispatched! {
         }
     }
 
+    /// Adds `row` to each row of `x`; an empty one stands for none.
+    fn add_to_rows(x: &mut [f32], row: &[f32]) {
+        if row.is_empty() {
+            return;
+        }
+        for x in x.chunks_exact_mut(row.len()) {
+            for (x, &row) in x.iter_mut().zip(row) {
+                *x += row;
+            }
+        }
+    }
+
+    /// Adds the rows of `x` to `sum`: the way back through [`add_to_rows`].
+    fn sum_rows(sum: &mut [f32], x: &[f32]) {
+        if sum.is_empty() {
+            return;
+        }
+        for x in x.chunks_exact(sum.len()) {
+            for (sum, &x) in sum.iter_mut().zip(x) {
+                *sum += x;
+            }
+        }
+    }
+
     /// Multiplies every number of `row` by `factor`.
     fn scale(row: &mut [f32], factor: f32) {
         for value in row {

@@ -13,12 +13,11 @@ dispatched! {
         sum_of(row, row, |x, _| x)
     }
 
-    /// Turns attention scores into probabilities. Row `i` of `scores` may see its first `first + i + 1` columns; the
-    /// others become 0. `logsums` takes the logarithm of each row's sum, for the way back.
-    fn causal_softmax(scores: &mut [f32], cols: usize, first: usize, logsums: &mut [f32]) {
+    /// Turns attention scores into probabilities. Row `i` of `scores` may see the last `window` of its first
+    /// `first + i + 1` columns; the others become 0. `logsums` takes the logarithm of each row's sum, for the way back.
+    fn causal_softmax(scores: &mut [f32], cols: usize, first: usize, window: usize, logsums: &mut [f32]) {
         for (index, (row, logsum)) in scores.chunks_exact_mut(cols).zip(logsums).enumerate() {
-            let (seen, unseen) = row.split_at_mut(first + index + 1);
-            unseen.fill(0.0);
+            let seen = only_seen(row, first + index + 1, window);
             let (largest, sum) = shifted_exponentials(seen);
             let scale = 1.0 / sum;
             for value in seen {
@@ -29,11 +28,9 @@ dispatched! {
     }
 
     /// The same probabilities again, from the same scores and the logarithms that [`causal_softmax`] kept.
-    fn causal_softmax_again(scores: &mut [f32], cols: usize, first: usize, logsums: &[f32]) {
+    fn causal_softmax_again(scores: &mut [f32], cols: usize, first: usize, window: usize, logsums: &[f32]) {
         for (index, (row, &logsum)) in scores.chunks_exact_mut(cols).zip(logsums).enumerate() {
-            let (seen, unseen) = row.split_at_mut(first + index + 1);
-            unseen.fill(0.0);
-            for value in seen {
+            for value in only_seen(row, first + index + 1, window) {
                 *value = exp(*value - logsum);
             }
         }
@@ -49,6 +46,16 @@ dispatched! {
             }
         }
     }
+}
+
+/// The last `window` of the first `end` columns; the others become 0.
+#[inline(always)]
+fn only_seen(row: &mut [f32], end: usize, window: usize) -> &mut [f32] {
+    let (seen, later) = row.split_at_mut(end);
+    let (earlier, seen) = seen.split_at_mut(end.saturating_sub(window));
+    earlier.fill(0.0);
+    later.fill(0.0);
+    seen
 }
 
 #[inline(always)]
