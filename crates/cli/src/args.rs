@@ -742,7 +742,43 @@ pub(crate) enum Distill {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Trace {
+    #[command(subcommand)]
+    pub(crate) means: Option<TraceMeans>,
+    #[command(flatten)]
+    pub(crate) twins: Option<TraceTwins>,
+}
+
+/// What is looked at where it is not the twins of a journal.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TraceMeans {
+    /// Whose answers do given answers look like, and is any model that is known to be independent as much like them?
+    Style(TraceStyle),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceStyle {
+    /// Answers as JSON lines with `model`, `prompt` and `output`; `-` for standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) answers: Vec<PathBuf>,
+    /// Who is who: lines of model, `suspect`, `teacher` or `control`, family and, where known, base, with tabulators in
+    /// between.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) roles: PathBuf,
+    /// The family of the teacher in question.
+    #[arg(long, value_name = "FAMILY")]
+    pub(crate) teacher: String,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write the JSON here.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceTwins {
     /// The suspect: a Hugging Face folder, or the base URL of an OpenAI-compatible server.
     pub(crate) suspect: String,
     /// The teacher, likewise.

@@ -1,6 +1,7 @@
 //! Accounts, keys, plans, terms, grants and budgets: what is owed and allowed.
 //!
-//! A [`Ledger`] is a database, SQLite or PostgreSQL. Every change is one transaction that is on disk when the call returns.
+//! A [`Ledger`] is a database, SQLite or PostgreSQL. Every change is one transaction that is on disk when the call returns;
+//! only a reservation in a SQLite file may be forgotten when the machine loses power, with the request it was made for.
 //! What a request can cost is reserved before it leaves ([`Ledger::reserve`]), settled after ([`Ledger::settle`]), and an
 //! abandoned reservation expires ([`Ledger::expire`]); at every moment `spent + reserved` stays within the limit of every
 //! budget, in money or tokens, of a key, an account or an operator, in every window of time.

@@ -1,5 +1,7 @@
-//! `anbiq trace`: a suspect, a teacher and the twins of a journal.
+//! `anbiq trace`: a suspect, a teacher and the twins of a journal; or given answers and their style.
 
+use std::fs::File;
+use std::io::BufReader;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -7,16 +9,59 @@ use anbiq_domain::{AccountId, Entry, TwinMode};
 use anbiq_journal::{Reader, Record, TextKeys, TextsError};
 use anbiq_model::Model;
 use anbiq_trace::items::{self, Selection};
+use anbiq_trace::style::Answers;
 use anbiq_trace::{Collected, Config, OperatorAccounts, Report, Strength};
-use anyhow::Context;
+use anyhow::{Context, bail};
+use serde::Serialize;
 
 use super::Outcome;
 use super::watch::keep;
-use crate::args::Trace;
+use crate::args::{Trace, TraceMeans, TraceStyle, TraceTwins};
 use crate::site::{open_local, open_upstream, read_json, text_keys};
 use crate::talk::{self, Talk};
 
 pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
+    match (&args.means, &args.twins) {
+        (Some(TraceMeans::Style(args)), _) => style(args),
+        (None, Some(args)) => twins(args, talk).await,
+        (None, None) => bail!("there is nothing to trace\nhint: name a suspect, or see `anbiq trace --help`"),
+    }
+}
+
+/// Compares given answers in style.
+fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
+    let roles =
+        std::fs::read_to_string(&args.roles).with_context(|| format!("cannot read `{}`", args.roles.display()))?;
+    let parts = anbiq_trace::style::roles(&roles)?;
+    let mut answers = Answers::default();
+    for path in &args.answers {
+        let name = path.display().to_string();
+        if path.as_os_str() == "-" {
+            answers.read("standard input", std::io::stdin().lock())?;
+            continue;
+        }
+        if path.extension().is_some_and(|end| end == "xz" || end == "gz") {
+            bail!("`{name}` is compressed\nhint: unpack it and hand it over by standard input, as `-`");
+        }
+        let file = File::open(path).with_context(|| format!("cannot read `{name}`"))?;
+        answers.read(&name, BufReader::new(file))?;
+    }
+    let report = anbiq_trace::style::compare(&answers, &parts, &args.teacher)?;
+    say(&report, args.json, args.out.as_deref(), anbiq_trace::style::render_style)?;
+    Ok(Outcome::Fine)
+}
+
+/// The report where it is wanted.
+fn say<R: Serialize>(report: &R, json: bool, out: Option<&Path>, in_words: fn(&R) -> String) -> anyhow::Result<()> {
+    if let Some(path) = out {
+        std::fs::write(path, serde_json::to_vec_pretty(report)?)
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    if json { talk::json(report) } else { talk::data(&in_words(report)) }
+}
+
+/// Asks suspect and teacher for the twins of a journal.
+async fn twins(args: &TraceTwins, talk: Talk) -> anyhow::Result<Outcome> {
     let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
     let keys = args.secrets.as_deref().map(text_keys);
     let operators = match &args.operators {
@@ -32,15 +77,7 @@ pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
     let teacher = open(args, &args.teacher, None)?;
     let controls = args.control.iter().map(|control| open(args, control, None)).collect::<anyhow::Result<Vec<_>>>()?;
     let report = trace(&collected, &suspect, &teacher, &controls, talk).await?;
-    if let Some(path) = &args.out {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    if args.json {
-        talk::json(&report)?;
-    } else {
-        talk::data(&anbiq_trace::render_text(&report))?;
-    }
+    say(&report, args.json, args.out.as_deref(), anbiq_trace::render_text)?;
     Ok(Outcome::found(report.verdict.strength == Strength::Established))
 }
 
@@ -110,7 +147,7 @@ fn each_account(journal: &Path, mode: TwinMode, keys: Option<&TextKeys>) -> anyh
 }
 
 /// A folder or a base URL.
-fn open(args: &Trace, place: &str, name: Option<&str>) -> anyhow::Result<Arc<dyn Model>> {
+fn open(args: &TraceTwins, place: &str, name: Option<&str>) -> anyhow::Result<Arc<dyn Model>> {
     if place.starts_with("http://") || place.starts_with("https://") {
         let model = args.model.as_deref().or(name).unwrap_or("default");
         return open_upstream(place, name.unwrap_or(model), model, args.key_env.as_deref());

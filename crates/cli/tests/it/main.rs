@@ -14,3 +14,4 @@ mod refusals;
 mod served;
 mod support;
 mod terms;
+mod trace;
