@@ -34,7 +34,9 @@ pub(super) fn check(world: &World, findings: &Findings, verdicts: &[Trace]) -> a
                     "the licensed student points at {points_at:?}, not at {licensee}"
                 );
             }
-            _ => ensure!(strength == Strength::NotShown, "the innocent student is {}", strength.in_words()),
+            // The coins are secret, so they are drawn anew in every run, and one in twenty makes an innocent student
+            // *moderate*: that is the error rate that the word stands for. *Strong* is one in a thousand.
+            _ => ensure!(strength < Strength::Strong, "the innocent student is {}", strength.in_words()),
         }
     }
     Ok(())
