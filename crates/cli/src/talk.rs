@@ -1,8 +1,10 @@
 //! What the program says while it works: on standard error, and only as much as was asked for.
 
 use std::io::{IsTerminal, Write};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
+use anyhow::Context;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 /// How often a step that is not shown on a terminal says how far it has come.
@@ -116,4 +118,18 @@ pub(crate) fn data(text: &str) -> anyhow::Result<()> {
 /// `value` as JSON on standard output.
 pub(crate) fn json(value: &impl serde::Serialize) -> anyhow::Result<()> {
     data(&serde_json::to_string_pretty(value)?)
+}
+
+/// A report on standard output, as JSON or in words, and its JSON in the file `out` where one is wanted.
+pub(crate) fn report<R: serde::Serialize>(
+    report: &R,
+    as_json: bool,
+    out: Option<&Path>,
+    in_words: fn(&R) -> String,
+) -> anyhow::Result<()> {
+    if let Some(path) = out {
+        std::fs::write(path, serde_json::to_vec_pretty(report)?)
+            .with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    if as_json { json(report) } else { data(&in_words(report)) }
 }

@@ -11,7 +11,7 @@ use std::str::FromStr;
 use std::task::{Context, Poll, Waker};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
-use rusqlite::{OpenFlags, Row, ffi};
+use rusqlite::{CachedStatement, OpenFlags, Row, ffi};
 use sqlx::any::{AnyArguments, AnyRow};
 use sqlx::error::{DatabaseError, ErrorKind};
 use sqlx::sqlite::SqliteConnectOptions;
@@ -56,11 +56,7 @@ impl Connection<'_> {
     pub(crate) async fn execute(&mut self, sql: &'static str, values: &[Value<'_>]) -> Result<u64, sqlx::Error> {
         match self {
             Self::Pooled(connection) => Ok(query(sql, values).execute(&mut **connection).await?.rows_affected()),
-            Self::Here(file) => {
-                let mut statement = file.prepare_cached(sql).map_err(failed)?;
-                bind(&mut statement, values)?;
-                Ok(statement.raw_execute().map_err(failed)? as u64)
-            }
+            Self::Here(file) => Ok(ready(file, sql, values)?.raw_execute().map_err(failed)? as u64),
         }
     }
 
@@ -76,8 +72,7 @@ impl Connection<'_> {
                 row.as_ref().map(T::from_row).transpose()
             }
             Self::Here(file) => {
-                let mut statement = file.prepare_cached(sql).map_err(failed)?;
-                bind(&mut statement, values)?;
+                let mut statement = ready(file, sql, values)?;
                 let mut rows = statement.raw_query();
                 let row = rows.next().map_err(failed)?.map(T::try_from).transpose().map_err(failed)?;
                 // A change that gives back what it changed is done when it has given all.
@@ -99,8 +94,7 @@ impl Connection<'_> {
                 rows.iter().map(T::from_row).collect()
             }
             Self::Here(file) => {
-                let mut statement = file.prepare_cached(sql).map_err(failed)?;
-                bind(&mut statement, values)?;
+                let mut statement = ready(file, sql, values)?;
                 let mut rows = statement.raw_query();
                 let mut all = Vec::new();
                 while let Some(row) = rows.next().map_err(failed)? {
@@ -156,15 +150,20 @@ fn query<'q>(sql: &'static str, values: &[Value<'_>]) -> Query<'q> {
     })
 }
 
-/// SQLite numbers `$1` and its like by where they first stand, not by their name.
-fn bind(statement: &mut rusqlite::Statement<'_>, values: &[Value<'_>]) -> Result<(), sqlx::Error> {
+/// A statement with its values. SQLite numbers `$1` and its like by where they first stand, not by their name.
+fn ready<'f>(
+    file: &'f rusqlite::Connection,
+    sql: &str,
+    values: &[Value<'_>],
+) -> Result<CachedStatement<'f>, sqlx::Error> {
+    let mut statement = file.prepare_cached(sql).map_err(failed)?;
     for place in 1..=statement.parameter_count() {
         let name = statement.parameter_name(place).and_then(|name| name.strip_prefix('$')?.parse::<usize>().ok());
         let value = name.and_then(|number| values.get(number.checked_sub(1)?)).copied();
         let value = value.ok_or_else(|| failed(rusqlite::Error::InvalidParameterCount(place, values.len())))?;
         statement.raw_bind_parameter(place, value).map_err(failed)?;
     }
-    Ok(())
+    Ok(statement)
 }
 
 impl rusqlite::ToSql for Value<'_> {

@@ -335,9 +335,19 @@ impl Holding {
         grant: &GrantId,
         tokens: u64,
     ) -> Result<bool, sqlx::Error> {
-        let held = change.execute("UPDATE grants SET reserved = reserved + $1 WHERE id = $2 AND account = $3 AND state = 'given' \
-         AND revoked IS NULL AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)", &[tokens.cast_signed().into(), grant.as_str().into(), self.reserve.account.as_str().into(), self.reserve.at.milliseconds().into()])
-        .await?;
+        let held = change
+            .execute(
+                "UPDATE grants SET reserved = reserved + $1 \
+                 WHERE id = $2 AND account = $3 AND state = 'given' AND revoked IS NULL \
+                 AND (expires IS NULL OR expires > $4) AND (volume IS NULL OR $1 <= volume - used - reserved)",
+                &[
+                    tokens.cast_signed().into(),
+                    grant.as_str().into(),
+                    self.reserve.account.as_str().into(),
+                    self.reserve.at.milliseconds().into(),
+                ],
+            )
+            .await?;
         Ok(held == 1)
     }
 }
@@ -492,12 +502,12 @@ async fn hold_window(
     let held = change
         .execute(
             "INSERT INTO budget_windows (holder, unit, period, began, ends, spent, reserved) \
-     SELECT holder, unit, period, $1, $2, 0, $3 FROM budgets \
-     WHERE holder = $4 AND unit = $5 AND period = $6 AND $3 <= ceiling \
-     ON CONFLICT (holder, unit, period, began) DO UPDATE SET reserved = budget_windows.reserved + excluded.reserved \
-     WHERE excluded.reserved <= (SELECT ceiling FROM budgets WHERE budgets.holder = excluded.holder \
-     AND budgets.unit = excluded.unit AND budgets.period = excluded.period) \
-     - budget_windows.spent - budget_windows.reserved",
+             SELECT holder, unit, period, $1, $2, 0, $3 FROM budgets \
+             WHERE holder = $4 AND unit = $5 AND period = $6 AND $3 <= ceiling \
+             ON CONFLICT (holder, unit, period, began) DO UPDATE SET reserved = budget_windows.reserved + excluded.reserved \
+             WHERE excluded.reserved <= (SELECT ceiling FROM budgets WHERE budgets.holder = excluded.holder \
+             AND budgets.unit = excluded.unit AND budgets.period = excluded.period) \
+             - budget_windows.spent - budget_windows.reserved",
             &[
                 began.milliseconds().into(),
                 ends.map(Timestamp::milliseconds).into(),

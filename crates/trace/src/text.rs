@@ -112,7 +112,8 @@ fn power(text: &mut String, report: &Report) -> std::fmt::Result {
     }
 }
 
-fn list(text: &mut String, title: &str, lines: &[String]) -> std::fmt::Result {
+/// A title and its lines.
+pub(crate) fn list(text: &mut String, title: &str, lines: &[String]) -> std::fmt::Result {
     writeln!(text, "{title}:")?;
     lines.iter().try_for_each(|line| writeln!(text, "  - {line}"))
 }

@@ -12,7 +12,6 @@ use anbiq_trace::items::{self, Selection};
 use anbiq_trace::style::Answers;
 use anbiq_trace::{Collected, Config, OperatorAccounts, Report, Strength};
 use anyhow::{Context, bail};
-use serde::Serialize;
 
 use super::Outcome;
 use super::watch::keep;
@@ -47,17 +46,8 @@ fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
         answers.read(&name, BufReader::new(file))?;
     }
     let report = anbiq_trace::style::compare(&answers, &parts, &args.teacher)?;
-    say(&report, args.json, args.out.as_deref(), anbiq_trace::style::render_style)?;
+    talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::style::render_style)?;
     Ok(Outcome::Fine)
-}
-
-/// The report where it is wanted.
-fn say<R: Serialize>(report: &R, json: bool, out: Option<&Path>, in_words: fn(&R) -> String) -> anyhow::Result<()> {
-    if let Some(path) = out {
-        std::fs::write(path, serde_json::to_vec_pretty(report)?)
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    if json { talk::json(report) } else { talk::data(&in_words(report)) }
 }
 
 /// Asks suspect and teacher for the twins of a journal.
@@ -77,7 +67,7 @@ async fn twins(args: &TraceTwins, talk: Talk) -> anyhow::Result<Outcome> {
     let teacher = open(args, &args.teacher, None)?;
     let controls = args.control.iter().map(|control| open(args, control, None)).collect::<anyhow::Result<Vec<_>>>()?;
     let report = trace(&collected, &suspect, &teacher, &controls, talk).await?;
-    say(&report, args.json, args.out.as_deref(), anbiq_trace::render_text)?;
+    talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::render_text)?;
     Ok(Outcome::found(report.verdict.strength == Strength::Established))
 }
 

@@ -12,15 +12,7 @@ use crate::talk;
 
 pub(crate) fn run(args: &Watch) -> anyhow::Result<Outcome> {
     let report = watch(&args.journal, args.seed)?;
-    if let Some(path) = &args.out {
-        std::fs::write(path, serde_json::to_vec_pretty(&report)?)
-            .with_context(|| format!("cannot write `{}`", path.display()))?;
-    }
-    if args.json {
-        talk::json(&report)?;
-    } else {
-        talk::data(&anbiq_watch::render_text(&report))?;
-    }
+    talk::report(&report, args.json, args.out.as_deref(), anbiq_watch::render_text)?;
     Ok(Outcome::found(report.campaigns().next().is_some()))
 }
 

@@ -20,11 +20,13 @@ mod text;
 
 use anbiq_statistics::holm;
 
+use crate::gaps::dot;
+
 pub use answers::Answers;
 pub use error::StyleError;
 pub use report::{ByFamily, Closeness, ControlScore, Finding, Matched, StyleReport, StyleVerdict};
 pub use roles::{Part, Role, roles};
-use space::{Shares, Space, dot};
+use space::{Shares, Space};
 pub use text::render_style;
 
 /// Fewest prompts that all models answered. Shares of fewer answers are mostly noise.

@@ -1,4 +1,5 @@
 use super::answers::Answers;
+use crate::gaps::dot;
 
 /// A word counts if it stands in at least one in twenty answers of the reference, every family weighing the same.
 /// Rarer words are what the prompts are about.
@@ -147,10 +148,6 @@ fn rotate(matrix: &mut [Vec<f64>], vectors: &mut [Vec<f64>], p: usize, q: usize)
             (*one, *other) = turn(*one, *other);
         }
     }
-}
-
-pub(super) fn dot(one: &[f64], other: &[f64]) -> f64 {
-    one.iter().zip(other).map(|(a, b)| a * b).sum()
 }
 
 fn scale(mut point: Vec<f64>, by: f64) -> Vec<f64> {

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
 use super::{Finding, StyleReport};
+use crate::text::list;
 
 /// Controls and candidates that the text shows; the JSON has all.
 const SHOWN: usize = 5;
@@ -54,9 +55,4 @@ fn one(text: &mut String, finding: &Finding) -> std::fmt::Result {
         writeln!(text, "    {:>6.3}  {} ({})", control.score, control.model, control.family)?;
     }
     Ok(())
-}
-
-fn list(text: &mut String, title: &str, lines: &[String]) -> std::fmt::Result {
-    writeln!(text, "{title}:")?;
-    lines.iter().try_for_each(|line| writeln!(text, "  - {line}"))
 }
