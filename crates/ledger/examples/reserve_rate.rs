@@ -1,15 +1,19 @@
 //! How many requests a second the ledger carries: `cargo run --release -p anbiq-ledger --example reserve_rate
 //! [DIR or URL]`.
 //!
-//! A pair is one reservation and its settlement, each on disk when it returns. The lookups are those that the gateway
+//! A pair is one reservation and its settlement. The lookups are those that the gateway
 //! makes for one request. A database that is named by a URL must be empty.
 
 use std::io::Write as _;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anbiq_domain::{AccountId, Money, OperatorId, Permission, PlanId, PriceList, Terms, TermsId, Timestamp, Window};
-use anbiq_ledger::{Budget, Cost, Holder, Ledger, Measure, NewAccount, Plan, Reserve, Way};
+use anbiq_domain::{
+    AccountId, ExchangeId, JournalId, Money, OperatorId, Permission, PlanId, PriceList, Seeded, Terms, TermsId,
+    Timestamp, Window,
+};
+use anbiq_ledger::{Booking, Budget, Cost, Holder, Ledger, Measure, NewAccount, Plan, Reserve, Way};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error + Send + Sync>>;
 
@@ -47,14 +51,20 @@ async fn main() -> Outcome<()> {
     Ok(())
 }
 
+/// Pairs so far.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
+
 async fn pairs(ledger: &Ledger, accounts: &[AccountId], what: &str) -> Outcome<()> {
     let cost = |nanos| Cost { money: Money::from_nanos(nanos), tokens: 10, completion_tokens: 5 };
     for callers in [1, 16, 256] {
         let rate = rate(callers, async |caller| {
             let account = accounts[caller % accounts.len()].clone();
             let ways = vec![Way { grant: None, most: cost(100) }];
-            let held = ledger.reserve(Reserve { account, key: None, ways, at: NOW, ttl_ms: 60_000 }).await?;
-            ledger.settle(&held.id, cost(70)).await?;
+            let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+            let exchange = ExchangeId::fresh(NOW, &mut Seeded::new(number));
+            ledger.reserve(Reserve { exchange, account, key: None, ways, at: NOW, ttl_ms: 60_000 }).await?;
+            let booking = Booking { journal: JournalId::new("journal")?, entry: number };
+            ledger.settle(exchange, cost(70), booking).await?;
             Ok(())
         });
         writeln!(std::io::stdout(), "{callers:>5} callers: {:>9.0} reserve+settle {what}/s", rate.await?)?;

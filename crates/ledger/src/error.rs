@@ -1,8 +1,8 @@
 use std::sync::Arc;
 
-use anbiq_domain::{AccountId, GrantId, KeyId, OperatorId, PlanId, TermsRef, UserId, Window};
+use anbiq_domain::{AccountId, ExchangeId, GrantId, KeyId, OperatorId, PlanId, TermsRef, UserId, Window};
 
-use crate::{Holder, Measure, ReservationId, Shortfall, Unit};
+use crate::{Holder, Measure, Shortfall, Unit};
 
 /// Who has to act when the ledger refuses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,8 +93,8 @@ pub enum LedgerError {
     #[error("terms `{}` of version {} were issued with other contents\nhint: a change is a new version", .0.id, .0.version)]
     TermsChanged(TermsRef),
     /// The reservation was settled or released before, or there never was one; nothing was changed.
-    #[error("there is no open reservation `{0}`")]
-    ReservationClosed(ReservationId),
+    #[error("nothing is reserved for exchange `{0}` any more")]
+    ReservationClosed(ExchangeId),
     /// An amount below zero, or larger than any one request may hold.
     #[error("{0} is out of range for one request")]
     OutOfRange(&'static str),

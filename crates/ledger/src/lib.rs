@@ -1,7 +1,8 @@
 //! Accounts, keys, plans, terms, grants and budgets: what is owed and allowed.
 //!
-//! A [`Ledger`] is a database, SQLite or PostgreSQL. Every change is one transaction that is on disk when the call returns;
-//! only a reservation in a SQLite file may be forgotten when the machine loses power, with the request it was made for.
+//! A [`Ledger`] is a database, SQLite or PostgreSQL. Every change is one transaction that is on disk when the call returns.
+//! Only what requests change in a SQLite file may be forgotten when the machine loses power: reservations, with the requests
+//! they were made for, and charges, which the journal brings back ([`Ledger::make_good`]).
 //! What a request can cost is reserved before it leaves ([`Ledger::reserve`]), settled after ([`Ledger::settle`]), and an
 //! abandoned reservation expires ([`Ledger::expire`]); at every moment `spent + reserved` stays within the limit of every
 //! budget, in money or tokens, of a key, an account or an operator, in every window of time.
@@ -41,7 +42,7 @@ pub use budget::{Budget, BudgetState, BudgetUse, Holder, Measure, Shortfall, Uni
 pub use error::{LedgerError, Who};
 pub use grants::GrantRecord;
 pub use keys::{Granted, KeyState, NewKey, Scope, Scopes, Session, public_part};
-pub use reserve::{Cost, ReservationId, Reserve, Reserved, Way};
+pub use reserve::{Booked, Booking, Cost, Reserve, Way};
 
 /// The ledger. Clones share it.
 #[derive(Clone)]
@@ -240,8 +241,10 @@ impl Ledger {
         // Every connection to `:memory:` is a database of its own.
         let readers = if url.contains(":memory:") { writers.clone() } else { pool(&url, backend, 4).await? };
         let pepper = pepper(&writers).await?;
-        let budgets = Writer::start(writers.clone(), backend, connection::open(&url, backend)?)?;
-        let looker = connection::open(&url, backend)?.map(|file| Arc::new(Mutex::new(file)));
+        let open = || connection::open(&url, backend);
+        let files = open()?.zip(open()?).map(<[_; 2]>::from);
+        let budgets = Writer::start(writers.clone(), backend, files)?;
+        let looker = open()?.map(|file| Arc::new(Mutex::new(file)));
         Ok(Self { backend, budgets, writers, readers, looker, cache: Arc::default(), pepper })
     }
 

@@ -4,32 +4,13 @@
 //! after the other, and none meets another in the middle. The statements do not rest on that alone: each looks at its
 //! conditions in the moment of the change.
 
-use std::fmt;
-
-use anbiq_domain::{AccountId, GrantId, KeyId, Money, Timestamp};
+use anbiq_domain::{AccountId, ExchangeId, GrantId, JournalId, KeyId, Money, Timestamp};
 use serde::{Deserialize, Serialize};
 
 use crate::budget::{Budget, Holder, Measure, Row, Shortfall, Unit, WINDOW_MEMORY_MS};
 use crate::connection::Connection;
 use crate::writer::{Change, Writer};
-use crate::{Ledger, LedgerError, Who, to_i64};
-
-/// What is held for one request under way.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct ReservationId(String);
-
-#[cfg(test)]
-impl ReservationId {
-    pub(crate) fn of(text: &str) -> Self {
-        Self(text.to_owned())
-    }
-}
-
-impl fmt::Display for ReservationId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
+use crate::{Ledger, LedgerError, Who, to_i64, to_u64};
 
 /// What a request costs, or can cost at most.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -45,6 +26,8 @@ pub struct Cost {
 /// A request for which something is to be held.
 #[derive(Debug, Clone)]
 pub struct Reserve {
+    /// Which exchange it becomes: what is held goes by its id, so that whoever reads of it in the journal finds it.
+    pub exchange: ExchangeId,
     /// Whose.
     pub account: AccountId,
     /// Made with which key; of a row of rotations the first one, as [`crate::Session::root`] says. `None` for no key.
@@ -66,13 +49,32 @@ pub struct Way {
     pub most: Cost,
 }
 
-/// What was reserved.
+/// Where the journal says what an exchange cost.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reserved {
-    /// By which it is settled.
-    pub id: ReservationId,
-    /// Which of the ways to pay.
-    pub way: usize,
+pub struct Booking {
+    /// Which journal.
+    pub journal: JournalId,
+    /// The number of its entry.
+    pub entry: u64,
+}
+
+/// What a journal says of an exchange, for a charge that may have been lost.
+#[derive(Debug, Clone)]
+pub struct Booked {
+    /// Which exchange.
+    pub exchange: ExchangeId,
+    /// Whose.
+    pub account: AccountId,
+    /// Made with which key.
+    pub key: KeyId,
+    /// Under which grant.
+    pub grant: Option<GrantId>,
+    /// When.
+    pub at: Timestamp,
+    /// What it cost.
+    pub actual: Cost,
+    /// Where it says so.
+    pub booking: Booking,
 }
 
 /// The most money that one request may hold: a million dollars. It keeps every sum far from the end of 64 bits.
@@ -89,47 +91,93 @@ impl Ledger {
     /// the operator of that, in the windows of its moment; and against the volume of its grant. All or nothing.
     ///
     /// An account without a limit is recorded all the same. Where the grant of one way no longer suffices the next way is
-    /// tried; no other refusal is got round.
+    /// tried; no other refusal is got round. Gives which of the ways it is paid.
     ///
     /// # Errors
     ///
     /// `insufficient_budget` and its like, `account_closed`, `grant_used_up`, `grant_expired`, `grant_revoked`, something
     /// unknown, or the database fails.
-    pub async fn reserve(&self, reserve: Reserve) -> Result<Reserved, LedgerError> {
+    pub async fn reserve(&self, reserve: Reserve) -> Result<usize, LedgerError> {
         for Way { most, .. } in &reserve.ways {
             most.check()?;
         }
-        let id = fresh_reservation(reserve.at)?;
-        let mut unclaimed = Unclaimed { budgets: &self.budgets, id: Some(id.clone()) };
-        let made = self.budgets.make(Change::Reserve(Holding { id: id.clone(), reserve })).await;
+        let mut unclaimed = Unclaimed { budgets: &self.budgets, id: Some(reserve.exchange) };
+        let made = self.budgets.make(Change::Reserve(reserve)).await;
         // Where the database failed it may have been made all the same; where it was refused there is nothing to let go.
         if made.as_ref().err().is_none_or(|error| error.who() != Who::Database) {
             unclaimed.id = None;
         }
-        made.map(|way| Reserved { id, way })
+        made
     }
 
-    /// Charges what a request really cost and lets the rest go. It counts in the windows in which the request was made.
+    /// Charges what an exchange really cost, as the journal has it at `booking`, and lets the rest of what was held go. It
+    /// counts in the windows in which the request was made.
     ///
     /// What was served is owed: the actual cost is charged even after the reservation expired, and even where it is
     /// more than was held, which does not happen to a caller that holds the most a request can cost.
+    ///
+    /// In a SQLite file the charge is made and not yet on disk when this returns. What the machine then forgets as it loses
+    /// power, the journal brings back: see [`Ledger::make_good`].
     ///
     /// # Errors
     ///
     /// `reservation_closed` where it was settled or released before (nothing is charged twice) or never made, or the
     /// database fails.
-    pub async fn settle(&self, reservation: &ReservationId, actual: Cost) -> Result<(), LedgerError> {
+    pub async fn settle(&self, exchange: ExchangeId, actual: Cost, booking: Booking) -> Result<(), LedgerError> {
         actual.check()?;
-        self.budgets.make(Change::Finish(Finish { id: reservation.clone(), actual })).await.map(drop)
+        self.budgets.make(Change::Finish(Finish { exchange, end: Some((actual, booking)) })).await.map(drop)
     }
 
-    /// Lets a reservation go: nothing was served.
+    /// Lets go of what is held for an exchange: nothing was served.
     ///
     /// # Errors
     ///
     /// As [`Ledger::settle`].
-    pub async fn release(&self, reservation: &ReservationId) -> Result<(), LedgerError> {
-        self.settle(reservation, Cost::default()).await
+    pub async fn release(&self, exchange: ExchangeId) -> Result<(), LedgerError> {
+        self.budgets.make(Change::Finish(Finish { exchange, end: None })).await.map(drop)
+    }
+
+    /// Lets go of what is held for an exchange, and charges what the journal says it cost, unless that was done. Where
+    /// nothing is known of it any more it is charged without having been reserved, which may pass a budget: it was served.
+    /// To be called with each entry from [`Ledger::charged_before`] on, and with each exchange of [`Ledger::held`]. Says
+    /// whether anything was charged.
+    ///
+    /// # Errors
+    ///
+    /// `unknown_account`, or the database fails.
+    pub async fn make_good(&self, booked: Booked) -> Result<bool, LedgerError> {
+        booked.actual.check()?;
+        self.budgets.make(Change::MakeGood(booked)).await.map(|charged| charged > 0)
+    }
+
+    /// The exchanges for which something is held, or was until it expired, by whatever gateway.
+    pub async fn held(&self) -> Result<Vec<ExchangeId>, LedgerError> {
+        let ids: Vec<(String,)> =
+            sqlx::query_as("SELECT id FROM holds WHERE state <> 'charged'").fetch_all(&self.readers).await?;
+        // Before they had the exchange's id they had one of their own kind, which no journal knows.
+        Ok(ids.iter().filter_map(|(id,)| id.parse().ok()).collect())
+    }
+
+    /// The entries of the journal before this one are charged, if the ledger knows the journal.
+    pub async fn charged_before(&self, journal: &JournalId) -> Result<Option<u64>, LedgerError> {
+        let row: Option<(i64,)> = sqlx::query_as("SELECT entries FROM charged WHERE journal = $1")
+            .bind(journal.as_str())
+            .fetch_optional(&self.readers)
+            .await?;
+        Ok(row.map(|(entries,)| to_u64(entries)))
+    }
+
+    /// Remembers that every exchange of the journal before entry `before` is charged: no less than was said earlier.
+    ///
+    /// All of that is on disk when this returns, and need never be made good.
+    ///
+    /// # Errors
+    ///
+    /// The database fails.
+    pub async fn all_charged(&self, journal: &JournalId, before: u64) -> Result<(), LedgerError> {
+        to_i64(before)?;
+        let booking = Booking { journal: journal.clone(), entry: before };
+        self.budgets.make(Change::AllCharged(booking)).await.map(drop)
     }
 
     /// Lets go of every reservation whose time has passed at `now`, and says how many there were.
@@ -145,7 +193,7 @@ impl Ledger {
             }
         }
         for (forget, memory) in [
-            ("DELETE FROM lapsed WHERE expires <= $1", MEMORY_MS),
+            ("DELETE FROM holds WHERE state = 'lapsed' AND expires <= $1", MEMORY_MS),
             ("DELETE FROM budget_windows WHERE ends <= $1 AND reserved = 0", WINDOW_MEMORY_MS),
         ] {
             let before = now.plus_milliseconds(-memory).milliseconds();
@@ -156,23 +204,14 @@ impl Ledger {
 
     async fn expire_some(&self, now: Timestamp) -> Result<u64, LedgerError> {
         let mut change = self.backend.begin_alone(&self.writers).await?;
-        let rows: Vec<(String,)> = sqlx::query_as("SELECT id FROM holds WHERE expires <= $1 ORDER BY expires LIMIT $2")
-            .bind(now.milliseconds())
-            .bind(BATCH)
-            .fetch_all(&mut *change)
-            .await?;
+        let over = "SELECT id FROM holds WHERE state = 'open' AND expires <= $1 ORDER BY expires LIMIT $2";
+        let rows: Vec<(String,)> =
+            sqlx::query_as(over).bind(now.milliseconds()).bind(BATCH).fetch_all(&mut *change).await?;
         let mut count = 0;
         for (id,) in rows {
-            let Some(held) = Held::take(&mut Connection::Pooled(&mut change), &id).await? else { continue };
-            sqlx::query("INSERT INTO lapsed (id, account, grant_id, windows, expires) VALUES ($1, $2, $3, $4, $5)")
-                .bind(id.as_str())
-                .bind(held.account.as_str())
-                .bind(held.grant.as_deref())
-                .bind(held.windows_text())
-                .bind(now.milliseconds())
-                .execute(&mut *change)
-                .await?;
-            held.give_back(&mut Connection::Pooled(&mut change), Cost::default()).await?;
+            let mut connection = Connection::Pooled(&mut change);
+            let Some(held) = Held::lapse(&mut connection, &id, now).await? else { continue };
+            held.give_back(&mut connection, Cost::default()).await?;
             count += 1;
         }
         change.commit().await?;
@@ -198,18 +237,11 @@ impl Cost {
     }
 }
 
-/// A reservation to be made.
-#[derive(Debug)]
-pub(crate) struct Holding {
-    pub(crate) id: ReservationId,
-    reserve: Reserve,
-}
-
-impl Holding {
+impl Reserve {
     /// Makes it, and says which way it is paid; the inner error is a refusal, which leaves nothing behind.
     pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<Result<usize, LedgerError>, sqlx::Error> {
         let mut refused = LedgerError::OutOfRange("a request that cannot be paid");
-        for (number, way) in self.reserve.ways.iter().enumerate() {
+        for (number, way) in self.ways.iter().enumerate() {
             match self.try_way(change, way).await? {
                 Ok(()) => return Ok(Ok(number)),
                 Err(error) if error.is_of_grant() => refused = error,
@@ -221,7 +253,7 @@ impl Holding {
 
     /// The transaction goes on with the changes of others, so it is not the end of it that undoes what a refusal leaves.
     async fn try_way(&self, change: &mut Connection<'_>, way: &Way) -> Result<Result<(), LedgerError>, sqlx::Error> {
-        let Reserve { account, at, ttl_ms, .. } = &self.reserve;
+        let Self { account, at, ttl_ms, .. } = self;
         let mut held = Held::nothing(account, way);
         let limited = match self.hold_money(change, way.most.money).await? {
             Ok(limited) => limited,
@@ -239,21 +271,7 @@ impl Holding {
             held.undo(change).await?;
             return Ok(Err(why_no_volume(change, account, grant, *at).await?));
         }
-        change
-            .execute(
-                "INSERT INTO holds (id, account, money, grant_id, granted, windows, expires) \
-                 VALUES ($1, $2, $3, $4, $5, $6, $7)",
-                &[
-                    self.id.0.as_str().into(),
-                    account.as_str().into(),
-                    held.money.into(),
-                    held.grant.as_deref().into(),
-                    held.granted.into(),
-                    held.windows_text().as_deref().into(),
-                    at.plus_milliseconds(*ttl_ms).milliseconds().into(),
-                ],
-            )
-            .await?;
+        held.insert(change, &self.exchange.to_string(), at.plus_milliseconds(*ttl_ms)).await?;
         Ok(Ok(()))
     }
 
@@ -263,7 +281,7 @@ impl Holding {
         change: &mut Connection<'_>,
         most: Money,
     ) -> Result<Result<Option<Option<String>>, LedgerError>, sqlx::Error> {
-        let account = &self.reserve.account;
+        let account = &self.account;
         // One statement does it for those who have no further budgets, and they are the most.
         let held: Option<(Option<String>, i64)> = change
             .row(
@@ -271,11 +289,7 @@ impl Holding {
                  WHERE id = $2 AND closed IS NULL AND (budget IS NULL OR $1 <= budget - spent - reserved) \
                  RETURNING operator, (SELECT COUNT(*) FROM budgets \
                  WHERE budgets.holder IN ('account:' || $2, 'key:' || $3, 'operator:' || accounts.operator))",
-                &[
-                    most.nanos().into(),
-                    account.as_str().into(),
-                    self.reserve.key.as_ref().map_or("", KeyId::as_str).into(),
-                ],
+                &[most.nanos().into(), account.as_str().into(), self.key.as_ref().map_or("", KeyId::as_str).into()],
             )
             .await?;
         Ok(match held {
@@ -292,39 +306,19 @@ impl Holding {
         most: Cost,
         held: &mut Held,
     ) -> Result<Result<(), LedgerError>, sqlx::Error> {
-        let budgets: Vec<(String, String, String, i64)> = change
-            .rows(
-                "SELECT holder, unit, period, ceiling FROM budgets \
-                 WHERE holder IN ('account:' || $1, 'key:' || $2, 'operator:' || $3) ORDER BY holder, unit, period",
-                &[
-                    self.reserve.account.as_str().into(),
-                    self.reserve.key.as_ref().map_or("", KeyId::as_str).into(),
-                    operator.unwrap_or_default().into(),
-                ],
-            )
-            .await?;
-        for (holder, unit, period, ceiling) in budgets {
-            let read = || {
-                let row = Row { holder, unit: Unit::read(&unit)?, period };
-                Ok((row.window()?, row))
-            };
-            let (window, row) = match read() {
-                Ok(read) => read,
+        let Self { account, key, at, .. } = self;
+        for (row, ceiling) in budgets_of(change, account, key.as_ref().map(KeyId::as_str), operator).await? {
+            let window = match row.window() {
+                Ok(window) => window,
                 Err(error) => return Ok(Err(error)),
             };
-            let (began, ends) = window.around(self.reserve.at);
+            let (began, ends) = window.around(*at);
             let amount = most.of(row.unit);
             if !hold_window(change, &row, began, ends, amount).await? {
                 let spent = spent_in(change, &row, began).await?;
                 return Ok(Err(shortfall(&row, ceiling, spent, amount, ends)));
             }
-            held.windows.push(HeldWindow {
-                holder: row.holder,
-                unit: row.unit,
-                period: row.period,
-                began: began.milliseconds(),
-                amount,
-            });
+            held.windows.push(HeldWindow::of(row, began, amount));
         }
         Ok(Ok(()))
     }
@@ -343,8 +337,8 @@ impl Holding {
                 &[
                     tokens.cast_signed().into(),
                     grant.as_str().into(),
-                    self.reserve.account.as_str().into(),
-                    self.reserve.at.milliseconds().into(),
+                    self.account.as_str().into(),
+                    self.at.milliseconds().into(),
                 ],
             )
             .await?;
@@ -356,14 +350,14 @@ impl Holding {
 /// ever close it, so it is let go; where that finds no room in the queue, it expires.
 struct Unclaimed<'ledger> {
     budgets: &'ledger Writer,
-    id: Option<ReservationId>,
+    id: Option<ExchangeId>,
 }
 
 impl Drop for Unclaimed<'_> {
     fn drop(&mut self) {
-        if let Some(id) = self.id.take() {
+        if let Some(exchange) = self.id.take() {
             // The queue keeps its order: it is made first, if it is.
-            self.budgets.leave(Change::Finish(Finish { id, actual: Cost::default() }));
+            self.budgets.leave(Change::Finish(Finish { exchange, end: None }));
         }
     }
 }
@@ -371,24 +365,78 @@ impl Drop for Unclaimed<'_> {
 /// A reservation to be closed.
 #[derive(Debug)]
 pub(crate) struct Finish {
-    id: ReservationId,
-    actual: Cost,
+    exchange: ExchangeId,
+    /// What is charged, and where the journal says so; `None` where nothing was served.
+    end: Option<(Cost, Booking)>,
 }
 
 impl Finish {
     /// Makes it; the inner error is a refusal, which leaves nothing behind.
     pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<Result<(), LedgerError>, sqlx::Error> {
-        let held = match Held::take(change, &self.id.0).await? {
-            Some(held) => Some(held),
-            None => Held::take_lapsed(change, &self.id.0).await?,
+        let id = self.exchange.to_string();
+        let (held, actual) = match &self.end {
+            None => (Held::take(change, &id).await?, Cost::default()),
+            Some((actual, booking)) => (Held::charge(change, &id, booking).await?, *actual),
         };
-        let Some(held) = held else { return Ok(Err(LedgerError::ReservationClosed(self.id.clone()))) };
-        held.give_back(change, self.actual).await?;
+        let Some(held) = held else { return Ok(Err(LedgerError::ReservationClosed(self.exchange))) };
+        held.give_back(change, actual).await?;
+        Ok(Ok(()))
+    }
+}
+
+impl Booked {
+    /// Charges it, unless that was done; says whether there was anything to charge.
+    pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<Result<bool, LedgerError>, sqlx::Error> {
+        let id = self.exchange.to_string();
+        let free = self.actual == Cost::default();
+        let known: Option<(String,)> =
+            change.row("SELECT state FROM holds WHERE id = $1", &[id.as_str().into()]).await?;
+        if known.as_ref().is_some_and(|(state,)| state == "charged") || (known.is_none() && free) {
+            return Ok(Ok(false));
+        }
+        if known.is_none()
+            && let Err(error) = self.hold_nothing(change, &id).await?
+        {
+            return Ok(Err(error));
+        }
+        let end = (!free).then(|| (self.actual, self.booking.clone()));
+        let finished = Finish { exchange: self.exchange, end }.apply(change).await?;
+        Ok(finished.map(|()| !free))
+    }
+
+    /// What a reservation would have left that holds nothing, so that everything it counts for is charged.
+    async fn hold_nothing(
+        &self,
+        change: &mut Connection<'_>,
+        id: &str,
+    ) -> Result<Result<(), LedgerError>, sqlx::Error> {
+        let account: Option<(Option<String>, Option<String>)> = change
+            .row(
+                "SELECT operator, (SELECT COALESCE(root, id) FROM api_keys WHERE id = $1) FROM accounts WHERE id = $2",
+                &[self.key.as_str().into(), self.account.as_str().into()],
+            )
+            .await?;
+        let Some((operator, root)) = account else {
+            return Ok(Err(LedgerError::UnknownAccount(self.account.clone())));
+        };
+        let mut held = Held::nothing(&self.account, &Way { grant: self.grant.clone(), most: Cost::default() });
+        let budgets = budgets_of(change, &self.account, root.as_deref(), operator.as_deref()).await?;
+        for (row, _) in budgets {
+            let window = match row.window() {
+                Ok(window) => window,
+                Err(error) => return Ok(Err(error)),
+            };
+            let (began, ends) = window.around(self.at);
+            open_window(change, &row, began, ends).await?;
+            held.windows.push(HeldWindow::of(row, began, 0));
+        }
+        held.insert(change, id, self.at).await?;
         Ok(Ok(()))
     }
 }
 
 /// What a reservation holds.
+#[derive(Default)]
 struct Held {
     account: String,
     money: i64,
@@ -407,6 +455,16 @@ struct HeldWindow {
     amount: i64,
 }
 
+impl HeldWindow {
+    fn of(row: Row, began: Timestamp, amount: i64) -> Self {
+        Self { holder: row.holder, unit: row.unit, period: row.period, began: began.milliseconds(), amount }
+    }
+
+    fn emptied(&self) -> Self {
+        Self { amount: 0, holder: self.holder.clone(), period: self.period.clone(), ..*self }
+    }
+}
+
 type HeldRow = (String, i64, Option<String>, i64, Option<String>);
 
 impl Held {
@@ -421,21 +479,54 @@ impl Held {
         }
     }
 
-    /// Takes an open reservation out of the tables; `None` where it is not open.
+    /// Takes a reservation out of the table; `None` where there is none that may be closed.
     async fn take(change: &mut Connection<'_>, id: &str) -> Result<Option<Self>, sqlx::Error> {
-        let taken = "DELETE FROM holds WHERE id = $1 RETURNING account, money, grant_id, granted, windows";
-        let row: Option<HeldRow> = change.row(taken, &[id.into()]).await?;
-        row.map(Self::read).transpose()
+        let taken = "DELETE FROM holds WHERE id = $1 AND state <> 'charged' \
+                     RETURNING account, money, grant_id, granted, windows";
+        change.row(taken, &[id.into()]).await?.map(Self::read).transpose()
     }
 
-    /// Takes an expired one out of them: what it held was given back when it expired.
-    async fn take_lapsed(change: &mut Connection<'_>, id: &str) -> Result<Option<Self>, sqlx::Error> {
-        let taken = "DELETE FROM lapsed WHERE id = $1 RETURNING account, grant_id, windows";
-        let row: Option<(String, Option<String>, Option<String>)> = change.row(taken, &[id.into()]).await?;
-        let Some((account, grant, windows)) = row else { return Ok(None) };
-        let mut held = Self::read((account, 0, grant, 0, windows))?;
-        held.windows.iter_mut().for_each(|window| window.amount = 0);
+    /// Marks one as charged, and leaves it until its charge is certain; `None` where there is none that may be closed.
+    async fn charge(change: &mut Connection<'_>, id: &str, booking: &Booking) -> Result<Option<Self>, sqlx::Error> {
+        let charged = "UPDATE holds SET state = 'charged', journal = $2, entry = $3 \
+                       WHERE id = $1 AND state <> 'charged' \
+                       RETURNING account, money, grant_id, granted, windows";
+        let values = [id.into(), booking.journal.as_str().into(), booking.entry.cast_signed().into()];
+        change.row(charged, &values).await?.map(Self::read).transpose()
+    }
+
+    /// Marks an open one as expired at `now`: it holds nothing any more. Gives what it held.
+    async fn lapse(change: &mut Connection<'_>, id: &str, now: Timestamp) -> Result<Option<Self>, sqlx::Error> {
+        let open = "SELECT account, money, grant_id, granted, windows FROM holds WHERE id = $1 AND state = 'open'";
+        let Some(held) = change.row(open, &[id.into()]).await?.map(Self::read).transpose()? else { return Ok(None) };
+        let nothing = Self { windows: held.windows.iter().map(HeldWindow::emptied).collect(), ..Self::default() };
+        change
+            .execute(
+                "UPDATE holds SET state = 'lapsed', money = 0, granted = 0, windows = $1, expires = $2 WHERE id = $3",
+                &[nothing.windows_text().as_deref().into(), now.milliseconds().into(), id.into()],
+            )
+            .await?;
         Ok(Some(held))
+    }
+
+    /// Puts it into the table.
+    async fn insert(&self, change: &mut Connection<'_>, id: &str, expires: Timestamp) -> Result<(), sqlx::Error> {
+        change
+            .execute(
+                "INSERT INTO holds (id, account, money, grant_id, granted, windows, expires, state) \
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, 'open')",
+                &[
+                    id.into(),
+                    self.account.as_str().into(),
+                    self.money.into(),
+                    self.grant.as_deref().into(),
+                    self.granted.into(),
+                    self.windows_text().as_deref().into(),
+                    expires.milliseconds().into(),
+                ],
+            )
+            .await?;
+        Ok(())
     }
 
     fn read((account, money, grant, granted, windows): HeldRow) -> Result<Self, sqlx::Error> {
@@ -489,6 +580,50 @@ impl Held {
         }
         Ok(())
     }
+}
+
+/// The budgets that a request counts for, besides the account's money for all time, and their limits.
+async fn budgets_of(
+    change: &mut Connection<'_>,
+    account: &AccountId,
+    key: Option<&str>,
+    operator: Option<&str>,
+) -> Result<Vec<(Row, i64)>, sqlx::Error> {
+    let budgets: Vec<(String, String, String, i64)> = change
+        .rows(
+            "SELECT holder, unit, period, ceiling FROM budgets \
+             WHERE holder IN ('account:' || $1, 'key:' || $2, 'operator:' || $3) ORDER BY holder, unit, period",
+            &[account.as_str().into(), key.unwrap_or_default().into(), operator.unwrap_or_default().into()],
+        )
+        .await?;
+    let row = |(holder, unit, period, ceiling): (String, String, String, i64)| {
+        let unit = Unit::read(&unit).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+        Ok((Row { holder, unit, period }, ceiling))
+    };
+    budgets.into_iter().map(row).collect()
+}
+
+/// Makes a row of a window in which something is to be counted, where there is none.
+async fn open_window(
+    change: &mut Connection<'_>,
+    row: &Row,
+    began: Timestamp,
+    ends: Option<Timestamp>,
+) -> Result<(), sqlx::Error> {
+    change
+        .execute(
+            "INSERT INTO budget_windows (holder, unit, period, began, ends, spent, reserved) \
+             VALUES ($1, $2, $3, $4, $5, 0, 0) ON CONFLICT (holder, unit, period, began) DO NOTHING",
+            &[
+                row.holder.as_str().into(),
+                row.unit.as_str().into(),
+                row.period.as_str().into(),
+                began.milliseconds().into(),
+                ends.map(Timestamp::milliseconds).into(),
+            ],
+        )
+        .await?;
+    Ok(())
 }
 
 /// Holds `amount` of a budget in one of its windows; false where it does not hold that much.
@@ -598,11 +733,19 @@ async fn why_no_volume(
     })
 }
 
-/// An id that rises with time, so that new rows stand beside each other.
-fn fresh_reservation(at: Timestamp) -> Result<ReservationId, LedgerError> {
-    let mut bytes = [0; 16];
-    getrandom::fill(&mut bytes[6..]).map_err(|_| LedgerError::Random)?;
-    let milliseconds = at.milliseconds().cast_unsigned().to_be_bytes();
-    bytes[..6].copy_from_slice(&milliseconds[2..]);
-    Ok(ReservationId(hex::encode(bytes)))
+impl Booking {
+    /// Remembers that everything before it is charged, and forgets what was kept to make that good.
+    pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<(), sqlx::Error> {
+        let values = [self.journal.as_str().into(), self.entry.cast_signed().into()];
+        change
+            .execute(
+                "INSERT INTO charged (journal, entries) VALUES ($1, $2) \
+                 ON CONFLICT (journal) DO UPDATE SET entries = excluded.entries \
+                 WHERE charged.entries < excluded.entries",
+                &values,
+            )
+            .await?;
+        let certain = "DELETE FROM holds WHERE state = 'charged' AND journal = $1 AND entry < $2";
+        change.execute(certain, &values).await.map(drop)
+    }
 }

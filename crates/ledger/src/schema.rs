@@ -11,7 +11,7 @@ use crate::backend::Backend;
 pub(crate) const VERSION: i64 = STEPS.len() as i64;
 
 /// What leads from each version to the next, beginning with the empty database. A step that was released never changes.
-const STEPS: [&[&str]; 5] = [
+const STEPS: [&[&str]; 6] = [
     &TABLES,
     // Programs that do not count it up must not change what others remember.
     &["INSERT INTO settings (name, value) VALUES ('generation', '0')"],
@@ -23,6 +23,7 @@ const STEPS: [&[&str]; 5] = [
         "ALTER TABLE grants ADD COLUMN asked BIGINT",
         "ALTER TABLE grants ADD COLUMN reason TEXT",
     ],
+    &CHARGES,
 ];
 
 const TABLES: [&str; 11] = [
@@ -78,6 +79,17 @@ const BUDGETS: [&str; 16] = [
     "INSERT INTO lapsed (id, account, grant_id, expires) \
      SELECT id, account, grant_id, expires FROM reservations WHERE state = 'expired'",
     "DROP TABLE reservations",
+];
+
+/// What is held goes by the id of the exchange, and is remembered until its charge is certain: after a crash the journal says
+/// what is missing. `state` is `open`, `lapsed` (it expired; what was served after all is charged for a day) or `charged`.
+const CHARGES: [&str; 5] = [
+    "ALTER TABLE holds ADD COLUMN state TEXT NOT NULL DEFAULT 'open'",
+    "ALTER TABLE holds ADD COLUMN journal TEXT",
+    "ALTER TABLE holds ADD COLUMN entry BIGINT",
+    // Nobody can name those that expired earlier any more.
+    "DROP TABLE lapsed",
+    "CREATE TABLE charged (journal TEXT PRIMARY KEY, entries BIGINT NOT NULL)",
 ];
 
 /// Makes the tables where there are none, and refuses those of another version.

@@ -1,10 +1,11 @@
 //! The one task that changes budgets. It takes all changes that wait, makes one transaction of them and only then
 //! answers: a disk needs as long to sync one change as two hundred.
 //!
-//! A change that need not wait for the disk does not wait for the task either, where the books are a file and nobody else
-//! writes at the moment: it takes less time than to hand it over.
+//! Where the books are a file and nobody else writes at the moment, a change does not wait for the task either: it takes less
+//! time than to hand it over. Neither does it wait for the disk, since what a power cut makes the file forget can be made
+//! good: a reservation goes down with the gateway that made it, and a charge stands in the journal.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::AnyPool;
@@ -13,7 +14,7 @@ use tokio::time::timeout;
 
 use crate::backend::Backend;
 use crate::connection::{Connection, failed, now};
-use crate::reserve::{Finish, Holding};
+use crate::reserve::{Booked, Booking, Finish, Reserve};
 use crate::{LedgerError, PATIENCE};
 
 /// Changes that may wait. When there are more, a caller waits for its place in the queue.
@@ -23,7 +24,10 @@ const QUEUE: usize = 4096;
 const BATCH: usize = 256;
 
 /// Changes after which the write-ahead log is folded into the file: each is about four pages of it.
-const UNFOLDED: usize = 500;
+const UNFOLDED: usize = 1000;
+
+/// How often somebody else's change is looked at before one is handed over: some microseconds, less than it takes.
+const LOOKS: usize = 200;
 
 /// Longest time for one transaction. The database ends its own waits sooner; this is for one that went silent.
 const LONGEST: Duration = Duration::from_secs(60);
@@ -31,8 +35,10 @@ const LONGEST: Duration = Duration::from_secs(60);
 /// A change of budgets; it happens as a whole or not at all.
 #[derive(Debug)]
 pub(crate) enum Change {
-    Reserve(Holding),
+    Reserve(Reserve),
     Finish(Finish),
+    MakeGood(Booked),
+    AllCharged(Booking),
 }
 
 /// The queue in front of the task. Clones share it; the task ends with the last of them, or when it is closed.
@@ -45,10 +51,12 @@ pub(crate) struct Writer {
 
 enum Message {
     Change(Waiting),
+    /// The write-ahead log is long.
+    Fold,
     Close(oneshot::Sender<()>),
 }
 
-/// Which way a reservation is paid, zero for other changes; or why it is refused.
+/// Which way a reservation is paid, how many charges were made good, zero for other changes; or why it is refused.
 type Outcome = Result<usize, LedgerError>;
 
 /// A change, and who waits for it.
@@ -58,14 +66,15 @@ struct Waiting {
 }
 
 impl Writer {
-    /// Starts the task: in a thread of its own where it has the `file` to itself, else over `pool`.
+    /// Starts the task: in a thread of its own where it has the `files` to itself, which are one file opened twice, else over
+    /// `pool`.
     pub(crate) fn start(
         pool: AnyPool,
         backend: Backend,
-        file: Option<rusqlite::Connection>,
+        files: Option<[rusqlite::Connection; 2]>,
     ) -> Result<Self, LedgerError> {
         let (queue, waiting) = mpsc::channel(QUEUE);
-        let Some(file) = file else {
+        let Some([file, folder]) = files else {
             tokio::spawn(Task { books: Books::Pooled { pool, backend } }.run(waiting));
             return Ok(Self { queue, file: None });
         };
@@ -73,13 +82,14 @@ impl Writer {
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(LedgerError::Thread)?;
         let file = Arc::new(Mutex::new(File::new(file)?));
-        let task = Task { books: Books::Here(Arc::clone(&file)) };
+        let task = Task { books: Books::Here { file: Arc::clone(&file), folder: Mutex::new(folder) } };
         let named = std::thread::Builder::new().name("ledger".to_owned());
         named.spawn(move || runtime.block_on(task.run(waiting))).map_err(LedgerError::Thread)?;
         Ok(Self { queue, file: Some(file) })
     }
 
-    /// Makes `change`, which is on disk when this returns. The task gives every change an answer in bounded time.
+    /// Makes `change`; where the books are no file it is on disk when this returns. The task gives every change an answer in
+    /// bounded time.
     ///
     /// # Errors
     ///
@@ -102,8 +112,17 @@ impl Writer {
 
     /// Makes `change`, if that is possible without any wait; whatever else there is to say is for the task to find out.
     fn make_at_once(&self, change: &Change) -> Option<Outcome> {
-        let mut file = self.file.as_ref().filter(|_| !self.queue.is_closed())?.try_lock().ok()?;
+        let file = self.file.as_ref().filter(|_| !self.queue.is_closed())?;
+        let look = || {
+            std::hint::spin_loop();
+            file.try_lock().ok()
+        };
+        let mut file = std::iter::repeat_with(look).take(LOOKS).flatten().next()?;
         let outcomes = file.attempt(&[change], Duration::ZERO).ok()?;
+        // Where the queue is full there are changes in it, after which this is looked at.
+        if file.unfolded % UNFOLDED == 0 {
+            let _ = self.queue.try_send(Message::Fold);
+        }
         outcomes.into_iter().next()
     }
 
@@ -130,8 +149,8 @@ struct Task {
 enum Books {
     /// In a database that others use too.
     Pooled { pool: AnyPool, backend: Backend },
-    /// In a file.
-    Here(Arc<Mutex<File>>),
+    /// In a file. The second connection to it folds the write-ahead log, beside those who make changes.
+    Here { file: Arc<Mutex<File>>, folder: Mutex<rusqlite::Connection> },
 }
 
 /// A SQLite file, open for changes in whichever thread holds it.
@@ -152,6 +171,7 @@ impl Task {
             for message in messages.drain(..) {
                 match message {
                     Message::Change(waiting) => batch.push(waiting),
+                    Message::Fold => {}
                     Message::Close(done) => {
                         waiting.close();
                         closing.push(done);
@@ -161,6 +181,7 @@ impl Task {
             if !batch.is_empty() {
                 self.make(batch).await;
             }
+            self.fold();
         }
         for done in closing {
             let _ = done.send(());
@@ -207,15 +228,33 @@ impl Task {
                 };
                 timeout(LONGEST, work).await.unwrap_or(Err(Failure::All(sqlx::Error::PoolTimedOut)))
             }
-            Books::Here(file) => {
-                // No one panics while holding it.
-                let mut file = file.lock().unwrap_or_else(PoisonError::into_inner);
-                let outcomes = file.attempt(&changes, PATIENCE)?;
-                file.fold();
-                Ok(outcomes)
-            }
+            Books::Here { file, .. } => locked(file).attempt(&changes, PATIENCE),
         }
     }
+
+    /// Folds the write-ahead log into the file where there is much of it: most of it while others write, and what they wrote
+    /// meanwhile while nobody does, so that the log begins anew. Where others read the file that is for the next time.
+    fn fold(&self) {
+        let Books::Here { file, folder } = &self.books else { return };
+        if locked(file).unfolded < UNFOLDED {
+            return;
+        }
+        let most = fold(&locked(folder));
+        let mut file = locked(file);
+        file.unfolded = 0;
+        if let Err(error) = most.and_then(|()| fold(&file.connection)) {
+            tracing::warn!(%error, "the ledger's write-ahead log could not be folded into its file");
+        }
+    }
+}
+
+/// What no one panics with who holds it.
+fn locked<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
+    held.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn fold(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))
 }
 
 impl File {
@@ -251,18 +290,6 @@ impl File {
         }
         Ok(())
     }
-
-    /// Folds the write-ahead log into the file where there is much of it. Where others read the file that is for the next
-    /// time.
-    fn fold(&mut self) {
-        if self.unfolded < UNFOLDED {
-            return;
-        }
-        self.unfolded = 0;
-        if let Err(error) = self.connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(())) {
-            tracing::warn!(%error, "the ledger's write-ahead log could not be folded into its file");
-        }
-    }
 }
 
 async fn apply(changes: &[&Change], connection: &mut Connection<'_>) -> Result<Vec<Outcome>, Failure> {
@@ -274,18 +301,19 @@ async fn apply(changes: &[&Change], connection: &mut Connection<'_>) -> Result<V
 }
 
 impl Change {
-    /// Must it be on disk before anybody builds on it? Reservations in a file need not be: the gateway that holds them goes
-    /// down with the machine whose disk forgets them, and what it was about to serve with it. The end of one brings it to
-    /// disk as well, since a file keeps its order.
+    /// Must it be on disk before anybody builds on it? From here on nobody will make good what came before it; a file keeps
+    /// its order, so that all of that is on disk as well.
     const fn must_stay(&self) -> bool {
-        matches!(self, Self::Finish(_))
+        matches!(self, Self::AllCharged(_))
     }
 
     /// Makes the change within a transaction. The inner error is a refusal, which leaves nothing behind.
-    async fn apply(&self, connection: &mut Connection<'_>) -> Result<Outcome, sqlx::Error> {
+    async fn apply(&self, change: &mut Connection<'_>) -> Result<Outcome, sqlx::Error> {
         match self {
-            Self::Reserve(reserve) => reserve.apply(connection).await,
-            Self::Finish(finish) => Ok(finish.apply(connection).await?.map(|()| 0)),
+            Self::Reserve(reserve) => reserve.apply(change).await,
+            Self::Finish(finish) => Ok(finish.apply(change).await?.map(|()| 0)),
+            Self::MakeGood(booked) => Ok(booked.apply(change).await?.map(usize::from)),
+            Self::AllCharged(booking) => Ok(Ok(booking.apply(change).await.map(|()| 0)?)),
         }
     }
 }

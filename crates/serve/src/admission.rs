@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anbiq_domain::{
     ExchangeId, Grant, GrantId, Message, Permission, PriceClass, PriceList, Prompt, Terms, TermsRef, Timestamp, Usage,
 };
-use anbiq_ledger::{Cost, LedgerError, ReservationId, Reserve, Session, Way};
+use anbiq_ledger::{Cost, LedgerError, Reserve, Session, Way};
 use anbiq_model::{Model, Request};
 use serde_json::{Map, Value};
 
@@ -27,7 +27,6 @@ pub(crate) struct Admitted {
     pub(crate) lot: Lot,
     /// Passed on in place of the customer's seed, where there is one.
     pub(crate) seed: Option<u64>,
-    pub(crate) reservation: ReservationId,
     pub(crate) reserved: Cost,
     /// What it took off the account's rate of tokens.
     pub(crate) taken: Taken,
@@ -72,26 +71,27 @@ pub(crate) async fn admit(
     let taken = gateway.take_tokens(session, most.total(), at)?;
     let ways: Vec<Way> =
         prices.iter().map(|price| Way { grant: price.grant.clone(), most: price.cost_of(most) }).collect();
-    let reserved = gateway.ledger.reserve(Reserve {
+    let id = gateway.exchange_id(at, &session.account);
+    let way = gateway.ledger.reserve(Reserve {
+        exchange: id,
         account: session.account.clone(),
         key: Some(session.root.clone()),
         ways: ways.clone(),
         at,
         ttl_ms: lifetime(gateway, at),
     });
-    let reserved = reserved.await.map_err(|error| Rejection::unpaid(error, at))?;
-    let (Some(price), Some(way)) = (prices.into_iter().nth(reserved.way), ways.get(reserved.way)) else {
+    let way = way.await.map_err(|error| Rejection::unpaid(error, at))?;
+    let (Some(price), Some(way)) = (prices.into_iter().nth(way), ways.get(way)) else {
         return Err(Rejection::unavailable("ledger_unavailable", "the accounts are not available"));
     };
     let number = gateway.accounts().count(&session.account);
-    let id = gateway.exchange_id(at, session.account.as_str(), number);
     let most = price.list.cost(most, PriceClass::Standard);
     let lot = twins::draw_lots(gateway, &Candidate { session, asked, model, id, number, max_tokens, most, at });
     let mixed = |seed| if session.plan.twin.covers(&asked.model) { twins::mix_seed(gateway, id, seed) } else { seed };
     let seed = asked.sampling.seed.map(mixed);
     let terms = terms.map(Terms::reference);
-    let (model, reservation) = (Arc::clone(model), reserved.id);
-    Ok(Admitted { model, id, terms, price, max_tokens, lot, seed, reservation, reserved: way.most, taken })
+    let model = Arc::clone(model);
+    Ok(Admitted { model, id, terms, price, max_tokens, lot, seed, reserved: way.most, taken })
 }
 
 /// As [`prompt_bound`], for a request that may be for vectors.

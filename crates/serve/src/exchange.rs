@@ -1,14 +1,15 @@
 //! One exchange: draw, commit, settle, and only then let the end of the answer go.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use anbiq_domain::{
-    Answer, Client, Draws, Entry, Exchange, Finish, Keeping, KeyId, Money, Outcome, RequestFacts, SealedTexts, Sketch,
-    TextPolicy, Texts, Timestamp, TwinDraw, TwinMode, Twinning, Twins, Usage, commit_bytes,
+    Answer, Client, Draws, Entry, Exchange, ExchangeId, Finish, Keeping, KeyId, Money, Outcome, RequestFacts,
+    SealedTexts, Sketch, TextPolicy, Texts, Timestamp, TwinDraw, TwinMode, Twinning, Twins, Usage, commit_bytes,
 };
-use anbiq_journal::TextsError;
-use anbiq_ledger::{Cost, LedgerError, ReservationId};
+use anbiq_journal::{Position, TextsError};
+use anbiq_ledger::{Booking, Cost, LedgerError};
 use anbiq_model::{
     Calls, EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta,
 };
@@ -17,6 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::Admitted;
+use crate::charges::Charge;
 use crate::gateway::{Place, Shared};
 use crate::metrics::Ended;
 use crate::rate::Taken;
@@ -48,8 +50,11 @@ pub(crate) const PIECES: usize = 32;
 /// How long an answer waits for its settlement; after that it goes out and the settlement goes on.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
 
-/// Tries to settle, with a longer pause after each.
-const SETTLE_TRIES: u32 = 6;
+/// Tries to release what nothing was served for, with a longer pause after each; then it expires.
+const RELEASE_TRIES: u32 = 6;
+
+/// The longest pause between tries to charge what was served, which end with the gateway.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// An exchange under way.
 #[derive(Debug)]
@@ -237,15 +242,19 @@ impl Conductor {
         let usage = drawn.usage(&twins);
         let cost = self.cost(usage);
         let entry = self.entry(&drawn, &twins, usage, cost, Outcome::Completed);
-        if let Err(error) = self.gateway.record(&entry).await {
-            self.release().await;
-            self.measure(&drawn, usage, &Outcome::Failed { code: error.code().to_owned() });
-            // Nobody may be left to be told.
-            let _ = pieces.send(Err(error.into())).await;
-            return;
-        }
+        let charge = self.gateway.uncharged.begin();
+        let position = match self.gateway.record(&entry).await {
+            Ok(position) => position,
+            Err(error) => {
+                self.release().await;
+                self.measure(&drawn, usage, &Outcome::Failed { code: error.code().to_owned() });
+                // Nobody may be left to be told.
+                let _ = pieces.send(Err(error.into())).await;
+                return;
+            }
+        };
         let patience = Duration::from_millis(self.gateway.config.request_timeout_ms);
-        self.settle(cost, usage).await;
+        self.settle(cost, usage, position, charge).await;
         self.measure(&drawn, usage, &Outcome::Completed);
         self.see_to_twins(&mut drawn, &twins);
         let ending = async {
@@ -277,9 +286,10 @@ impl Conductor {
         let cost = if sent == 0 { Money::ZERO } else { self.cost(usage) };
         let entry = self.entry(&drawn, &twins, usage, cost, Outcome::Cancelled);
         self.pay(&twins);
+        let charge = self.gateway.uncharged.begin();
         match self.gateway.record(&entry).await {
-            Ok(_) => {
-                self.settle(cost, usage).await;
+            Ok(position) => {
+                self.settle(cost, usage, position, charge).await;
                 self.measure(&drawn, usage, &Outcome::Cancelled);
             }
             Err(error) => {
@@ -521,23 +531,25 @@ impl Conductor {
 
     /// Charges the account. Before the last byte goes out, so that who has its answer also has the rest of its
     /// reservation back; but an answer that is recorded does not wait long for a slow ledger.
-    async fn settle(&mut self, cost: Money, usage: Usage) {
+    async fn settle(&mut self, cost: Money, usage: Usage, position: Position, charge: Charge) {
         let (gateway, place) = (self.gateway.clone(), self.place.take());
-        let (reservation, id, most) = (self.admitted.reservation.clone(), self.admitted.id, self.admitted.reserved);
+        let (id, most) = (self.admitted.id, self.admitted.reserved);
         self.untake(usage.total());
         let actual = Cost {
             money: cost,
             tokens: usage.total().min(most.tokens),
             completion_tokens: usage.completion_tokens.min(most.completion_tokens),
         };
-        let settling = tokio::spawn(async move {
-            if let Err(error) = close(&gateway, &reservation, actual).await {
-                // The journal has the cost; the reservation will expire.
-                tracing::error!(exchange = %id, %cost, code = error.code(), %error, "an exchange could not be charged");
-            }
-            drop(place);
+        let booking = Booking { journal: gateway.journal.id().clone(), entry: position.index };
+        let mut settling = Box::pin(async move {
+            settle(&gateway, id, actual, booking).await;
+            drop((charge, place));
         });
-        let _ = tokio::time::timeout(SETTLE_PATIENCE, settling).await;
+        // Where nobody else changes the ledger it is done at once, and needs no task of its own.
+        let at_once = std::future::poll_fn(|context| Poll::Ready(settling.as_mut().poll(context).is_ready()));
+        if !at_once.await {
+            let _ = tokio::time::timeout(SETTLE_PATIENCE, tokio::spawn(settling)).await;
+        }
     }
 
     fn measure(&self, drawn: &Drawn, usage: Usage, outcome: &Outcome) {
@@ -579,7 +591,7 @@ impl Conductor {
 
     async fn release(&mut self) {
         self.untake(0);
-        if let Err(error) = close(&self.gateway, &self.admitted.reservation, Cost::default()).await {
+        if let Err(error) = release(&self.gateway, self.admitted.id).await {
             tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
         }
     }
@@ -740,13 +752,34 @@ pub(crate) async fn aborted(abort: &mut watch::Receiver<bool>) {
     }
 }
 
-/// Settles a reservation, or releases it where it cost nothing; tries again while that is of use.
-async fn close(gateway: &Shared, reservation: &ReservationId, actual: Cost) -> Result<(), LedgerError> {
+/// Charges an exchange, however long that takes: where the gateway ends before, the next one does it.
+async fn settle(gateway: &Shared, exchange: ExchangeId, actual: Cost, booking: Booking) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match gateway.ledger.settle(exchange, actual, booking.clone()).await {
+            Ok(()) => return,
+            Err(error) if error.retryable() => {
+                tracing::warn!(%exchange, code = error.code(), %error, "an exchange could not be charged yet");
+            }
+            Err(error) => {
+                // The journal has the cost.
+                let cost = actual.money;
+                tracing::error!(%exchange, %cost, code = error.code(), %error, "an exchange could not be charged");
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 3);
+    }
+}
+
+/// Lets go of what is held for an exchange; tries again while that is of use.
+async fn release(gateway: &Shared, exchange: ExchangeId) -> Result<(), LedgerError> {
     let mut pause = Duration::from_millis(50);
     let mut tries = 1;
     loop {
-        match gateway.ledger.settle(reservation, actual).await {
-            Err(error) if error.retryable() && tries < SETTLE_TRIES => tokio::time::sleep(pause).await,
+        match gateway.ledger.release(exchange).await {
+            Err(error) if error.retryable() && tries < RELEASE_TRIES => tokio::time::sleep(pause).await,
             done => return done,
         }
         pause *= 3;

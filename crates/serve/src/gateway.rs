@@ -6,13 +6,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anbiq_domain::{
     AccountId, Clock, ClockKind, CoinKey, Entry, EpochCommitment, ExchangeId, KeyedHasher, Seeded, Timestamp, TwinMode,
 };
-use anbiq_journal::{Journal, JournalError, Position, Reader, Spool, TextKeys};
+use anbiq_journal::{Journal, JournalError, Position, Reader, Record, Spool, TextKeys};
 use anbiq_ledger::{Ledger, Session};
 use anbiq_model::Model;
 use anbiq_statistics::sketch::Sketcher;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::Instant;
 
+use crate::charges::{Recovery, Uncharged};
 use crate::metrics::Metrics;
 use crate::rate::{Accounts, Taken};
 use crate::rejection::Rejection;
@@ -63,6 +64,8 @@ pub(crate) struct Inner {
     pub(crate) metrics: Metrics,
     /// Where a collector is told what happens.
     pub(crate) telemetry: Option<Telemetry>,
+    /// The exchanges between their entry and their charge.
+    pub(crate) uncharged: Uncharged,
     /// The requests that named themselves.
     pub(crate) repeats: Repeats,
     /// One permit for each request under way.
@@ -130,6 +133,7 @@ impl Gateway {
             spool: parts.spool,
             opened,
             metrics: Metrics::new(),
+            uncharged: Uncharged::default(),
             telemetry,
             draining: AtomicBool::new(false),
             journal_works: AtomicBool::new(true),
@@ -154,17 +158,24 @@ impl Gateway {
 
     /// Counts the exchanges that each account already has in the journal behind `reader`, so that a plan's `twin_first`
     /// and `requests_per_day` count over restarts, and what was spent on twins today; finds the exchanges that still wait for
-    /// deferred twins and whose texts the journal keeps. Gives how many exchanges there are. To be called before serving: it
-    /// reads the whole journal.
+    /// deferred twins and whose texts the journal keeps; and charges the exchanges that a crash kept from the ledger. Gives how
+    /// many exchanges there are. To be called before serving: it reads the whole journal.
     ///
-    /// Without it every account's count begins anew at each start, which twins more exchanges than the plan says.
+    /// Without it every account's count begins anew at each start, which twins more exchanges than the plan says, and what
+    /// was served just before a crash is served for nothing.
     ///
     /// # Errors
-    /// The journal cannot be read.
-    pub fn recall(&self, reader: &Reader) -> Result<u64, JournalError> {
+    /// The journal cannot be read, or the ledger fails.
+    pub async fn recall(&self, reader: &Reader) -> Result<u64, ServeError> {
         let (mut total, now) = (0, self.0.clock.now());
+        let mut recovery = Recovery::of(&self.0.ledger, reader.id()).await?;
+        let mut entries = 0;
         for record in reader.entries()? {
-            let entry = record?.entry;
+            let Record { entry, index, .. } = record?;
+            entries = index + 1;
+            if let Entry::Exchange(exchange) = &entry {
+                recovery.see(index, exchange).await?;
+            }
             self.0.deferral.recall(&entry, self.0.config.twin.k, now);
             match entry {
                 Entry::Exchange(exchange) => {
@@ -182,6 +193,7 @@ impl Gateway {
             }
         }
         self.0.deferral.recalled();
+        recovery.end(entries).await?;
         Ok(total)
     }
 }
@@ -215,10 +227,11 @@ impl Inner {
         self.accounts.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The id of the exchange that is `number` in the row of this gateway's exchanges of one account.
+    /// The id of the exchange that the account's next request may become.
     ///
-    /// It depends on the account's own row only, so that the order in which accounts meet changes nothing.
-    pub(crate) fn exchange_id(&self, at: Timestamp, account: &str, number: u64) -> ExchangeId {
+    /// It depends on the account's own row of requests only, so that the order in which accounts meet changes nothing.
+    pub(crate) fn exchange_id(&self, at: Timestamp, account: &AccountId) -> ExchangeId {
+        let number = self.accounts().try_one_more(account);
         ExchangeId::fresh(at, &mut self.ids.fork(&format!("{account} {number}")))
     }
 
@@ -234,6 +247,9 @@ impl Inner {
         let appended = self.journal.append(entry).await;
         self.metrics.appended(started.elapsed());
         self.journal_works.store(appended.is_ok(), Ordering::Relaxed);
+        if let Ok(position) = &appended {
+            self.uncharged.written(position.index);
+        }
         appended
     }
 

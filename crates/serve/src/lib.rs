@@ -34,6 +34,7 @@
 
 mod admission;
 mod answer;
+mod charges;
 mod client;
 mod config;
 mod door;

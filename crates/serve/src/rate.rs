@@ -16,6 +16,8 @@ pub(crate) struct Accounts(HashMap<AccountId, State>);
 #[derive(Debug, Default)]
 struct State {
     exchanges: u64,
+    /// Requests that were to become exchanges; some were refused.
+    tried: u64,
     requests: Option<Bucket>,
     tokens: Option<Bucket>,
     day: Day,
@@ -200,10 +202,18 @@ impl Accounts {
         before
     }
 
+    /// Counts one more request that is to become an exchange, and says how many there were before.
+    pub(crate) fn try_one_more(&mut self, account: &AccountId) -> u64 {
+        let state = self.0.entry(account.clone()).or_default();
+        state.tried += 1;
+        state.tried - 1
+    }
+
     /// Counts an exchange that was before this gateway began.
     pub(crate) fn recall(&mut self, account: &AccountId, at: Timestamp) {
-        self.count(account);
         let state = self.0.entry(account.clone()).or_default();
+        state.exchanges += 1;
+        state.tried += 1;
         if Window::Day.around(at).0 >= state.day.began {
             state.day.at(at).count += 1;
         }

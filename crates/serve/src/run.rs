@@ -7,7 +7,7 @@ use tokio::sync::oneshot;
 
 use crate::door;
 use crate::gateway::Shared;
-use crate::{Gateway, ServeError, exchange, telemetry, twins};
+use crate::{Gateway, ServeError, charges, exchange, telemetry, twins};
 
 /// How often abandoned reservations are looked for.
 const EXPIRY_EVERY: Duration = Duration::from_secs(10);
@@ -35,6 +35,7 @@ pub async fn run(
 ) -> Result<(), ServeError> {
     let expiry = tokio::spawn(expire_reservations(Arc::clone(&gateway.0)));
     let intake = tokio::spawn(take_in_spool(Arc::clone(&gateway.0)));
+    let telling = tokio::spawn(charges::keep_told(Arc::clone(&gateway.0)));
     tokio::spawn(tell_collector(Arc::clone(&gateway.0)));
     let deferred = tokio::spawn(twins::work(Arc::clone(&gateway.0)));
     let (stopping, stopped) = oneshot::channel();
@@ -72,6 +73,7 @@ pub async fn run(
         tracing::error!("twins were still under way when the gateway stopped");
     }
     expiry.abort();
+    telling.abort();
     if let Some(telemetry) = &gateway.telemetry {
         telemetry.flush(telemetry::now()).await;
     }
@@ -79,6 +81,7 @@ pub async fn run(
     intake.abort();
     gateway.take_in().await?;
     gateway.record(&Entry::Closed { at: gateway.clock.now() }).await?;
+    charges::tell(&gateway, 0).await;
     Ok(())
 }
 

@@ -228,7 +228,7 @@ async fn the_first_exchanges_are_counted_over_restarts() {
     house.chat(&hello()).await;
     let reader = anbiq_journal::Reader::open(&house.journal_folder()).unwrap();
     // As if that one had been before a restart: now two are known.
-    assert_eq!(house.gateway.recall(&reader).unwrap(), 1);
+    assert_eq!(house.gateway.recall(&reader).await.unwrap(), 1);
     house.chat(&hello()).await;
     house.chat(&hello()).await;
     let twinned: Vec<bool> = house.exchanges().iter().map(|exchange| exchange.draws.twinning.is_some()).collect();

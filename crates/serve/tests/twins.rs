@@ -382,7 +382,7 @@ async fn what_waits_is_found_again_in_the_journal_where_it_keeps_the_texts() {
         house.chat(&hello()).await;
         house.chat(&hello()).await;
         // As if those had been before a restart, beside the two that wait.
-        house.gateway.recall(&anbiq_journal::Reader::open(&house.journal_folder()).unwrap()).unwrap();
+        house.gateway.recall(&anbiq_journal::Reader::open(&house.journal_folder()).unwrap()).await.unwrap();
         assert_eq!(house.metrics("anbiq_twins_waiting").await, [format!("anbiq_twins_waiting {waiting}")]);
         house.clock.advance_to(NOW.plus_milliseconds(3_600_000));
         let drawn = loop {
@@ -394,7 +394,7 @@ async fn what_waits_is_found_again_in_the_journal_where_it_keeps_the_texts() {
         };
         assert_eq!(drawn, waiting);
         // All have their twins now.
-        house.gateway.recall(&anbiq_journal::Reader::open(&house.journal_folder()).unwrap()).unwrap();
+        house.gateway.recall(&anbiq_journal::Reader::open(&house.journal_folder()).unwrap()).await.unwrap();
         assert_eq!(house.metrics("anbiq_twins_waiting").await, ["anbiq_twins_waiting 0"]);
     }
 }

@@ -95,7 +95,7 @@ pub(crate) async fn serve(
         spool: Some(Spool::new(site.spool())),
     })
     .await?;
-    gateway.recall(&Reader::open(&site.config.journal.path)?)?;
+    gateway.recall(&Reader::open(&site.config.journal.path)?).await?;
     let Doors { customers, operator } = doors;
     talk.say(&format!("serving on http://{}/v1; interrupt to stop", customers.local_addr()?));
     // Dropped at the end, it closes the operator's door.

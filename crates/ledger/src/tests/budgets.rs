@@ -38,7 +38,12 @@ fn tokens(holder: Holder, window: Window, limit: u64) -> Budget {
 
 fn asking(account: AccountId, key: Option<KeyId>, money: i64, tokens: u64, at: Timestamp) -> Reserve {
     let most = Cost { money: nanos(money), tokens, completion_tokens: 0 };
-    Reserve { account, key, ways: vec![Way { grant: None, most }], at, ttl_ms: HOUR }
+    Reserve { exchange: exchange(), account, key, ways: vec![Way { grant: None, most }], at, ttl_ms: HOUR }
+}
+
+async fn hold(ledger: &Ledger, reserve: Reserve) -> Result<ExchangeId, LedgerError> {
+    let exchange = reserve.exchange;
+    ledger.reserve(reserve).await.map(|_| exchange)
 }
 
 fn paid(money: i64, tokens: u64) -> Cost {
@@ -69,7 +74,7 @@ async fn a_window_ends_and_another_begins(place: &Place) {
     let (begins, ends) = Window::Day.around(NOW);
     let ends = ends.unwrap();
     let last = ends.plus_milliseconds(-1);
-    let take = async |amount, at| ledger.reserve(asking(acme(), None, amount, 0, at)).await;
+    let take = async |amount, at| hold(&ledger, asking(acme(), None, amount, 0, at)).await;
     let held = take(70, begins).await.unwrap();
     let refused = take(40, last).await.unwrap_err();
     assert_eq!((refused.code(), refused.who()), ("account_budget_exceeded", Who::Customer));
@@ -84,14 +89,14 @@ async fn a_window_ends_and_another_begins(place: &Place) {
     assert_eq!(short.resets, None, "no window will ever hold it");
     // What began yesterday is paid from yesterday, though it ends today.
     let next = take(40, ends).await.unwrap();
-    ledger.settle(&held.id, paid(65, 0)).await.unwrap();
+    settle(&ledger, held, paid(65, 0)).await.unwrap();
     let cursor = "account:acme money day".to_owned();
     assert_eq!(standing(&ledger, last).await, [(cursor.clone(), 65, 0)]);
     assert_eq!(standing(&ledger, ends).await, [(cursor.clone(), 0, 40)]);
     let refused = take(36, last).await.unwrap_err();
     assert!(!refused.retryable(), "it is spent");
     take(35, last).await.unwrap();
-    ledger.release(&next.id).await.unwrap();
+    ledger.release(next).await.unwrap();
     assert_eq!(standing(&ledger, ends).await, [(cursor.clone(), 0, 0)]);
     // Old windows are forgotten, unless something is under way in them.
     let month_later = ends.plus_milliseconds(36 * 24 * HOUR);
@@ -111,7 +116,7 @@ async fn the_keys_of_a_row_share_their_budgets(place: &Place) {
     ledger.put_budget(&tokens(Holder::Key(second.clone()), Window::Total, 100)).await.unwrap();
     let root = ledger.authenticate(key.expose(), NOW).await.unwrap().root;
     let take = async |key: Option<KeyId>, tokens| {
-        ledger.reserve(asking(acme(), key, 1, tokens, NOW)).await.map(drop).map_err(|error| error.code())
+        hold(&ledger, asking(acme(), key, 1, tokens, NOW)).await.map(drop).map_err(|error| error.code())
     };
     assert_eq!(take(Some(root.clone()), 60).await, Ok(()));
     assert_eq!(take(Some(root), 60).await, Err("key_budget_exceeded"));
@@ -126,7 +131,7 @@ async fn the_accounts_of_an_operator_share_its_budgets(place: &Place) {
     let ledger = group(place).await;
     ledger.put_budget(&money(Holder::Operator(operator()), Window::Month, 100)).await.unwrap();
     let take = async |account, amount| {
-        ledger.reserve(asking(account, None, amount, 0, NOW)).await.map(drop).map_err(|error| error.to_string())
+        hold(&ledger, asking(account, None, amount, 0, NOW)).await.map(drop).map_err(|error| error.to_string())
     };
     assert_eq!(take(acme(), 60).await, Ok(()));
     assert_eq!(
@@ -150,12 +155,12 @@ async fn the_next_way_to_pay_is_tried_where_a_grant_ends(place: &Place) {
         most: Cost { money: nanos(money), tokens: 60, completion_tokens: 60 },
     };
     let take = async |ways: Vec<Way>| {
-        let reserve = Reserve { account: acme(), key: None, ways, at: NOW, ttl_ms: MINUTE };
+        let reserve = Reserve { exchange: exchange(), account: acme(), key: None, ways, at: NOW, ttl_ms: MINUTE };
         ledger.reserve(reserve).await.map_err(|error| error.code())
     };
     let ways = [way(Some("small"), 5), way(Some("large"), 5), way(None, 7)];
-    assert_eq!(take(ways.to_vec()).await.unwrap().way, 1);
-    assert_eq!(take(ways.to_vec()).await.unwrap().way, 2);
+    assert_eq!(take(ways.to_vec()).await.unwrap(), 1);
+    assert_eq!(take(ways.to_vec()).await.unwrap(), 2);
     assert_eq!(take(ways[..2].to_vec()).await, Err("grant_used_up"));
     assert_eq!(
         take(vec![way(None, 2_000), way(None, 1)]).await,
@@ -188,14 +193,14 @@ async fn budgets_are_listed_changed_and_taken_away(place: &Place) {
     let of_acme = ledger.budgets(Some(&account(acme())), NOW, &Page::default()).await.unwrap();
     assert_eq!(of_acme.iter().map(|one| one.ends.is_some()).collect::<Vec<_>>(), [false, true]);
 
-    let take = async |tokens| ledger.reserve(asking(acme(), None, 1, tokens, NOW)).await;
+    let take = async |tokens| hold(&ledger, asking(acme(), None, 1, tokens, NOW)).await;
     let held = take(40).await.unwrap();
-    ledger.settle(&held.id, paid(1, 40)).await.unwrap();
+    settle(&ledger, held, paid(1, 40)).await.unwrap();
     assert_eq!(take(1).await.unwrap_err().code(), "account_budget_exceeded");
     ledger.put_budget(&tokens(account(acme()), Window::Hours(6), 41)).await.unwrap();
     let held = take(1).await.unwrap();
     ledger.remove_budget(&account(acme()), Unit::Tokens, Window::Hours(6)).await.unwrap();
-    ledger.settle(&held.id, paid(1, 1)).await.unwrap();
+    settle(&ledger, held, paid(1, 1)).await.unwrap();
     take(1_000).await.unwrap();
     ledger.remove_budget(&account(acme()), Unit::Money, Window::Total).await.unwrap();
     assert_eq!(ledger.budget(&acme()).await.unwrap().unwrap().limit, None);
@@ -282,7 +287,7 @@ async fn random_histories_keep_every_limit(place: &Place) {
     let (mut ledger, payers, budgets) = furnished(place).await;
     let mut reference = Reference { budgets, ..Reference::default() };
     let mut random = Seeded::new(17);
-    let (mut ids, mut now) = (Vec::<ReservationId>::new(), NOW);
+    let (mut ids, mut now) = (Vec::<ExchangeId>::new(), NOW);
     let (mut refusals, mut late) = (BTreeMap::<String, u32>::new(), 0);
     let (mut closed, mut expired) = (Vec::new(), BTreeMap::<usize, (Entry, Timestamp)>::new());
     for step in 0..900 {
@@ -295,10 +300,10 @@ async fn random_histories_keep_every_limit(place: &Place) {
                 let entry = Entry { payer, money, tokens, at: now, ends: now.plus_milliseconds(ttl) };
                 let (account, key) = payers[payer].clone();
                 let ask = Reserve { ttl_ms: ttl, ..asking(account, key, money, tokens.unsigned_abs(), now) };
-                match (ledger.reserve(ask).await, reference.refuses(&entry)) {
+                match (hold(&ledger, ask).await, reference.refuses(&entry)) {
                     (Ok(reserved), None) => {
                         reference.held.insert(ids.len(), entry);
-                        ids.push(reserved.id);
+                        ids.push(reserved);
                     }
                     (Err(LedgerError::InsufficientBudget(short)), Some(budget)) => {
                         assert_eq!(&short.budget, budget, "step {step}");
@@ -319,11 +324,11 @@ async fn random_histories_keep_every_limit(place: &Place) {
                     |most: i64, random: &mut Seeded| if settles { random.below(most as usize + 1) as i64 } else { 0 };
                 let Some(entry) = open else {
                     assert!(closed.contains(&which));
-                    assert_eq!(ledger.settle(&ids[which], paid(1, 1)).await.unwrap_err().code(), "reservation_closed");
+                    assert_eq!(settle(&ledger, ids[which], paid(1, 1)).await.unwrap_err().code(), "reservation_closed");
                     continue;
                 };
                 let (money, tokens) = (part(entry.money, &mut random), part(entry.tokens, &mut random));
-                ledger.settle(&ids[which], paid(money, tokens.unsigned_abs())).await.unwrap();
+                settle(&ledger, ids[which], paid(money, tokens.unsigned_abs())).await.unwrap();
                 reference.paid.push(Entry { money, tokens, ..entry });
                 closed.push(which);
             }
@@ -359,7 +364,8 @@ async fn random_histories_keep_every_limit(place: &Place) {
     ledger.expire(over).await.unwrap();
     reference.held.clear();
     check(&ledger, &reference, now).await;
-    let (held,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM holds").fetch_one(&ledger.writers).await.unwrap();
+    let (held,): (i64,) =
+        sqlx::query_as("SELECT COUNT(*) FROM holds WHERE state = 'open'").fetch_one(&ledger.writers).await.unwrap();
     let (reserved,): (i64,) = sqlx::query_as("SELECT CAST(SUM(reserved) AS BIGINT) FROM budget_windows")
         .fetch_one(&ledger.writers)
         .await
@@ -398,21 +404,21 @@ async fn no_limit_is_passed_by_many_at_once_or_by_crashes(place: &Place) {
                 let mut paid_money = 0;
                 for _ in 0..4 {
                     let (money, tokens) = (random.below(300) as i64, random.below(50) as u64);
-                    let Ok(reserved) = ledger.reserve(asking(account.clone(), key.clone(), money, tokens, now)).await
+                    let Ok(reserved) = hold(&ledger, asking(account.clone(), key.clone(), money, tokens, now)).await
                     else {
                         continue;
                     };
                     match random.below(4) {
                         // Nobody comes back for it.
                         0 => {}
-                        1 => ledger.release(&reserved.id).await.unwrap(),
+                        1 => ledger.release(reserved).await.unwrap(),
                         _ => {
                             let cost = paid(money / 2, tokens / 2);
                             // A client that is not sure asks again: it is charged once.
                             let again = random.chance(0.5);
-                            ledger.settle(&reserved.id, cost).await.unwrap();
+                            settle(&ledger, reserved, cost).await.unwrap();
                             if again {
-                                ledger.settle(&reserved.id, cost).await.unwrap_err();
+                                settle(&ledger, reserved, cost).await.unwrap_err();
                             }
                             paid_money += money / 2;
                         }

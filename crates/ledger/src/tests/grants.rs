@@ -10,7 +10,7 @@ on_every_database![
     grants_are_listed_as_they_stand
 ];
 
-async fn take(ledger: &Ledger, id: &str, tokens: u64) -> Result<ReservationId, LedgerError> {
+async fn take(ledger: &Ledger, id: &str, tokens: u64) -> Result<ExchangeId, LedgerError> {
     reserve(ledger, nanos(1), Some((GrantId::new(id).unwrap(), tokens)), NOW, MINUTE).await
 }
 
@@ -99,7 +99,7 @@ async fn grants_are_listed_as_they_stand(place: &Place) {
     let held = take(&ledger, "used", 5).await.unwrap();
     let held_of = async |id: &str| ledger.grant(&GrantId::new(id).unwrap(), NOW).await.unwrap().unwrap().reserved;
     assert_eq!(held_of("used").await, 5);
-    ledger.settle(&held, cost(1, 5)).await.unwrap();
+    settle(&ledger, held, cost(1, 5)).await.unwrap();
     let list = async |page: Page| {
         let grants = ledger.grants(Some(&acme()), later(MINUTE), &page).await.unwrap();
         grants.into_iter().map(|one| (one.grant.id.to_string(), one.state)).collect::<Vec<_>>()

@@ -1,10 +1,11 @@
 use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::Once;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anbiq_domain::{
-    AccountId, Conditions, Digest, Grant, GrantId, GrantState, Money, Permission, PlanId, PriceList, Seeded, Terms,
-    TermsId, TermsRef, TextPolicy, Timestamp,
+    AccountId, Conditions, Digest, ExchangeId, Grant, GrantId, GrantState, JournalId, Money, Permission, PlanId,
+    PriceList, Seeded, Terms, TermsId, TermsRef, TextPolicy, Timestamp,
 };
 use futures::future::join_all;
 use sqlx::{AnyPool, Executor};
@@ -13,7 +14,7 @@ use tempfile::TempDir;
 use crate::backend::Backend;
 use crate::schema::{self, VERSION};
 use crate::{
-    Budget, Cost, Holder, Ledger, LedgerError, Measure, NewAccount, NewKey, Page, Plan, ReservationId, Reserve, Scope,
+    Booking, Budget, Cost, Holder, Ledger, LedgerError, Measure, NewAccount, NewKey, Page, Plan, Reserve, Scope,
     Scopes, TwinPlan, Unit, User, Way, Who, to_json,
 };
 
@@ -53,11 +54,27 @@ async fn reserve(
     grant: Option<(GrantId, u64)>,
     at: Timestamp,
     ttl_ms: i64,
-) -> Result<ReservationId, LedgerError> {
+) -> Result<ExchangeId, LedgerError> {
     let (grant, completion_tokens) = grant.map_or((None, 0), |(grant, tokens)| (Some(grant), tokens));
     let most = Cost { money: amount, tokens: completion_tokens, completion_tokens };
-    let reserve = Reserve { account: acme(), key: None, ways: vec![Way { grant, most }], at, ttl_ms };
-    ledger.reserve(reserve).await.map(|reserved| reserved.id)
+    let exchange = exchange();
+    let reserve = Reserve { exchange, account: acme(), key: None, ways: vec![Way { grant, most }], at, ttl_ms };
+    ledger.reserve(reserve).await.map(|_| exchange)
+}
+
+/// A fresh exchange.
+fn exchange() -> ExchangeId {
+    static NUMBER: AtomicU64 = AtomicU64::new(0);
+    ExchangeId::fresh(NOW, &mut Seeded::new(NUMBER.fetch_add(1, Ordering::Relaxed)))
+}
+
+/// Charges what the journal has in some entry.
+async fn settle(ledger: &Ledger, exchange: ExchangeId, actual: Cost) -> Result<(), LedgerError> {
+    ledger.settle(exchange, actual, entry(7)).await
+}
+
+fn entry(entry: u64) -> Booking {
+    Booking { journal: JournalId::new("journal").unwrap(), entry }
 }
 
 fn cost(nanos: i64, completion_tokens: u64) -> Cost {
@@ -258,6 +275,7 @@ macro_rules! on_every_database {
 
 mod admin_keys;
 mod budgets;
+mod charges;
 mod grants;
 mod keys;
 
@@ -319,12 +337,12 @@ async fn a_grants_volume_holds_under_concurrency(place: &Place) {
     assert_eq!(granted.len(), 11);
     assert_eq!(state(&ledger).await, (0, 11), "a refused volume holds no money");
     for reservation in granted {
-        ledger.settle(&reservation.unwrap(), cost(1, 90)).await.unwrap();
+        settle(&ledger, reservation.unwrap(), cost(1, 90)).await.unwrap();
     }
     let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
     assert_eq!((now, used), (GrantState::Active, 990));
     let last = reserve(&ledger, nanos(1), Some((volume.id.clone(), 10)), NOW, MINUTE).await.unwrap();
-    ledger.settle(&last, cost(1, 10)).await.unwrap();
+    settle(&ledger, last, cost(1, 10)).await.unwrap();
     let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
     assert_eq!((now, used), (GrantState::UsedUp, 1_000));
 }
@@ -343,7 +361,7 @@ async fn random_sequences_leak_nothing(place: &Place) {
     let mut ledger = place.fresh().await;
     ledger.set_budget(&acme(), nanos(LIMIT)).await.unwrap();
     let mut random = Seeded::new(11);
-    let (mut model, mut ids, mut now) = (Model::default(), Vec::<ReservationId>::new(), 0);
+    let (mut model, mut ids, mut now) = (Model::default(), Vec::<ExchangeId>::new(), 0);
     for step in 0..600 {
         now += random.below(20) as i64;
         match random.below(10) {
@@ -362,9 +380,9 @@ async fn random_sequences_leak_nothing(place: &Place) {
                 let settles = random.chance(0.6);
                 let actual = model.held.get(&which).map_or(5, |(amount, _)| random.below(*amount as usize + 1) as i64);
                 let outcome = if settles {
-                    ledger.settle(&ids[which], cost(actual, 0)).await
+                    settle(&ledger, ids[which], cost(actual, 0)).await
                 } else {
-                    ledger.release(&ids[which]).await
+                    ledger.release(ids[which]).await
                 };
                 if model.closed.contains(&which) {
                     assert_eq!(outcome.unwrap_err().code(), "reservation_closed", "step {step}");
@@ -413,8 +431,8 @@ async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice(plac
     assert_eq!(ledger.expire(later(MINUTE)).await.unwrap(), 0);
     assert_eq!(state(&ledger).await, (0, 0));
     // The answer was served after all: it is charged, once.
-    ledger.settle(&lost, cost(60, 30)).await.unwrap();
-    let again = ledger.settle(&lost, cost(60, 30)).await.unwrap_err();
+    settle(&ledger, lost, cost(60, 30)).await.unwrap();
+    let again = settle(&ledger, lost, cost(60, 30)).await.unwrap_err();
     assert_eq!(again.code(), "reservation_closed");
     assert_eq!(state(&ledger).await, (60, 0));
     let (_, _, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
@@ -426,7 +444,7 @@ async fn a_crash_between_reserve_and_settle_neither_leaks_nor_charges_twice(plac
     for days in [1, 3] {
         ledger.expire(later(days * 24 * 60 * MINUTE)).await.unwrap();
     }
-    assert_eq!(ledger.release(&gone).await.unwrap_err().code(), "reservation_closed");
+    assert_eq!(ledger.release(gone).await.unwrap_err().code(), "reservation_closed");
 }
 
 async fn what_is_settled_while_it_expires_is_given_back_once(place: &Place) {
@@ -437,7 +455,7 @@ async fn what_is_settled_while_it_expires_is_given_back_once(place: &Place) {
         for _ in 0..8 {
             held.push(reserve(&ledger, nanos(10), None, NOW, 1).await.unwrap());
         }
-        let settling = join_all(held.iter().map(|id| ledger.settle(id, cost(1, 0))));
+        let settling = join_all(held.iter().map(|id| settle(&ledger, *id, cost(1, 0))));
         let (settled, expired) = tokio::join!(settling, other.expire(later(MINUTE)));
         assert!(settled.iter().all(Result::is_ok) && expired.is_ok(), "{settled:?} {expired:?}");
         assert_eq!(state(&ledger).await, (8 * (round + 1), 0));
@@ -474,7 +492,7 @@ async fn what_nobody_waits_for_is_not_held(place: &Place) {
     let kept = reserve(&ledger, nanos(7), None, NOW, MINUTE).await.unwrap();
     assert_eq!(state(&ledger).await, (0, 10 * answered + 7));
     // What was served is owed, whether or not anybody waits for the answer.
-    let settling = ledger.settle(&kept, cost(3, 0));
+    let settling = settle(&ledger, kept, cost(3, 0));
     let _ = tokio::time::timeout(std::time::Duration::ZERO, settling).await;
     ledger.close().await;
     assert_eq!(state(&place.open().await).await, (3, 10 * answered));
@@ -502,12 +520,11 @@ async fn a_ledger_of_an_older_version_is_brought_forward(place: &Place) {
         assert_eq!(state(&ledger).await, (5, 40), "version {version}");
         let (_, now, used) = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap();
         assert_eq!((now, used), (GrantState::Active, 2));
-        let id = |name: &str| ReservationId::of(name);
-        ledger.settle(&id("held"), cost(30, 3)).await.unwrap();
-        ledger.settle(&id("expired"), cost(2, 1)).await.unwrap();
-        assert_eq!(ledger.settle(&id("settled"), cost(2, 1)).await.unwrap_err().code(), "reservation_closed");
-        assert_eq!(state(&ledger).await, (37, 0));
-        assert_eq!(ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap().2, 6);
+        // What was held then is under a name that no exchange has, so that it expires.
+        assert_eq!(ledger.held().await.unwrap(), []);
+        assert_eq!(ledger.expire(later(24 * 60 * MINUTE)).await.unwrap(), 1);
+        assert_eq!(state(&ledger).await, (5, 0));
+        assert_eq!(ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap().2, 2);
         ledger.set_budget(&acme(), nanos(100)).await.unwrap();
         let (_, fresh) = ledger.issue_key(&acme(), None, NOW).await.unwrap();
         assert!(ledger.authenticate(fresh.expose(), NOW).await.is_ok());
@@ -693,6 +710,7 @@ async fn what_is_not_there_is_named(place: &Place) {
         ledger.issue_key(&nobody, None, NOW).await.unwrap_err(),
         ledger
             .reserve(Reserve {
+                exchange: exchange(),
                 account: nobody.clone(),
                 key: None,
                 ways: vec![Way { grant: None, most: cost(1, 0) }],
@@ -736,7 +754,7 @@ async fn a_ledger_in_memory_works() {
     let account = NewAccount { id: acme(), plan: plan().id, payment: None, opened: NOW };
     ledger.open_account(&account).await.unwrap();
     let held = reserve(&ledger, nanos(7), None, NOW, MINUTE).await.unwrap();
-    ledger.settle(&held, cost(3, 0)).await.unwrap();
+    settle(&ledger, held, cost(3, 0)).await.unwrap();
     assert_eq!(state(&ledger).await, (3, 0));
 }
 
