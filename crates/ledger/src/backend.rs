@@ -42,6 +42,8 @@ impl Backend {
         match self {
             Self::Sqlite => &[
                 "PRAGMA busy_timeout = 10000",
+                // Of a new file. What a request changes are a few rows, and whole pages of them are written.
+                "PRAGMA page_size = 1024",
                 "PRAGMA journal_mode = WAL",
                 "PRAGMA synchronous = FULL",
                 "PRAGMA foreign_keys = ON",

@@ -5,6 +5,8 @@
 //! time than to hand it over. Neither does it wait for the disk, since what a power cut makes the file forget can be made
 //! good: a reservation goes down with the gateway that made it, and a charge stands in the journal.
 
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -81,8 +83,9 @@ impl Writer {
         // It waits for nothing but its queue and the clock.
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_time().build().map_err(LedgerError::Thread)?;
+        let log = PathBuf::from([file.path().unwrap_or_default(), "-wal"].concat());
         let file = Arc::new(Mutex::new(File::new(file)?));
-        let task = Task { books: Books::Here { file: Arc::clone(&file), folder: Mutex::new(folder) } };
+        let task = Task { books: Books::Here { file: Arc::clone(&file), folder: Mutex::new(folder), log } };
         let named = std::thread::Builder::new().name("ledger".to_owned());
         named.spawn(move || runtime.block_on(task.run(waiting))).map_err(LedgerError::Thread)?;
         Ok(Self { queue, file: Some(file) })
@@ -150,14 +153,12 @@ enum Books {
     /// In a database that others use too.
     Pooled { pool: AnyPool, backend: Backend },
     /// In a file. The second connection to it folds the write-ahead log, beside those who make changes.
-    Here { file: Arc<Mutex<File>>, folder: Mutex<rusqlite::Connection> },
+    Here { file: Arc<Mutex<File>>, folder: Mutex<rusqlite::Connection>, log: PathBuf },
 }
 
 /// A SQLite file, open for changes in whichever thread holds it.
 struct File {
     connection: rusqlite::Connection,
-    /// Is a commit on disk when it is made?
-    synced: bool,
     /// Changes since the write-ahead log was last folded into the file.
     unfolded: usize,
 }
@@ -228,14 +229,21 @@ impl Task {
                 };
                 timeout(LONGEST, work).await.unwrap_or(Err(Failure::All(sqlx::Error::PoolTimedOut)))
             }
-            Books::Here { file, .. } => locked(file).attempt(&changes, PATIENCE),
+            Books::Here { file, log, .. } => {
+                let outcomes = locked(file).attempt(&changes, PATIENCE)?;
+                if changes.iter().any(|change| change.must_stay()) {
+                    // Who makes a change at once does not wait for the disk meanwhile.
+                    sync(log).map_err(|error| Failure::All(sqlx::Error::Io(error)))?;
+                }
+                Ok(outcomes)
+            }
         }
     }
 
     /// Folds the write-ahead log into the file where there is much of it: most of it while others write, and what they wrote
     /// meanwhile while nobody does, so that the log begins anew. Where others read the file that is for the next time.
     fn fold(&self) {
-        let Books::Here { file, folder } = &self.books else { return };
+        let Books::Here { file, folder, .. } = &self.books else { return };
         if locked(file).unfolded < UNFOLDED {
             return;
         }
@@ -253,15 +261,25 @@ fn locked<T>(held: &Mutex<T>) -> MutexGuard<'_, T> {
     held.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Brings to disk what was committed to the write-ahead log. Where there is none, everything is in the file.
+fn sync(log: &Path) -> io::Result<()> {
+    match std::fs::File::open(log) {
+        Ok(log) => log.sync_data(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(error),
+    }
+}
+
 fn fold(connection: &rusqlite::Connection) -> rusqlite::Result<()> {
     connection.query_row("PRAGMA wal_checkpoint(PASSIVE)", (), |_| Ok(()))
 }
 
 impl File {
     fn new(connection: rusqlite::Connection) -> Result<Self, sqlx::Error> {
-        // Whoever makes a change at once does not fold the log as well.
-        connection.execute_batch("PRAGMA wal_autocheckpoint = 0").map_err(failed)?;
-        Ok(Self { connection, synced: true, unfolded: 0 })
+        // Whoever makes a change at once does not fold the log as well, nor wait for the disk.
+        let settings = "PRAGMA wal_autocheckpoint = 0; PRAGMA synchronous = NORMAL";
+        connection.execute_batch(settings).map_err(failed)?;
+        Ok(Self { connection, unfolded: 0 })
     }
 
     /// Makes the changes in one transaction: all that are not refused, or none. Another program that writes is waited for
@@ -269,7 +287,6 @@ impl File {
     fn attempt(&mut self, changes: &[&Change], patience: Duration) -> Result<Vec<Outcome>, Failure> {
         let all = |error| Failure::All(failed(error));
         self.connection.busy_timeout(patience).map_err(all)?;
-        self.sync(changes.iter().any(|change| change.must_stay())).map_err(all)?;
         self.connection.execute_batch("BEGIN IMMEDIATE").map_err(all)?;
         let applied = now(apply(changes, &mut Connection::Here(&mut self.connection)));
         let applied = applied.unwrap_or(Err(Failure::All(sqlx::Error::WorkerCrashed)));
@@ -279,16 +296,6 @@ impl File {
         }
         self.unfolded += done.as_ref().map_or(0, Vec::len);
         done
-    }
-
-    /// Whether the commits to come wait for the disk.
-    fn sync(&mut self, sync: bool) -> rusqlite::Result<()> {
-        if self.synced != sync {
-            let pragma = if sync { "PRAGMA synchronous = FULL" } else { "PRAGMA synchronous = NORMAL" };
-            self.connection.execute_batch(pragma)?;
-            self.synced = sync;
-        }
-        Ok(())
     }
 }
 

@@ -11,7 +11,7 @@ use crate::gateway::Shared;
 
 /// How often the ledger is told how far everything is charged; no more of the charges than these last ones has to be made
 /// good after a power cut.
-const TOLD_EVERY: Duration = Duration::from_millis(500);
+const TOLD_EVERY: Duration = Duration::from_millis(50);
 
 /// The exchanges that are being written or charged.
 #[derive(Debug, Default)]
