@@ -273,8 +273,17 @@ pub(crate) static OPERATIONS: &[Operation] = &[
     make("giveGrant", "/grants", ["NewGrant", "Grant"], handled!(grants::give))
         .of("grants", "Permit an account to distill a teacher")
         .needs(Need::Decide, Reach::House),
+    make("askGrant", "/accounts/{account}/grants", ["GrantRequest", "Grant"], handled!(grants::ask))
+        .of("grants", "Ask for a grant, which permits nothing until it is approved")
+        .needs(Need::Operate, Reach::Account),
     get("getGrant", "/grants/{grant}", "Grant", handled!(grants::get))
         .of("grants", "Show a grant"),
+    Operation { takes: Some("Approval"), ..act("approveGrant", "/grants/{grant}/approve", "Grant", handled!(grants::approve)) }
+        .of("grants", "Approve a grant that was asked for, as it was asked for or otherwise")
+        .needs(Need::Decide, Reach::House),
+    Operation { takes: Some("Refusal"), ..act("refuseGrant", "/grants/{grant}/refuse", "Grant", handled!(grants::refuse)) }
+        .of("grants", "Refuse a grant that was asked for, and say why")
+        .needs(Need::Decide, Reach::House),
     act("revokeGrant", "/grants/{grant}/revoke", "Grant", handled!(grants::revoke))
         .of("grants", "Take a grant back")
         .needs(Need::Decide, Reach::House),

@@ -101,6 +101,10 @@ fn words() -> Vec<Named> {
 fn asked() -> Vec<Named> {
     let (id, dollars, line) = (reference("Id"), reference("Dollars"), reference("Line"));
     let (moment, positive, small) = (reference("Moment"), reference("Positive"), reference("Small"));
+    let grant = json!({
+        "id": id, "terms": reference("TermsRef"), "purpose": line, "conditions": reference("Conditions"),
+        "expires": or_null(&moment),
+    });
     vec![
         (
             "NewAccount",
@@ -188,20 +192,10 @@ fn asked() -> Vec<Named> {
             ),
         ),
         ("NewTerms", object(terms(&id, &positive), &["id", "version", "teacher", "distillation", "text"])),
-        (
-            "NewGrant",
-            object(
-                json!({
-                    "id": id,
-                    "account": id,
-                    "terms": reference("TermsRef"),
-                    "purpose": line,
-                    "conditions": reference("Conditions"),
-                    "expires": or_null(&moment),
-                }),
-                &["id", "account", "terms", "purpose"],
-            ),
-        ),
+        ("NewGrant", object(with_account(grant.clone(), &id), &["id", "account", "terms", "purpose"])),
+        ("GrantRequest", object(grant, &["id", "terms", "purpose"])),
+        ("Approval", object(json!({ "conditions": reference("Conditions"), "expires": or_null(&moment) }), &[])),
+        ("Refusal", object(json!({ "reason": line }), &["reason"])),
     ]
 }
 
@@ -370,6 +364,12 @@ fn answered() -> Vec<Named> {
         all.push((list, whole(json!({ "items": { "type": "array", "items": reference(item) } }))));
     }
     all
+}
+
+/// A grant with the account that it is for.
+fn with_account(mut grant: Value, id: &Value) -> Value {
+    grant["account"] = id.clone();
+    grant
 }
 
 fn plan(positive: &Value, small: &Value) -> Value {

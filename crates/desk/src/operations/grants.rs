@@ -1,4 +1,4 @@
-use anbiq_domain::{AccountId, Grant, GrantId, TermsId, TermsRef};
+use anbiq_domain::{AccountId, Conditions, Grant, GrantId, TermsId, TermsRef};
 use anbiq_ledger::GrantRecord;
 use serde::Deserialize;
 
@@ -20,6 +20,32 @@ struct NewGrant {
     expires: Option<Moment>,
 }
 
+/// What is asked for, for the account of the path.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GrantRequest {
+    id: GrantId,
+    terms: TermsRefBody,
+    purpose: Line,
+    #[serde(default)]
+    conditions: ConditionsBody,
+    expires: Option<Moment>,
+}
+
+/// As what a grant is approved; what is absent is as it was asked for.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Approval {
+    conditions: Option<ConditionsBody>,
+    expires: Option<Moment>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Refusal {
+    reason: Line,
+}
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TermsRefBody {
@@ -38,20 +64,36 @@ pub(crate) async fn list(desk: Desk, call: Call) -> Result<Reply, Problem> {
 }
 
 pub(crate) async fn give(desk: Desk, call: Call) -> Result<Reply, Problem> {
-    let body: NewGrant = call.body()?;
-    open_there(&desk, &body.account).await.map_err(|problem| problem.of_body("/account"))?;
-    let grant = Grant {
-        id: body.id,
-        account: body.account,
-        terms: TermsRef { id: body.terms.id, version: body.terms.version.0 },
-        purpose: body.purpose.0,
-        conditions: body.conditions.into(),
-        given: call.at,
-        expires: body.expires.map(|moment| moment.0),
-    };
+    let NewGrant { id, account, terms, purpose, conditions, expires } = call.body()?;
+    open_there(&desk, &account).await.map_err(|problem| problem.of_body("/account"))?;
+    let grant = GrantRequest { id, terms, purpose, conditions, expires }.of(account, &call);
     let given = call.administrator(&desk).give_grant(&grant).await;
     given.map_err(|error| Problem::from(error).of_body("/terms"))?;
-    Ok(Reply::of(&found(&desk, &call, &grant.id).await?)?.at(&format!("/grants/{}", grant.id)))
+    made(&desk, &call, &grant.id).await
+}
+
+pub(crate) async fn ask(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let (account, request): (_, GrantRequest) = (call.account()?, call.body()?);
+    open_there(&desk, &account).await?;
+    let grant = request.of(account, &call);
+    let asked = call.administrator(&desk).ask_grant(&grant).await;
+    asked.map_err(|error| Problem::from(error).of_body("/terms"))?;
+    made(&desk, &call, &grant.id).await
+}
+
+pub(crate) async fn approve(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let grant = call.path("grant", Code::UnknownGrant)?;
+    let Approval { conditions, expires } = call.body()?;
+    let (conditions, expires) = (conditions.map(Conditions::from), expires.map(|moment| moment.0));
+    call.administrator(&desk).approve_grant(&grant, conditions.as_ref(), expires, call.at).await?;
+    get(desk, call).await
+}
+
+pub(crate) async fn refuse(desk: Desk, call: Call) -> Result<Reply, Problem> {
+    let grant = call.path("grant", Code::UnknownGrant)?;
+    let Refusal { reason } = call.body()?;
+    call.administrator(&desk).refuse_grant(&grant, &reason.0, call.at).await?;
+    get(desk, call).await
 }
 
 pub(crate) async fn get(desk: Desk, call: Call) -> Result<Reply, Problem> {
@@ -63,6 +105,24 @@ pub(crate) async fn revoke(desk: Desk, call: Call) -> Result<Reply, Problem> {
     let grant = call.path("grant", Code::UnknownGrant)?;
     call.administrator(&desk).revoke_grant(&grant, call.at).await?;
     get(desk, call).await
+}
+
+impl GrantRequest {
+    fn of(self, account: AccountId, call: &Call) -> Grant {
+        Grant {
+            id: self.id,
+            account,
+            terms: TermsRef { id: self.terms.id, version: self.terms.version.0 },
+            purpose: self.purpose.0,
+            conditions: self.conditions.into(),
+            given: call.at,
+            expires: self.expires.map(|moment| moment.0),
+        }
+    }
+}
+
+async fn made(desk: &Desk, call: &Call, grant: &GrantId) -> Result<Reply, Problem> {
+    Ok(Reply::of(&found(desk, call, grant).await?)?.at(&format!("/grants/{grant}")))
 }
 
 /// The grant `grant`, where it is of an account that the caller sees.

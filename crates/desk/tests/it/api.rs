@@ -203,6 +203,40 @@ async fn a_change_holds_only_under_its_condition() {
 }
 
 #[tokio::test]
+async fn a_grant_is_asked_for_and_decided() {
+    let house = House::new().await;
+    let request = |id: &str| json!({ "id": id, "terms": { "id": "rules", "version": 1 }, "purpose": "a small model" });
+    let asked = house.owner("POST", "/accounts/acme/grants", Some(request("small"))).await;
+    assert_eq!(asked.header("location"), "/api/v1/grants/small");
+    let asked = asked.good();
+    assert_eq!((&asked["state"], &asked["account"]), (&json!("asked"), &json!("acme")));
+    let twice = house.owner("POST", "/accounts/acme/grants", Some(request("small"))).await;
+    assert_eq!(twice.code(), "grant_exists");
+    let mut unknown = request("other");
+    unknown["terms"]["id"] = json!("nothing");
+    let unknown = house.owner("POST", "/accounts/acme/grants", Some(unknown)).await;
+    assert_eq!((unknown.code(), &unknown.body["errors"][0]["pointer"]), ("refers_to_nothing", &json!("/terms")));
+
+    let approval = json!({ "conditions": { "max_output_tokens": 500 }, "expires": 4_000_000_000_000_u64 });
+    let approved = house.owner("POST", "/grants/small/approve", Some(approval.clone())).await;
+    let grant = approved.good();
+    assert_eq!((&grant["state"], &grant["conditions"]["max_output_tokens"]), (&json!("active"), &json!(500)));
+    assert_eq!(grant["expires"], approval["expires"]);
+    for path in ["/grants/small/approve", "/grants/small/refuse"] {
+        let body = if path.ends_with("refuse") { json!({ "reason": "no" }) } else { json!({}) };
+        assert_eq!(house.owner("POST", path, Some(body)).await.code(), "grant_not_asked", "{path}");
+    }
+    house.owner("POST", "/accounts/acme/grants", Some(request("second"))).await.good();
+    let refused = house.owner("POST", "/grants/second/refuse", Some(json!({ "reason": "not this year" }))).await;
+    let refused = refused.good();
+    assert_eq!((&refused["state"], &refused["refused"]), (&json!("refused"), &json!("not this year")));
+    for body in [json!({}), json!({ "reason": "" }), json!({ "reason": "a\nb" })] {
+        assert_eq!(house.owner("POST", "/grants/second/refuse", Some(body)).await.code(), "invalid_body");
+    }
+    assert_eq!(house.owner("POST", "/grants/nothing/approve", Some(json!({}))).await.code(), "unknown_grant");
+}
+
+#[tokio::test]
 async fn what_is_not_known_is_refused_and_named() {
     let house = House::new().await;
     let plan = json!({ "text_policy": "off", "twin_share": 0.5, "twin_first": 0, "max_n": 2, "max_tokens": 100 });

@@ -171,6 +171,19 @@ impl Reply {
     }
 }
 
+/// The grant that each account has.
+pub(crate) fn grant_of(account: &str) -> Grant {
+    Grant {
+        id: GrantId::new(format!("{account}-grant")).unwrap(),
+        account: AccountId::new(account).unwrap(),
+        terms: terms("rules", 1).reference(),
+        purpose: "a small model".to_owned(),
+        conditions: Conditions::default(),
+        given: NOW,
+        expires: None,
+    }
+}
+
 /// Gives each of the accounts a key, an acceptance, a budget and a grant.
 async fn furnish(ledger: &Ledger, administrator: &Administrator) -> [KeyId; 2] {
     let plan = Plan {
@@ -187,15 +200,7 @@ async fn furnish(ledger: &Ledger, administrator: &Administrator) -> [KeyId; 2] {
         let account = NewAccount { id: id.clone(), plan: plan.id.clone(), payment: None, opened: NOW };
         administrator.open_account(&account).await.unwrap();
         administrator.accept_terms(&id, &terms("rules", 1).reference(), NOW).await.unwrap();
-        let grant = Grant {
-            id: GrantId::new(format!("{name}-grant")).unwrap(),
-            account: id.clone(),
-            terms: terms("rules", 1).reference(),
-            purpose: "a small model".to_owned(),
-            conditions: Conditions::default(),
-            given: NOW,
-            expires: None,
-        };
+        let grant = grant_of(name);
         administrator.give_grant(&grant).await.unwrap();
         ledger.set_budget(&id, Money::from_dollars(5)).await.unwrap();
         let user = User { account: id.clone(), id: "ann".parse().unwrap(), name: None, added: NOW };

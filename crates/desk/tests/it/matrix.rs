@@ -3,12 +3,12 @@
 
 use std::collections::BTreeMap;
 
-use anbiq_domain::{Money, Window};
+use anbiq_domain::{Grant, Money, Window};
 use anbiq_ledger::AdminRole::{self, Operator, Owner, Steward, Viewer};
 use anbiq_ledger::{Budget, Holder, Measure, User};
 use serde_json::{Value, json};
 
-use crate::house::{ACCOUNTS, House, NOW, Reply, conforms};
+use crate::house::{ACCOUNTS, House, NOW, Reply, conforms, grant_of};
 
 /// Which keys that are limited to one account reach an operation.
 #[derive(Clone, Copy, PartialEq)]
@@ -75,7 +75,10 @@ const RULES: &[(&str, &[AdminRole], Limited)] = &[
     ("getTermsVersion", ALL, Same),
     ("listGrants", ALL, Filtered),
     ("giveGrant", DECIDE, Barred),
+    ("askGrant", OPERATE, Own),
     ("getGrant", ALL, Own),
+    ("approveGrant", DECIDE, Barred),
+    ("refuseGrant", DECIDE, Barred),
     ("revokeGrant", DECIDE, Barred),
     ("listAdminKeys", OWN, Barred),
     ("issueAdminKey", OWN, Barred),
@@ -188,6 +191,7 @@ impl<'a> World<'a> {
         let account = ACCOUNTS[target];
         let api_key = self.house.keys[target].as_str();
         let spare = self.spare.clone();
+        let (made, asked) = (self.made, ["approveGrant", "refuseGrant"].contains(&operation.id.as_str()));
         let path = operation.path.split('/').map(|part| match part {
             "{account}" => account.to_owned(),
             "{key}" if operation.path.contains("admin-keys") => spare.clone(),
@@ -196,6 +200,7 @@ impl<'a> World<'a> {
             "{model}" => "teacher".to_owned(),
             "{terms}" => "rules".to_owned(),
             "{version}" => "1".to_owned(),
+            "{grant}" if asked => format!("{account}-asked-{made}"),
             "{grant}" => format!("{account}-grant"),
             "{code}" => "unknown_url".to_owned(),
             "{user}" => "ann".to_owned(),
@@ -211,6 +216,11 @@ impl<'a> World<'a> {
                 let user =
                     User { account: account.parse().unwrap(), id: "ann".parse().unwrap(), name: None, added: NOW };
                 let _ = self.house.ledger.add_user(&user).await;
+            }
+            "approveGrant" | "refuseGrant" => {
+                let id = format!("{account}-asked-{made}").parse().unwrap();
+                let grant = Grant { id, ..grant_of(account) };
+                self.house.ledger.ask_grant(&grant).await.unwrap();
             }
             "removeMoneyBudget" => {
                 let limit = Measure::Money(Money::from_dollars(1));
@@ -249,6 +259,9 @@ impl<'a> World<'a> {
             "giveGrant" => json!({
                 "id": fresh, "account": account, "terms": { "id": "rules", "version": 1 }, "purpose": "tests",
             }),
+            "askGrant" => json!({ "id": fresh, "terms": { "id": "rules", "version": 1 }, "purpose": "tests" }),
+            "approveGrant" => json!({ "conditions": { "max_output_tokens": 5, "beyond_terms": "a trial" } }),
+            "refuseGrant" => json!({ "reason": "not this year" }),
             "issueAdminKey" => json!({ "role": "viewer", "account": account, "note": "a colleague" }),
             other => panic!("no body for `{other}`"),
         }
