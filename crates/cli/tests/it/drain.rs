@@ -11,7 +11,7 @@ use crate::support::Place;
 const PLAN: &str = "\n[[plan]]\nid = \"standard\"\n";
 
 /// A gateway in front of the server at `url`, with an account `acme`; gives its key.
-fn furnish(url: &str) -> (Place, String) {
+pub(crate) fn furnish(url: &str) -> (Place, String) {
     let place = Place::empty();
     place.write(
         "anbiq.toml",

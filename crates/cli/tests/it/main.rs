@@ -7,6 +7,7 @@ mod canary;
 mod config;
 mod customers;
 mod drain;
+mod full;
 mod gateway;
 mod journal;
 mod kill;

@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
-use std::process::{Child, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -20,7 +20,11 @@ pub(crate) struct Served {
 impl Served {
     /// Starts the gateway of `place`, whose configuration names port 0 twice, with more in its environment.
     pub(crate) fn start(place: &Place, words: &str, environment: &[(&str, &str)]) -> Self {
-        let mut command = place.command(words);
+        Self::of(place.command(words), environment)
+    }
+
+    /// Starts it in another way.
+    pub(crate) fn of(mut command: Command, environment: &[(&str, &str)]) -> Self {
         command.envs(environment.iter().copied()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let said = Arc::default();
@@ -45,14 +49,19 @@ impl Served {
         served
     }
 
+    /// Its number among the processes of the system.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// All that it said so far.
     pub(crate) fn said(&self) -> String {
         String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
     }
 
     pub(crate) fn signal(&self, name: &str) {
-        let id = self.child.id().to_string();
-        assert!(std::process::Command::new("kill").args([name, &id]).status().unwrap().success());
+        let id = self.id().to_string();
+        assert!(Command::new("kill").args([name, &id]).status().unwrap().success());
     }
 
     /// Waits for its end: the exit code, and all that it said.
