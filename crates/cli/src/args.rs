@@ -109,6 +109,8 @@ pub(crate) enum Config {
         #[arg(long)]
         json: bool,
     },
+    /// Print the JSON Schema of a configuration, by which an editor completes and checks one as it is written.
+    Schema,
 }
 
 #[derive(Debug, Clone, Args)]

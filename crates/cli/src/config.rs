@@ -8,13 +8,17 @@ use anbiq_journal::{Keep, Options, Seal};
 use anbiq_ledger::TwinPlan;
 use anbiq_upstream::{Reach, Unreachable};
 use anyhow::Context;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// All of `anbiq.toml`. Relative paths are relative to the folder of the file.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
+#[schemars(title = "anbiq.toml")]
 pub(crate) struct Config {
+    /// Where what happens is written down.
     pub(crate) journal: JournalConfig,
+    /// Where stands what is owed and allowed.
     pub(crate) ledger: LedgerConfig,
     /// Folder of the signing key, the sketch key and the coin keys.
     #[serde(default = "default_secrets")]
@@ -22,13 +26,15 @@ pub(crate) struct Config {
     /// How it serves.
     #[serde(default)]
     pub(crate) serve: anbiq_serve::Config,
+    /// The teachers.
     #[serde(rename = "model")]
     pub(crate) models: Vec<ModelConfig>,
+    /// The limits that accounts are on.
     #[serde(default, rename = "plan")]
     pub(crate) plans: Vec<PlanConfig>,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JournalConfig {
     /// Folder of the journal.
@@ -51,7 +57,7 @@ pub(crate) struct JournalConfig {
 }
 
 /// When a segment is closed and sealed, whichever comes first.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SealConfig {
     /// At this size.
@@ -63,7 +69,7 @@ pub(crate) struct SealConfig {
 }
 
 /// Which sealed files are kept; whichever is reached first.
-#[derive(Debug, Clone, Copy, Deserialize)]
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct KeepConfig {
     /// Those whose last entry is not older.
@@ -93,7 +99,7 @@ impl JournalConfig {
     }
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct LedgerConfig {
     /// A SQLite file.
@@ -105,7 +111,7 @@ pub(crate) struct LedgerConfig {
 }
 
 /// One teacher: a folder or a server.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ModelConfig {
     /// The name that requests use.
@@ -138,7 +144,7 @@ pub(crate) struct ModelConfig {
 }
 
 /// One server among several of a model.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct UpstreamConfig {
     /// Its base URL.
@@ -163,7 +169,7 @@ pub(crate) struct UpstreamConfig {
 }
 
 /// Where servers of the dialect differ.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum DialectName {
     /// As OpenAI does.
@@ -173,9 +179,10 @@ pub(crate) enum DialectName {
     Azure,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PlanConfig {
+    /// Its name.
     pub(crate) id: PlanId,
     /// What the journal keeps of texts: `off`, `twinned`, `plain`, or encrypted `sealed_twinned`, `sealed`.
     #[serde(default)]
@@ -207,7 +214,7 @@ pub(crate) struct PlanConfig {
 }
 
 /// Which exchanges of a plan are twinned, and how.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub(crate) struct TwinPlanConfig {
     /// `together` or `deferred`.

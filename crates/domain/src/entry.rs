@@ -150,7 +150,7 @@ impl Entry {
 }
 
 /// Whether a journal's times are real.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ClockKind {
     /// The operating system's clock.

@@ -243,7 +243,7 @@ pub enum PriceClass {
 }
 
 /// What the journal may keep of prompts and answers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TextPolicy {
     /// Hashes and sketches only.

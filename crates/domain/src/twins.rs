@@ -3,7 +3,7 @@ use serde::{Deserialize, Serialize};
 use crate::{AccountId, Answer, CoinKey, Digest, Draws, ExchangeId, Money, Timestamp, commit_text};
 
 /// How the twins of an exchange are drawn, and so what a test of them rests on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum TwinMode {
     /// All draws begin at the same moment, by equal requests, and a coin that was fixed before chooses the one that is

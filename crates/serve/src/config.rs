@@ -5,14 +5,16 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use anbiq_domain::{ClockKind, CoinKey, Money, Timestamp};
 use anbiq_journal::TextKeys;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::ServeError;
 use crate::telemetry::TelemetryConfig;
 
 /// How the gateway serves.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
+#[schemars(rename = "ServeConfig")]
 pub struct Config {
     /// Where to listen; whoever opens the listener reads it.
     pub listen: SocketAddr,
@@ -72,7 +74,7 @@ pub struct Config {
 ///
 /// Such a request is led to its end, and charged, even where its client leaves: it may come back for the whole answer.
 /// All are remembered in memory: after a restart a repeated key is a new request, which is answered and charged anew.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct IdempotencyConfig {
     /// For how long, in milliseconds of the gateway's clock.
@@ -85,7 +87,7 @@ pub struct IdempotencyConfig {
 }
 
 /// How twins are drawn. For which exchanges, and in which mode, is said by the account's plan.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct TwinConfig {
     /// Completions drawn for a twinned exchange, the served one among them, where its plan does not say.
@@ -101,7 +103,7 @@ pub struct TwinConfig {
 }
 
 /// When and at what cost deferred twins are drawn.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, default)]
 pub struct DeferredConfig {
     /// From this hour (UTC) on, 0 to 23.

@@ -24,6 +24,10 @@ struct Report<'a> {
 pub(crate) fn run(command: args::Config, talk: Talk) -> anyhow::Result<Outcome> {
     match command {
         args::Config::Check { file, site, json } => check(file.as_deref().unwrap_or(&site.config), json, talk),
+        args::Config::Schema => {
+            talk::json(&schemars::schema_for!(Config))?;
+            Ok(Outcome::Fine)
+        }
     }
 }
 

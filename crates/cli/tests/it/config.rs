@@ -103,3 +103,29 @@ fn what_cannot_be_read_at_all_is_told_apart() {
     assert_eq!(done.code, 1);
     assert!(done.out.contains("line 1"), "{}", done.out);
 }
+
+/// The schema that editors are given is what the program reads, and says of each key what it is.
+/// `ANBIQ_RENEW=1` writes it anew.
+#[test]
+fn the_schema_is_committed_and_explains_every_key() {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/../../contrib/anbiq.schema.json");
+    let printed = Place::empty().run("config schema");
+    assert_eq!(printed.code, 0, "{}", printed.err);
+    if std::env::var_os("ANBIQ_RENEW").is_some() {
+        fs::write(file, &printed.out).unwrap();
+    }
+    assert!(fs::read_to_string(file).is_ok_and(|committed| committed == printed.out), "renew it: ANBIQ_RENEW=1");
+    let schema: serde_json::Value = serde_json::from_str(&printed.out).unwrap();
+    let mut objects: Vec<&serde_json::Value> = schema["$defs"].as_object().unwrap().values().collect();
+    objects.push(&schema);
+    let mut keys = 0;
+    for object in objects {
+        let Some(properties) = object["properties"].as_object() else { continue };
+        assert_eq!(object["additionalProperties"], false, "an unknown key is an error: {object}");
+        for (key, property) in properties {
+            assert!(property["description"].as_str().is_some_and(|words| !words.is_empty()), "{key}: {property}");
+            keys += 1;
+        }
+    }
+    assert!(keys > 60, "{keys}");
+}
