@@ -4,7 +4,7 @@ use serde::Deserialize;
 
 use crate::Desk;
 use crate::dispatch::{Call, Reply};
-use crate::fields::{Byte, Positive, Small};
+use crate::fields::{Byte, ModelName, Positive, Small};
 use crate::problem::{Code, Problem};
 
 #[derive(Deserialize)]
@@ -16,7 +16,7 @@ struct NewPlan {
     twin_share: f64,
     twin_first: Small,
     twin_k: Option<Byte>,
-    twin_models: Option<Vec<String>>,
+    twin_models: Option<Vec<ModelName>>,
     max_logprobs: Option<Byte>,
     max_n: Positive,
     max_tokens: Positive,
@@ -58,7 +58,7 @@ pub(crate) async fn put(desk: Desk, call: Call) -> Result<Reply, Problem> {
             share: body.twin_share,
             first: body.twin_first.0,
             k: body.twin_k.map(|Byte(k)| k),
-            models: body.twin_models,
+            models: body.twin_models.map(|models| models.into_iter().map(|model| model.0).collect()),
         },
         max_logprobs: body.max_logprobs.map(|most| most.0),
         max_n: body.max_n.0,

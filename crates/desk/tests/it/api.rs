@@ -254,6 +254,7 @@ async fn what_is_not_known_is_refused_and_named() {
         ("PUT", "/plans/p", with("twin_share", json!(1.5)), "invalid_body", "/twin_share"),
         ("PUT", "/plans/p", with("max_n", json!(0)), "invalid_body", "/max_n"),
         ("PUT", "/plans/p", with("text_policy", json!("all")), "invalid_body", "/text_policy"),
+        ("PUT", "/plans/p", with("twin_models", json!([""])), "invalid_body", "/twin_models/0"),
         ("PUT", "/plans/p", "{}".to_owned(), "invalid_body", ""),
         ("PUT", "/plans/p", "{".to_owned(), "malformed_json", ""),
         ("PUT", "/plans/p", String::new(), "malformed_json", ""),
