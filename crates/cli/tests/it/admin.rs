@@ -110,3 +110,31 @@ fn a_gateway_is_administered_and_reloaded_while_it_runs() {
     assert!(shown.contains("prices: teacher; after a restart: serve"), "{shown}");
     assert!(!shown.contains(&owner), "no secret stands in the journal");
 }
+
+/// Requests that somebody else's program makes up from the document alone, valid ones and others: no answer is of a kind that
+/// the document does not name, and nothing that it forbids is taken.
+#[test]
+fn schemathesis_finds_nothing() {
+    let Some(program) = std::env::var_os("ANBIQ_SCHEMATHESIS") else {
+        let said = "SKIPPED schemathesis_finds_nothing: ANBIQ_SCHEMATHESIS may name the program `st` of schemathesis\n";
+        // Printed past the capture of the test runner, which would hide it.
+        std::io::stderr().write_all(said.as_bytes()).unwrap();
+        return;
+    };
+    let place = Place::gateway();
+    let text =
+        place.read("anbiq.toml").replace("# admin_listen = \"127.0.0.1:9090\"", "admin_listen = \"127.0.0.1:0\"");
+    place.write("anbiq.toml", &text);
+    let owner = admin_key(&place, "--role owner");
+    assert_eq!(place.run("account open acme --plan standard --budget 5").code, 0);
+    let gateway = Running::start(&place);
+    // Without the one that takes away the key it asks with.
+    let found = std::process::Command::new(program)
+        .args(["run", &format!("{}/api/v1/openapi.json", gateway.admin), "--url", &gateway.admin])
+        .args(["-H", &format!("Authorization: Bearer {owner}"), "--checks", "all", "--max-examples", "25"])
+        .args(["--seed", "1", "--exclude-operation-id", "revokeAdminKey"])
+        .output()
+        .unwrap();
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stdout));
+    assert_eq!(gateway.stop(), 0);
+}
