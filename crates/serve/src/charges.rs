@@ -13,6 +13,12 @@ use crate::gateway::Shared;
 /// good after a power cut.
 const TOLD_EVERY: Duration = Duration::from_millis(50);
 
+/// Tries to release what nothing was served for, with a longer pause after each; then it expires.
+const RELEASE_TRIES: u32 = 6;
+
+/// The longest pause between tries to charge what was served, which end with the gateway.
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
 /// The exchanges that are being written or charged.
 #[derive(Debug, Default)]
 pub(crate) struct Uncharged(Arc<Mutex<Row>>);
@@ -70,6 +76,41 @@ impl Drop for Charge {
 /// Nobody panics while holding it.
 fn locked(row: &Mutex<Row>) -> MutexGuard<'_, Row> {
     row.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Charges an exchange, however long that takes: where the gateway ends before, the next one does it.
+pub(crate) async fn settle(gateway: &Shared, exchange: ExchangeId, actual: Cost, booking: Booking) {
+    let mut pause = Duration::from_millis(50);
+    loop {
+        match gateway.ledger.settle(exchange, actual, booking.clone()).await {
+            Ok(()) => return,
+            Err(error) if error.retryable() => {
+                tracing::warn!(%exchange, code = error.code(), %error, "an exchange could not be charged yet");
+            }
+            Err(error) => {
+                // The journal has the cost.
+                let cost = actual.money;
+                tracing::error!(%exchange, %cost, code = error.code(), %error, "an exchange could not be charged");
+                return;
+            }
+        }
+        tokio::time::sleep(pause).await;
+        pause = LONGEST_PAUSE.min(pause * 3);
+    }
+}
+
+/// Lets go of what is held for an exchange; tries again while that is of use.
+pub(crate) async fn release(gateway: &Shared, exchange: ExchangeId) -> Result<(), LedgerError> {
+    let mut pause = Duration::from_millis(50);
+    let mut tries = 1;
+    loop {
+        match gateway.ledger.release(exchange).await {
+            Err(error) if error.retryable() && tries < RELEASE_TRIES => tokio::time::sleep(pause).await,
+            done => return done,
+        }
+        pause *= 3;
+        tries += 1;
+    }
 }
 
 /// Tells the ledger how far everything is charged, whenever that has gone on.

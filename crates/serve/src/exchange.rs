@@ -5,11 +5,11 @@ use std::task::Poll;
 use std::time::Duration;
 
 use anbiq_domain::{
-    Answer, Client, Draws, Entry, Exchange, ExchangeId, Finish, Keeping, KeyId, Money, Outcome, RequestFacts,
-    SealedTexts, Sketch, TextPolicy, Texts, Timestamp, TwinDraw, TwinMode, Twinning, Twins, Usage, commit_bytes,
+    Answer, Client, Draws, Entry, Exchange, Finish, Keeping, KeyId, Money, Outcome, RequestFacts, SealedTexts, Sketch,
+    TextPolicy, Texts, Timestamp, TwinDraw, TwinMode, Twinning, Twins, Usage, commit_bytes,
 };
 use anbiq_journal::{Position, TextsError};
-use anbiq_ledger::{Booking, Cost, LedgerError};
+use anbiq_ledger::{Booking, Cost};
 use anbiq_model::{
     Calls, EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta,
 };
@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
 use crate::admission::Admitted;
-use crate::charges::Charge;
+use crate::charges::{self, Charge};
 use crate::gateway::{Place, Shared};
 use crate::metrics::Ended;
 use crate::rate::Taken;
@@ -49,12 +49,6 @@ pub(crate) const PIECES: usize = 32;
 
 /// How long an answer waits for its settlement; after that it goes out and the settlement goes on.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Tries to release what nothing was served for, with a longer pause after each; then it expires.
-const RELEASE_TRIES: u32 = 6;
-
-/// The longest pause between tries to charge what was served, which end with the gateway.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
 /// An exchange under way.
 #[derive(Debug)]
@@ -542,7 +536,7 @@ impl Conductor {
         };
         let booking = Booking { journal: gateway.journal.id().clone(), entry: position.index };
         let mut settling = Box::pin(async move {
-            settle(&gateway, id, actual, booking).await;
+            charges::settle(&gateway, id, actual, booking).await;
             drop((charge, place));
         });
         // Where nobody else changes the ledger it is done at once, and needs no task of its own.
@@ -591,7 +585,7 @@ impl Conductor {
 
     async fn release(&mut self) {
         self.untake(0);
-        if let Err(error) = release(&self.gateway, self.admitted.id).await {
+        if let Err(error) = charges::release(&self.gateway, self.admitted.id).await {
             tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
         }
     }
@@ -749,40 +743,5 @@ fn shutting_down() -> Rejection {
 pub(crate) async fn aborted(abort: &mut watch::Receiver<bool>) {
     if abort.wait_for(|abort| *abort).await.is_err() {
         std::future::pending::<()>().await;
-    }
-}
-
-/// Charges an exchange, however long that takes: where the gateway ends before, the next one does it.
-async fn settle(gateway: &Shared, exchange: ExchangeId, actual: Cost, booking: Booking) {
-    let mut pause = Duration::from_millis(50);
-    loop {
-        match gateway.ledger.settle(exchange, actual, booking.clone()).await {
-            Ok(()) => return,
-            Err(error) if error.retryable() => {
-                tracing::warn!(%exchange, code = error.code(), %error, "an exchange could not be charged yet");
-            }
-            Err(error) => {
-                // The journal has the cost.
-                let cost = actual.money;
-                tracing::error!(%exchange, %cost, code = error.code(), %error, "an exchange could not be charged");
-                return;
-            }
-        }
-        tokio::time::sleep(pause).await;
-        pause = LONGEST_PAUSE.min(pause * 3);
-    }
-}
-
-/// Lets go of what is held for an exchange; tries again while that is of use.
-async fn release(gateway: &Shared, exchange: ExchangeId) -> Result<(), LedgerError> {
-    let mut pause = Duration::from_millis(50);
-    let mut tries = 1;
-    loop {
-        match gateway.ledger.release(exchange).await {
-            Err(error) if error.retryable() && tries < RELEASE_TRIES => tokio::time::sleep(pause).await,
-            done => return done,
-        }
-        pause *= 3;
-        tries += 1;
     }
 }
