@@ -25,6 +25,7 @@ mod read;
 mod rows;
 mod source;
 mod store;
+mod table;
 
 pub use check::{Check, Signal, Works, check, render_check};
 pub use error::ImportError;

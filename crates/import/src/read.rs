@@ -19,7 +19,7 @@ use crate::rows::{Row, Rows};
 use crate::source::{Compression, Source, name_of};
 
 /// Rows from which a format is told.
-const TELLING: usize = 20;
+const TELLING: usize = 8;
 /// Logs that are read side by side.
 const SIDE_BY_SIDE: usize = 512;
 /// Requests that may wait for their other rows, and the bytes of their rows.
@@ -177,7 +177,8 @@ struct Log {
 impl Log {
     fn open(path: &Path, place: usize, options: &Options) -> Result<Self, ImportError> {
         let source = Source::open(path)?;
-        let mut rows = Rows::new(source, options.max_row).map_err(ImportError::io("read", path))?;
+        let damaged = |error: io::Error| ImportError::Damaged { name: name_of(path), reason: error.to_string() };
+        let mut rows = Rows::new(source, options.max_row).map_err(damaged)?;
         let (mut ahead, mut failed) = (VecDeque::new(), None);
         while ahead.iter().filter(|row: &&Row| row.is_ok()).count() < TELLING && ahead.len() < 1000 {
             match rows.next() {

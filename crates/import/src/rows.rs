@@ -1,4 +1,4 @@
-//! Rows of a log, one after the other, whatever its size: JSON lines, JSON arrays, objects that wrap an array, CSV.
+//! Rows of a log, one after the other, whatever its size: JSON lines, JSON arrays, objects that wrap an array, CSV, Parquet.
 //!
 //! No row is kept beyond its turn, and none longer than the bound is ever held: it is passed over and counted.
 
@@ -9,6 +9,7 @@ use serde_json::{Map, Value};
 
 use crate::fault::Fault;
 use crate::source::Source;
+use crate::table::Table;
 
 /// How far a log is looked into before its syntax is told.
 const PEEK: usize = 1 << 20;
@@ -39,6 +40,8 @@ enum Syntax {
     Stream(Vec<Context>),
     /// A header and records.
     Csv(Box<Csv>),
+    /// Columns.
+    Table(Box<Table>),
 }
 
 #[derive(Debug, PartialEq)]
@@ -55,6 +58,11 @@ enum Context {
 impl Rows {
     /// The rows of `source`, none longer than `most` bytes.
     pub(crate) fn new(mut source: Source, most: usize) -> io::Result<Self> {
+        if let Some(path) = &source.table {
+            let syntax = Syntax::Table(Box::new(Table::open(path)?));
+            let bytes = Bytes { peeked: Vec::new(), at: 0, source };
+            return Ok(Self { bytes, syntax, most, read: 0, unpacked: Vec::new().into_iter() });
+        }
         let mut peeked = Vec::new();
         // What cannot be read here cannot be read later either, and is said then.
         let mut limited = (&mut source).take(PEEK as u64);
@@ -87,6 +95,7 @@ impl Rows {
             Syntax::Lines => line(&mut self.bytes, self.most)?,
             Syntax::Stream(contexts) => stream(&mut self.bytes, contexts, self.most)?,
             Syntax::Csv(csv) => csv.record(&mut self.bytes, self.most)?,
+            Syntax::Table(table) => table.next()?.map(Ok),
         };
         let row = match row {
             Some(Ok(mut row)) => match unwrap(&mut row) {
@@ -424,6 +433,72 @@ impl Csv {
                 ReadRecordResult::OutputFull => self.output.resize(2 * self.output.len(), 0),
                 ReadRecordResult::OutputEndsFull if 16 * self.ends.len() > most => (ended, over) = (0, true),
                 ReadRecordResult::OutputEndsFull => self.ends.resize(2 * self.ends.len(), 0),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    fn read(text: &[u8], most: usize) -> Vec<Row> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("log");
+        std::fs::write(&path, text).unwrap();
+        let mut rows = Rows::new(Source::open(&path).unwrap(), most).unwrap();
+        std::iter::from_fn(|| rows.next().unwrap()).collect()
+    }
+
+    fn good(rows: &[Row]) -> Vec<Value> {
+        rows.iter().filter_map(|row| Some(Value::Object(row.as_ref().ok()?.clone()))).collect()
+    }
+
+    #[test]
+    fn a_row_over_the_bound_is_passed_over_wherever_it_stands() {
+        let (small, large) = (json!({"a": 1}), json!({"a": "x".repeat(5_000)}));
+        let all = [&small, &large, &small].map(ToString::to_string);
+        let table = format!("a,b\n1,2\n{},2\n1,2\n", "x".repeat(5_000));
+        for text in
+            [all.join("\n"), format!("[{}]", all.join(",")), format!("{{\n\"data\": [{}]}}", all.join(",\n")), table]
+        {
+            let rows = read(text.as_bytes(), 1_000);
+            assert_eq!(rows.len(), 3, "{}", &text[..20]);
+            assert!(rows[0].is_ok() && rows[1] == Err(Fault::TooLong) && rows[2].is_ok(), "{}", &text[..20]);
+        }
+    }
+
+    #[test]
+    fn what_is_cut_off_ends_early() {
+        for (text, whole) in [("[{\"a\": 1}, {\"a\": ", 1), ("{\n\"data\": [{\"a\": 1},\n{\"a\": [", 1)] {
+            let rows = read(text.as_bytes(), 1_000);
+            assert_eq!(good(&rows).len(), whole, "{text}");
+            assert_eq!(rows.last(), Some(&Err(Fault::EndsEarly)), "{text}");
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn any_bytes_come_to_an_end(text in proptest::collection::vec(any::<u8>(), 0..400), json in "[\\[\\]{}\",: a1\\\\\n]{0,200}") {
+            let bound = text.len() + json.len() + 2;
+            prop_assert!(read(&text, 64).len() <= bound);
+            prop_assert!(read(json.as_bytes(), 64).len() <= bound);
+        }
+
+        #[test]
+        fn the_same_rows_come_out_however_they_stand(texts in proptest::collection::vec("[a-z\"\\\\{}\\[\\],:\n\u{e9}]{0,12}", 1..20)) {
+            let rows: Vec<Value> = texts.iter().map(|text| json!({"k": text, "inner": {"data": [text, {}]}})).collect();
+            let lines: String = rows.iter().map(|row| format!("{row}\n")).collect();
+            let array = serde_json::to_string_pretty(&rows).unwrap();
+            let wrapped = serde_json::to_string_pretty(&json!({"object": "list", "records": rows, "more": [1, {}]})).unwrap();
+            let one_after_another: String = rows.iter().map(|row| serde_json::to_string_pretty(row).unwrap()).collect();
+            for text in [lines, array, wrapped, one_after_another] {
+                prop_assert_eq!(&good(&read(text.as_bytes(), 10_000)), &rows);
             }
         }
     }

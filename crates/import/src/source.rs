@@ -10,6 +10,7 @@ use flate2::read::MultiGzDecoder;
 use serde::{Deserialize, Serialize};
 
 use crate::ImportError;
+use crate::table::MAGIC;
 
 /// Bytes that are read at once.
 const BUFFER: usize = 1 << 16;
@@ -18,7 +19,7 @@ const BUFFER: usize = 1 << 16;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compression {
-    /// Not at all.
+    /// Not at all, or inside: a Parquet file.
     None,
     /// gzip, one member or several.
     Gzip,
@@ -30,6 +31,8 @@ pub enum Compression {
 pub(crate) struct Source {
     pub(crate) name: String,
     pub(crate) compression: Compression,
+    /// Where it is, if it is a Parquet file, which is not read from its beginning to its end.
+    pub(crate) table: Option<PathBuf>,
     reader: BufReader<Box<dyn Read + Send>>,
     counted: Arc<Mutex<Counted>>,
 }
@@ -46,6 +49,7 @@ impl Source {
         let file = File::open(path).map_err(ImportError::io("read", path))?;
         let mut raw = BufReader::with_capacity(BUFFER, file);
         let magic = raw.fill_buf().map_err(ImportError::io("read", path))?;
+        let table = magic.starts_with(MAGIC).then(|| path.to_owned());
         let compression = match magic {
             [0x1f, 0x8b, ..] => Compression::Gzip,
             [0x28, 0xb5, 0x2f, 0xfd, ..] => Compression::Zstd,
@@ -58,7 +62,7 @@ impl Source {
             Compression::Gzip => Box::new(MultiGzDecoder::new(raw)),
             Compression::Zstd => Box::new(zstd::Decoder::new(raw).map_err(ImportError::io("read", path))?),
         };
-        Ok(Self { name: name_of(path), compression, reader: BufReader::with_capacity(BUFFER, plain), counted })
+        Ok(Self { name: name_of(path), compression, table, reader: BufReader::with_capacity(BUFFER, plain), counted })
     }
 
     /// Bytes of the file that were read, and their digest: of all of it once the end was reached.

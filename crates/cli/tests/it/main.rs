@@ -8,6 +8,7 @@ mod config;
 mod customers;
 mod drain;
 mod gateway;
+mod import;
 mod journal;
 mod kill;
 mod refusals;

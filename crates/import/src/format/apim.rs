@@ -58,7 +58,7 @@ pub(super) fn prepare(row: Map<String, Value>) -> Prepared {
     let side = match names.into_iter().find(|name| name.contains("Gateway")) {
         Some(name) if name.contains("Llm") => Side::Call,
         Some(_) => Side::Caller,
-        None if CALL.iter().any(|name| said(name)) => Side::Call,
+        None if CALL.iter().any(said) => Side::Call,
         None => Side::Caller,
     };
     let row = match side {

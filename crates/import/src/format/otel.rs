@@ -36,7 +36,7 @@ pub(super) const FIELDS: &[(Field, &[&str])] = &[
 const PREFIX: &str = "gen_ai.";
 
 pub(super) fn is(row: &Map<String, Value>) -> bool {
-    if has_any(row, &["scopeSpans", "instrumentationLibrarySpans"]) {
+    if has_any(row, &["resourceSpans", "scopeSpans", "instrumentationLibrarySpans"]) {
         return true;
     }
     let is_span = has_any(row, &["startTimeUnixNano", "start_time", "startTime", "start_time_unix_nano"]);
