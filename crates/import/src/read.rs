@@ -255,8 +255,7 @@ impl Reading<'_, '_> {
                 Ok(row)
             }
             Err(error) => {
-                // What a decompressor says holds nothing of the content.
-                let reason = error.to_string();
+                let reason = log.rows.source().reason(&error);
                 if !self.options.partial {
                     return Err(ImportError::Damaged { name: name_of(&log.path), reason });
                 }

@@ -118,15 +118,18 @@ impl Syntax {
         if first == Some(&b'[') {
             return Self::Stream(vec![Context::Top]);
         }
-        let lines = || peeked.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+        let lines = || peeked.split(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
+        let head = lines().next().unwrap_or_default().trim_ascii();
         let is_object = |line: &[u8]| line.starts_with(b"{") && serde_json::from_slice::<Value>(line).is_ok();
-        if lines().any(is_object) {
+        // Where the first line is damaged a later one tells, unless all are lines of one value: those are mostly indented,
+        // and the first of them leaves something open.
+        let open = head.last().is_some_and(|last| b"{[,:".contains(last));
+        if is_object(head) || (!open && lines().any(is_object)) {
             return Self::Lines;
         }
         if first == Some(&b'{') {
             return Self::Stream(vec![Context::Top]);
         }
-        let head = lines().next().unwrap_or_default();
         let count = |delimiter: u8| head.iter().filter(|byte| **byte == delimiter).count();
         match b",;\t".iter().copied().max_by_key(|delimiter| count(*delimiter)).filter(|best| count(*best) > 0) {
             Some(delimiter) => Self::Csv(Box::new(Csv::new(delimiter))),

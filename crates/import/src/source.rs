@@ -71,6 +71,15 @@ impl Source {
         (counted.bytes, counted.digest.clone().finish())
     }
 
+    /// Why the log cannot be read further, in words that are the same whatever library decompresses it.
+    pub(crate) fn reason(&self, error: &io::Error) -> String {
+        match self.compression {
+            Compression::None => error.to_string(),
+            Compression::Gzip => "its gzip data cannot be read further".to_owned(),
+            Compression::Zstd => "its Zstandard data cannot be read further".to_owned(),
+        }
+    }
+
     /// Reads whatever is left of the file, so that its digest is of all of it.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
         io::copy(&mut self.reader, &mut io::sink()).map(|_| ())

@@ -70,3 +70,47 @@ fn value(field: Field) -> Value {
         other @ Field::Decimal(_) => other.to_string().into(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use parquet::basic::Compression;
+    use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
+    use parquet::file::properties::WriterProperties;
+    use parquet::file::writer::SerializedFileWriter;
+    use parquet::schema::parser::parse_message_type;
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_rows_of_a_table_are_objects() {
+        let schema =
+            "message log { REQUIRED INT64 at (TIMESTAMP(MICROS, true)); REQUIRED BYTE_ARRAY account (STRING); }";
+        let folder = tempfile::tempdir().unwrap();
+        for compression in [Compression::SNAPPY, Compression::UNCOMPRESSED] {
+            let path = folder.path().join("log.parquet");
+            let properties = WriterProperties::builder().set_compression(compression).build();
+            let schema = Arc::new(parse_message_type(schema).unwrap());
+            let mut file =
+                SerializedFileWriter::new(File::create(&path).unwrap(), schema, Arc::new(properties)).unwrap();
+            for group in 0..2 {
+                let mut groups = file.next_row_group().unwrap();
+                let mut column = groups.next_column().unwrap().unwrap();
+                column.typed::<Int64Type>().write_batch(&[1_772_409_600_000_000 + group], None, None).unwrap();
+                column.close().unwrap();
+                let mut column = groups.next_column().unwrap().unwrap();
+                column.typed::<ByteArrayType>().write_batch(&[ByteArray::from("acme")], None, None).unwrap();
+                column.close().unwrap();
+                groups.close().unwrap();
+            }
+            file.close().unwrap();
+            let mut table = Table::open(&path).unwrap();
+            let row = |at: i64| Some(json!({"at": at, "account": "acme"}).as_object().unwrap().clone());
+            assert_eq!(table.next().unwrap(), row(1_772_409_600_000_000));
+            assert_eq!(table.next().unwrap(), row(1_772_409_600_000_001));
+            assert_eq!(table.next().unwrap(), None);
+        }
+    }
+}

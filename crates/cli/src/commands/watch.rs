@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anbiq_domain::{Entry, Terms};
 use anbiq_import::{Import, ImportError, ImportedRows};
-use anbiq_journal::{JournalError, Reader};
+use anbiq_journal::Reader;
 use anbiq_watch::{Config, Report, Seen};
 use anyhow::{Context, bail, ensure};
 

@@ -169,13 +169,13 @@ fn a_log_that_ends_early_is_an_error_unless_its_beginning_is_wanted() {
     fs::write(place.path("log.gz"), &whole[..whole.len() / 2]).unwrap();
     assert_snapshot!(place.run("import log.gz --key key -q").told(), @r"
     exit 2
-    error: `log.gz` is damaged or ends early: unexpected end of file
+    error: `log.gz` is damaged or ends early: its gzip data cannot be read further
     hint: get the file again, or take what can be read of it with `--partial`
     ");
     assert!(!place.path("imported").exists());
     let done = place.run("import log.gz --key key -q --partial");
     assert_eq!(done.code, 0, "{}", done.err);
-    assert!(done.out.contains("not read to its end: unexpected end of file"), "{}", done.out);
+    assert!(done.out.contains("not read to its end: its gzip data cannot be read further"), "{}", done.out);
     let read = rows(&place, "imported").len();
     assert!(read > 100 && read < 2_000, "{read}");
 }

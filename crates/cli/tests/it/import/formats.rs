@@ -113,7 +113,7 @@ fn opentelemetry_one_span_a_line_with_older_names() {
     });
     let (_, told) = import(&lines(&[old, events]), "otel");
     assert_snapshot!(told, @r"
-    2026-03-02T00:00:01.500Z acme m-1 12(0)+30 ? ? 8 words
+    2026-03-02T00:00:01.5Z acme m-1 12(0)+30 ? ? 8 words
     2026-03-02T00:00:02Z acme m-1 ? ? ? 8 words failed
     ");
 }
@@ -136,8 +136,8 @@ fn litellm() {
     image["call_type"] = json!("aimage_generation");
     let (_, told) = import(&lines(&[call, bare, image]), "litellm");
     assert_snapshot!(told, @r"
-    2026-03-02T00:00:01.250Z 88dc28d0 m-1 12(0)+30 0.00125 Chat/0.5/64/true network agent 8 words
-    2026-03-02T00:00:01.250Z 88dc28d0 m-1 12(0)+30 0.00125 ? network agent failed
+    2026-03-02T00:00:01.25Z 88dc28d0 m-1 12(0)+30 0.00125 Chat/0.5/64/true network agent 8 words
+    2026-03-02T00:00:01.25Z 88dc28d0 m-1 12(0)+30 0.00125 ? network agent failed
     ");
 }
 
@@ -151,7 +151,7 @@ fn litellm_as_a_table() {
     );
     let (_, told) = import(&text, "litellm");
     assert_snapshot!(told, @r"
-    2026-03-02T00:00:01.250Z k1 m-1 12(0)+30 0.50 ? agent 8 words
+    2026-03-02T00:00:01.25Z k1 m-1 12(0)+30 0.50 ? agent 8 words
     2026-03-02T00:00:02Z k1 e-1 12(0)+0 0.50 ?
     ");
 }
@@ -242,8 +242,8 @@ fn azure_api_management_joins_its_tables() {
     place.write("gateway.json", &json!(callers).to_string());
     let (_, told) = (place, String::new()).also("apim", "import llm.jsonl gateway.json --key key --json -q");
     assert_snapshot!(told, @r"
-    2026-03-02T00:00:02Z acme m-1 12(0)+30 ? Chat/1/0/true network 8 words
     2026-03-02T00:00:04Z acme m-1 12(0)+30 ? Chat/1/0/true network 8 words
+    2026-03-02T00:00:02Z acme m-1 12(0)+30 ? Chat/1/0/true network 8 words
     2026-03-02T00:00:03Z acme refused
     ");
     // As diagnostic settings write them.
@@ -334,9 +334,9 @@ fn plain_with_what_is_known_of_accounts() {
     let (_, told) = import(&lines(&[row(1, "card-1"), row(2, "card-1"), row(3, "card-2")]), "plain");
     assert_snapshot!(told, @r"
     acme opened 2026-01-01T00:00:00Z payment true
-    2026-03-02T00:00:01.500Z acme m-1 12(0)+30 0.50 Chat/0.5/64/false network agent 8 words
-    2026-03-02T00:00:02.500Z acme m-1 12(0)+30 0.50 Chat/0.5/64/false network agent 8 words
+    2026-03-02T00:00:01.5Z acme m-1 12(0)+30 0.50 Chat/0.5/64/false network agent 8 words
+    2026-03-02T00:00:02.5Z acme m-1 12(0)+30 0.50 Chat/0.5/64/false network agent 8 words
     acme opened 2026-01-01T00:00:00Z payment true
-    2026-03-02T00:00:03.500Z acme m-1 12(0)+30 0.50 Chat/0.5/64/false network agent 8 words
+    2026-03-02T00:00:03.5Z acme m-1 12(0)+30 0.50 Chat/0.5/64/false network agent 8 words
     ");
 }
