@@ -88,7 +88,10 @@ async fn journal(world: &World, place: &Place, accounts: bool) {
     tokio::task::spawn_blocking(move || journal.close()).await.unwrap().unwrap();
 }
 
-fn log(world: &World, row: fn(&World, &Call) -> Value) -> String {
+/// How a log tells of a call.
+type ToRow = fn(&World, &Call) -> Value;
+
+fn log(world: &World, row: ToRow) -> String {
     world.calls.iter().map(|call| format!("{}\n", row(world, call))).collect()
 }
 
@@ -136,7 +139,7 @@ fn findings(text: &str) -> Value {
 fn a_log_gives_the_findings_of_the_journal() {
     let world = World::compose(&WorldConfig::new(3, Scale::Quick)).unwrap();
     let runtime = tokio::runtime::Runtime::new().unwrap();
-    let formats: [(&str, fn(&World, &Call) -> Value, bool); 2] = [("plain", plain, true), ("litellm", litellm, false)];
+    let formats: [(&str, ToRow, bool); 2] = [("plain", plain, true), ("litellm", litellm, false)];
     for (format, row, accounts) in formats {
         let place = place();
         runtime.block_on(journal(&world, &place, accounts));
