@@ -5,6 +5,7 @@
 //! `cargo xtask bench serve [--rates 1000,2000,4000] [--seconds 10] [--json FILE] ...` measures what the gateway adds to a
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
 //! measures how many exchanges a second a journal takes, `cargo xtask bench sketch` how long a sketch takes.
+//! `cargo xtask bench import [ROWS] [DIR]` measures how many rows of a log are imported in a second, and in how much memory.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
 //! in the repository.
 //!
@@ -20,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench trace [DIR] \
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench import [ROWS] [DIR] | bench trace [DIR] \
                      | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S]";
 
 fn main() -> ExitCode {
@@ -90,6 +91,10 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "sketch" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-statistics", "sketch_rate")).args(rest).status()?.success())
+        }
+        "import" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-import", "import_rate")).args(rest).status()?.success())
         }
         "trace" => {
             let mut command = Command::new("cargo");

@@ -21,6 +21,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("serve", &["domain", "secret", "openai", "statistics", "ledger", "journal", "model"]),
     ("desk", &["domain", "secret", "ledger", "journal"]),
     ("distill", &["domain", "secret", "openai", "model", "upstream", "lm"]),
+    ("import", &["domain", "statistics"]),
     ("watch", &["domain", "statistics", "evidence"]),
     ("trace", &["domain", "model", "statistics"]),
     ("lab", &["domain", "secret", "openai", "model", "upstream", "lm"]),

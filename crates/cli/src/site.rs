@@ -297,7 +297,7 @@ pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::
 }
 
 /// The 32 bytes in `path`; random ones, readable by the owner alone, if it is not there yet.
-fn secret_file(path: &Path) -> anyhow::Result<[u8; 32]> {
+pub(crate) fn secret_file(path: &Path) -> anyhow::Result<[u8; 32]> {
     if let Ok(text) = fs::read_to_string(path) {
         let mut bytes = [0; 32];
         hex::decode_to_slice(text.trim(), &mut bytes)

@@ -76,7 +76,8 @@ impl Step {
         self.bar.set_position(done);
         if self.lines && self.spoken.elapsed() >= HEARTBEAT {
             self.spoken = Instant::now();
-            self.talk.say(&format!("  {}: {} of {}", self.name, self.done, self.total));
+            let of = if self.total > 0 { format!(" of {}", self.total) } else { String::new() };
+            self.talk.say(&format!("  {}: {}{of}", self.name, self.done));
         }
     }
 

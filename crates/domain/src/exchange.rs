@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, STANDARD_NO_PAD};
@@ -8,8 +9,8 @@ use serde_json::Value;
 
 use crate::sketch::read_bytes;
 use crate::{
-    AccountId, CoinKey, Digest, ExchangeId, GrantId, KeyId, Keyed, Money, Sketch, TermsRef, Timestamp, Twinning,
-    commit_text,
+    AccountId, CoinKey, Digest, ExchangeId, GrantId, KeyId, Keyed, KeyedHasher, Money, Sketch, TermsRef, Timestamp,
+    Twinning, commit_text,
 };
 
 /// One request and its answer, with what it cost, under which terms: the journal's main record.
@@ -111,6 +112,32 @@ pub struct Client {
     pub network: Keyed,
     /// Its software, from the header `user-agent`.
     pub agent: Keyed,
+}
+
+impl Client {
+    /// The first so many bytes of a client's software are hashed.
+    const AGENT_BYTES: usize = 512;
+
+    /// The keyed hashes of a client's address, network and software.
+    pub fn describe(hasher: &KeyedHasher, address: IpAddr, agent: &[u8]) -> Self {
+        let (address, network) = Self::place(hasher, address);
+        Self { address, network, agent: Self::software(hasher, agent) }
+    }
+
+    /// The keyed hashes of an address and of its network.
+    pub fn place(hasher: &KeyedHasher, address: IpAddr) -> (Keyed, Keyed) {
+        let network = match address {
+            IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
+            IpAddr::V6(address) => IpAddr::from(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80))),
+        };
+        let hash = |label: &str, address: IpAddr| hasher.hash(label, address.to_string().as_bytes());
+        (hash("address", address), hash("network", network))
+    }
+
+    /// The keyed hash of a client's software, as it names itself.
+    pub fn software(hasher: &KeyedHasher, agent: &[u8]) -> Keyed {
+        hasher.hash("agent", &agent[..agent.len().min(Self::AGENT_BYTES)])
+    }
 }
 
 impl Serialize for Client {
@@ -470,5 +497,18 @@ mod tests {
         let message: Message = serde_json::from_str(text).unwrap();
         assert_eq!((message.other_kinds().collect::<Vec<_>>(), message.bytes()), (vec!["image_url"], 1));
         assert_eq!(serde_json::to_string(&message).unwrap(), text);
+    }
+
+    #[test]
+    fn a_network_is_24_or_48_bits() {
+        let hasher = KeyedHasher::new(&[3; 32]);
+        let place = |text: &str| Client::place(&hasher, text.parse().unwrap());
+        for (address, network) in [("1.2.3.4", "1.2.3.0"), ("2001:db8:1:2::3", "2001:db8:1::")] {
+            assert_eq!(place(address).1, place(network).1, "{address}");
+            assert_ne!(place(address).0, place(network).0, "{address}");
+        }
+        assert_ne!(place("1.2.3.4").1, place("1.2.4.4").1);
+        let long = [b'a'; 600];
+        assert_eq!(Client::software(&hasher, &long), Client::software(&hasher, &long[..512]));
     }
 }

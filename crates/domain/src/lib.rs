@@ -10,6 +10,7 @@ mod digest;
 mod entry;
 mod exchange;
 mod ids;
+mod imported;
 mod judge;
 mod keyed;
 mod known;
@@ -30,6 +31,7 @@ pub use exchange::{
     ToolCall, Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
+pub use imported::{Imported, ImportedExchange};
 pub use judge::{Broken, Judgement, Reason, Ruling, Student};
 pub use keyed::{Keyed, KeyedHasher};
 pub use known::{KnownTerms, known_terms};

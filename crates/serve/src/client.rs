@@ -1,22 +1,15 @@
 //! Who asks, as the network sees it.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use anbiq_domain::{Client, KeyedHasher};
 use http::HeaderMap;
 use http::header::USER_AGENT;
 
-/// So much of the header `user-agent` is hashed.
-const AGENT_BYTES: usize = 512;
-
 /// The keyed hashes of a client's address, network and software.
 pub(crate) fn describe(hasher: &KeyedHasher, address: IpAddr, headers: &HeaderMap) -> Client {
     let agent = headers.get(USER_AGENT).map_or(&b""[..], |agent| agent.as_bytes());
-    Client {
-        address: hasher.hash("address", address.to_string().as_bytes()),
-        network: hasher.hash("network", network(address).to_string().as_bytes()),
-        agent: hasher.hash("agent", &agent[..agent.len().min(AGENT_BYTES)]),
-    }
+    Client::describe(hasher, address, agent)
 }
 
 /// The client's address: the peer's, or where the peer is a trusted proxy the last one in `x-forwarded-for` that is not.
@@ -39,13 +32,6 @@ pub(crate) fn address(peer: IpAddr, headers: &HeaderMap, trusted: &[IpAddr]) -> 
         address = next.to_canonical();
     }
     address
-}
-
-fn network(address: IpAddr) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits() & (u32::MAX << 8)).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80)).into(),
-    }
 }
 
 #[cfg(test)]
@@ -73,11 +59,5 @@ mod tests {
             headers.insert("x-forwarded-for", forwarded.parse().unwrap());
             assert_eq!(address(ip(peer), &headers, &trusted), ip(expected), "{peer} {forwarded}");
         }
-    }
-
-    #[test]
-    fn a_network_is_24_or_48_bits() {
-        assert_eq!(network(ip("1.2.3.4")), ip("1.2.3.0"));
-        assert_eq!(network(ip("2001:db8:1:2:3::4")), ip("2001:db8:1::"));
     }
 }

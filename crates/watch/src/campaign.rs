@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anbiq_domain::{Digest, GrantId, Money, OperatorId, Permission, TermsRef, Timestamp};
 
-use crate::Config;
 use crate::cells::Cells;
 use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
@@ -15,6 +14,7 @@ use crate::report::{
     Account, Archetype, Bucket, Campaign, Channel, Edge, Leak, Member, Operator, Purpose, Reason, Report, Standing,
     Survival,
 };
+use crate::{Config, Seen};
 
 /// Version of the report's shape.
 const FORMAT: u32 = 1;
@@ -39,11 +39,11 @@ const COVERED: f64 = 0.95;
 /// Moments at which the stream is replayed to estimate the leak.
 const MOMENTS: usize = 32;
 
-/// Finds operators and campaigns in a journal's `entries`.
+/// Finds operators and campaigns in what was `seen`: a journal's entries, or rows of other systems' logs.
 ///
-/// The same entries and configuration give the same report. Entries are read once; what is kept is bounded for each account.
-pub fn analyze(entries: impl Iterator<Item = anbiq_domain::Entry>, config: &Config) -> Report {
-    let world = World::read(entries, config);
+/// The same entries and configuration give the same report. They are read once; what is kept is bounded for each account.
+pub fn analyze(seen: impl Iterator<Item = impl Into<Seen>>, config: &Config) -> Report {
+    let world = World::read(seen, config);
     let cells = Cells::of(&world.profiles);
     let desk = Desk::open(&world, &world.profiles, &cells, config);
     let mut operators: Vec<Operator> = desk.operators().iter().map(|group| desk.operator(group)).collect();
@@ -60,6 +60,7 @@ pub fn analyze(entries: impl Iterator<Item = anbiq_domain::Entry>, config: &Conf
         last: world.last,
         accounts: world.profiles.len() as u64,
         exchanges: world.profiles.iter().map(|profile| profile.exchanges).sum(),
+        imported: world.imported,
         refusals: world.refusals,
         threshold: tidy(desk.threshold),
         operators,
@@ -75,6 +76,17 @@ fn notes(world: &World) -> Vec<String> {
             "The clock was simulated and the traffic composed: figures show what the method does, not what happened."
                 .into(),
         );
+    }
+    if world.imported > 0 {
+        notes.push(format!(
+            "{} exchanges rest on imported logs: nobody committed to them and nothing of them can be proved. Whether an \
+             account held a grant or accepted terms is not known from them.",
+            world.imported
+        ));
+    }
+    if world.unsketched > 0 {
+        notes
+            .push(format!("{} of them came without prompts: nothing is said of what those ask for.", world.unsketched));
     }
     notes.push(
         "Weights rest partly on stated priors; a certainty is a statement of this model, not a measured frequency."

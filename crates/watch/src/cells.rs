@@ -17,7 +17,7 @@ const LEADERS: usize = 20_000;
 /// The cells of all sampled prompts of all accounts.
 #[derive(Debug)]
 pub(crate) struct Cells {
-    /// For every account, in order: the cell of each of its samples, in order.
+    /// For every account, in order: the cell of each of its sketches, in order.
     pub(crate) of: Vec<Vec<usize>>,
     /// Number of cells.
     pub(crate) count: usize,
@@ -29,10 +29,8 @@ impl Cells {
     /// One pass in the order of accounts and times (leader clustering), so the result is the same every time.
     pub(crate) fn of(profiles: &[Profile]) -> Self {
         let mut finder = Finder::default();
-        let of = profiles
-            .iter()
-            .map(|profile| profile.samples.iter().map(|sample| finder.cell(&sample.sketch)).collect())
-            .collect();
+        let of =
+            profiles.iter().map(|profile| profile.sketches().map(|sketch| finder.cell(sketch)).collect()).collect();
         Self { of, count: finder.count }
     }
 

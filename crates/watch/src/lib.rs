@@ -13,7 +13,8 @@
 //! A firm with three linked accounts is an operator and no campaign; a harvest under a grant is a customer.
 //!
 //! [`analyze`] is pure: the same entries and the same [`Config`] give the same [`Report`], to the byte. It reads the
-//! entries once and keeps a bounded profile of each account.
+//! entries once and keeps a bounded profile of each account. Rows of other systems' logs ([`Seen::Imported`]) are read
+//! likewise; the report counts them and says so.
 //!
 //! # What it cannot see
 //!
@@ -35,6 +36,7 @@ mod profile;
 mod purpose;
 mod render;
 mod report;
+mod seen;
 
 pub use campaign::analyze;
 pub use config::Config;
@@ -43,3 +45,4 @@ pub use report::{
     Account, Archetype, Bucket, Campaign, Channel, Edge, Fit, Leak, Member, Operator, Purpose, Reason, Report,
     Standing, Survival,
 };
+pub use seen::Seen;

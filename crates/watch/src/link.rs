@@ -237,7 +237,7 @@ impl<'a> Linker<'a> {
             .map(|network| self.shared_network(*network))
             .collect();
         if shared.is_empty() {
-            if a.exchanges > 0 && b.exchanges > 0 { -0.3 } else { 0.0 }
+            if a.networks.is_empty() || b.networks.is_empty() { 0.0 } else { -0.3 }
         } else {
             shared.iter().sum()
         }
@@ -255,7 +255,11 @@ impl<'a> Linker<'a> {
         let agent = best(agents.map(|agent| rarity(accounts, self.agents[agent] as f64)).collect());
         let settings = a.settings.keys().filter(|one| b.settings.contains_key(one));
         let setting = best(settings.map(|one| rarity(accounts, self.settings[one] as f64)).collect());
-        agent.map_or(-0.3, |nats| (0.5 * nats).min(1.0)) + setting.map_or(-0.2, |nats| (0.3 * nats).min(0.7))
+        // What a log does not say is no difference.
+        let apart = |nats: f64, known: bool| if known { nats } else { 0.0 };
+        let agents = apart(-0.3, !a.agents.is_empty() && !b.agents.is_empty());
+        let settings = apart(-0.2, !a.settings.is_empty() && !b.settings.is_empty());
+        agent.map_or(agents, |nats| (0.5 * nats).min(1.0)) + setting.map_or(settings, |nats| (0.3 * nats).min(0.7))
     }
 
     /// Density of the time between the two openings if one operator opened both, relative to two unrelated ones.
@@ -390,8 +394,8 @@ fn calibrate<'a>(
 
 fn by_cell(profile: &Profile, cells: &[usize]) -> BTreeMap<usize, BTreeSet<Keyed>> {
     let mut prompts: BTreeMap<usize, BTreeSet<Keyed>> = BTreeMap::new();
-    for (sample, cell) in profile.samples.iter().zip(cells) {
-        prompts.entry(*cell).or_default().insert(sample.sketch.exact);
+    for (sketch, cell) in profile.sketches().zip(cells) {
+        prompts.entry(*cell).or_default().insert(sketch.exact);
     }
     prompts
 }

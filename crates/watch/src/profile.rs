@@ -3,11 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anbiq_domain::{
-    AccountId, ClockKind, Entry, Exchange, Grant, GrantId, Keyed, Money, Seeded, Sketch, Terms, TermsRef, Timestamp,
-    flags,
+    AccountId, ClockKind, Entry, Exchange, Grant, GrantId, Imported, ImportedExchange, Keyed, Money, RequestFacts,
+    Seeded, Sketch, Terms, TermsRef, Timestamp, flags,
 };
 
-use crate::Config;
+use crate::{Config, Seen};
 
 /// Distinct networks, agents and the like that one account may show before further ones are ignored.
 const TALLY: usize = 64;
@@ -18,7 +18,7 @@ const BUCKETS: usize = 96;
 /// Width of a fresh timeline's buckets: a quarter of an hour.
 const BUCKET_MS: i64 = 900_000;
 
-/// Everything read from the journal, summed up.
+/// Everything that was read, summed up.
 #[derive(Debug, Default)]
 pub(crate) struct World {
     pub(crate) profiles: Vec<Profile>,
@@ -29,6 +29,10 @@ pub(crate) struct World {
     pub(crate) first: Timestamp,
     pub(crate) last: Timestamp,
     pub(crate) refusals: u64,
+    /// Exchanges that other systems' logs tell of.
+    pub(crate) imported: u64,
+    /// Those of them that came without a sketch.
+    pub(crate) unsketched: u64,
 }
 
 /// A grant and when it was taken back.
@@ -38,15 +42,15 @@ pub(crate) struct HeldGrant {
     pub(crate) revoked: Option<Timestamp>,
 }
 
-/// One exchange as far as it is kept.
+/// One exchange as far as it is kept. What an imported log does not say is absent; a journal says everything.
 #[derive(Debug, Clone)]
 pub(crate) struct Sample {
     pub(crate) at: Timestamp,
-    pub(crate) sketch: Sketch,
-    pub(crate) network: Keyed,
-    pub(crate) agent: Keyed,
+    pub(crate) sketch: Option<Sketch>,
+    pub(crate) network: Option<Keyed>,
+    pub(crate) agent: Option<Keyed>,
     /// The request's settings, folded to one number.
-    pub(crate) settings: u64,
+    pub(crate) settings: Option<u64>,
     pub(crate) prompt_tokens: u64,
     pub(crate) output_tokens: u64,
     pub(crate) cost: Money,
@@ -68,6 +72,8 @@ pub(crate) struct Profile {
     pub(crate) settings: BTreeMap<u64, u64>,
     pub(crate) models: BTreeSet<String>,
     pub(crate) exchanges: u64,
+    /// Those of them whose prompts were sketched.
+    pub(crate) sketched: u64,
     pub(crate) prompt_tokens: u64,
     pub(crate) output_tokens: u64,
     pub(crate) cost: Money,
@@ -89,11 +95,14 @@ pub(crate) struct Profile {
 
 impl World {
     /// Reads all `entries` once.
-    pub(crate) fn read(entries: impl Iterator<Item = Entry>, config: &Config) -> Self {
+    pub(crate) fn read(seen: impl Iterator<Item = impl Into<Seen>>, config: &Config) -> Self {
         let mut world = Self::default();
         let mut index = BTreeMap::new();
-        for entry in entries {
-            world.take(entry, &mut index, config);
+        for seen in seen {
+            match seen.into() {
+                Seen::Entry(entry) => world.take(entry, &mut index, config),
+                Seen::Imported(row) => world.take_imported(row, &mut index, config),
+            }
         }
         world.first = world.profiles.iter().filter_map(|profile| profile.first).min().unwrap_or_default();
         world.last = world.profiles.iter().filter_map(|profile| profile.last).max().unwrap_or_default();
@@ -146,6 +155,26 @@ impl World {
         }
     }
 
+    fn take_imported(&mut self, row: Imported, index: &mut BTreeMap<AccountId, usize>, config: &Config) {
+        match row {
+            Imported::Account { account, opened, payment } => {
+                let profile = self.profile(account, index, config);
+                profile.opened = opened.or(profile.opened);
+                profile.payment = payment.or(profile.payment);
+            }
+            Imported::Exchange(exchange) => {
+                self.imported += 1;
+                self.unsketched += u64::from(exchange.sketch.is_none());
+                let profile = self.profile(exchange.account.clone(), index, config);
+                if profile.models.len() < TALLY {
+                    profile.models.extend(exchange.model.clone());
+                }
+                profile.observe(Sample::of_imported(&exchange), config.samples);
+            }
+            Imported::Refused { .. } => self.refusals += 1,
+        }
+    }
+
     fn profile(&mut self, account: AccountId, index: &mut BTreeMap<AccountId, usize>, config: &Config) -> &mut Profile {
         let next = self.profiles.len();
         let place = *index.entry(account.clone()).or_insert(next);
@@ -160,28 +189,53 @@ impl World {
 impl Sample {
     fn of(exchange: &Exchange) -> Self {
         let sketch = exchange.sketch.clone();
-        let asks = flags::REASONING | flags::GRADING | flags::GENERATION;
         Self {
             at: exchange.at,
-            network: exchange.client.network,
-            agent: exchange.client.agent,
-            settings: settings(exchange),
+            network: Some(exchange.client.network),
+            agent: Some(exchange.client.agent),
+            settings: Some(settings(&exchange.request)),
             prompt_tokens: exchange.usage.prompt_tokens,
             output_tokens: exchange.usage.completion_tokens,
             cost: exchange.cost,
             deep: sketch.flags & flags::MULTI_TURN != 0,
-            elicits: sketch.flags & asks != 0 || exchange.request.logprobs.is_some(),
+            elicits: elicits(&sketch, Some(&exchange.request)),
             twinned: exchange.draws.twinning.is_some(),
             terms: exchange.terms.clone(),
             grant: exchange.grant.clone(),
+            sketch: Some(sketch),
+        }
+    }
+
+    fn of_imported(exchange: &ImportedExchange) -> Self {
+        let usage = exchange.usage.unwrap_or_default();
+        let sketch = exchange.sketch.clone();
+        let request = exchange.request.as_ref();
+        Self {
+            at: exchange.at,
+            network: exchange.network,
+            agent: exchange.agent,
+            settings: request.map(settings),
+            prompt_tokens: usage.prompt_tokens,
+            output_tokens: usage.completion_tokens,
+            cost: exchange.cost.unwrap_or_default(),
+            deep: sketch.as_ref().is_some_and(|sketch| sketch.flags & flags::MULTI_TURN != 0),
+            elicits: sketch.as_ref().is_some_and(|sketch| elicits(sketch, request)),
+            twinned: false,
+            terms: None,
+            grant: None,
             sketch,
         }
     }
 }
 
+/// Does it ask for reasoning, grades, further data or log-probabilities?
+fn elicits(sketch: &Sketch, request: Option<&RequestFacts>) -> bool {
+    let asks = flags::REASONING | flags::GRADING | flags::GENERATION;
+    sketch.flags & asks != 0 || request.is_some_and(|request| request.logprobs.is_some())
+}
+
 /// What a client's software fixes: everything of the request that is not its text.
-fn settings(exchange: &Exchange) -> u64 {
-    let request = &exchange.request;
+fn settings(request: &RequestFacts) -> u64 {
     let text = format!(
         "{:?} {} {} {} {} {} {:?}",
         request.route,
@@ -207,6 +261,7 @@ impl Profile {
             settings: BTreeMap::new(),
             models: BTreeSet::new(),
             exchanges: 0,
+            sketched: 0,
             prompt_tokens: 0,
             output_tokens: 0,
             cost: Money::ZERO,
@@ -234,9 +289,10 @@ impl Profile {
         self.deep += u64::from(sample.deep);
         self.elicits += u64::from(sample.elicits);
         self.twinned += u64::from(sample.twinned);
-        count(&mut self.networks, sample.network);
-        count(&mut self.agents, sample.agent);
-        count(&mut self.settings, sample.settings);
+        self.sketched += u64::from(sample.sketch.is_some());
+        sample.network.into_iter().for_each(|network| count(&mut self.networks, network));
+        sample.agent.into_iter().for_each(|agent| count(&mut self.agents, agent));
+        sample.settings.into_iter().for_each(|settings| count(&mut self.settings, settings));
         if let Some(terms) = &sample.terms {
             count(&mut self.terms, terms.clone());
         }
@@ -249,7 +305,7 @@ impl Profile {
         self.first = Some(self.first.map_or(sample.at, |first| first.min(sample.at)));
         self.last = Some(self.last.map_or(sample.at, |last| last.max(sample.at)));
         self.hours[hour_of_day(sample.at)] += 1;
-        self.distinct.add(sample.sketch.exact);
+        sample.sketch.iter().for_each(|sketch| self.distinct.add(sketch.exact));
         self.timeline.add(sample.at, sample.output_tokens);
         self.keep(sample, keep);
     }
@@ -263,6 +319,11 @@ impl Profile {
         if let Some(slot) = self.samples.get_mut(place) {
             *slot = sample;
         }
+    }
+
+    /// The sketches among the samples, in their order: what cells are made of.
+    pub(crate) fn sketches(&self) -> impl Iterator<Item = &Sketch> {
+        self.samples.iter().filter_map(|sample| sample.sketch.as_ref())
     }
 
     /// This account as it stood at `moment`, rebuilt from its samples: exact as long as all exchanges are kept.

@@ -171,14 +171,21 @@ fn measure(accounts: &[&Profile], cells: &[&[usize]], config: &Config) -> Vec<Me
     accounts.iter().for_each(|account| distinct.merge(&account.distinct));
     let pool = tally(cells.iter().flat_map(|cells| cells.iter().copied()));
     let kinds = entropy(&pool);
-    let mut traits = vec![
-        (&NOVELTY, distinct.new_rate()),
-        (&BREADTH, kinds / (kinds + 2.0)),
-        (&OUTPUT, output / (output + sum(|account| account.prompt_tokens)).max(1.0)),
-        (&DEPTH, sum(|account| account.deep) / exchanges),
-        (&ELICITATION, sum(|account| account.elicits) / exchanges),
-        (&MACHINE, moulded(&pool)),
-    ];
+    let mut traits = Vec::new();
+    let sketched = sum(|account| account.sketched);
+    // What an imported log does not have is not measured; a journal has it all.
+    if 2.0 * sketched >= exchanges {
+        traits.extend([(&NOVELTY, distinct.new_rate()), (&BREADTH, kinds / (kinds + 2.0))]);
+    }
+    let tokens = output + sum(|account| account.prompt_tokens);
+    if tokens > 0.0 {
+        traits.push((&OUTPUT, output / tokens.max(1.0)));
+    }
+    if 2.0 * sketched >= exchanges {
+        traits.push((&DEPTH, sum(|account| account.deep) / sketched));
+        traits.push((&ELICITATION, sum(|account| account.elicits) / sketched));
+        traits.push((&MACHINE, moulded(&pool)));
+    }
     if hours(accounts) >= A_DAY {
         let mut clock = [0; 24];
         for account in accounts {

@@ -20,6 +20,9 @@ pub struct Report {
     pub accounts: u64,
     /// Exchanges read.
     pub exchanges: u64,
+    /// Those of them that other systems' logs tell of: no journal has them, so nothing can be proved of them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub imported: u64,
     /// Requests that were refused.
     pub refusals: u64,
     /// Nats that the evidence of a pair had to exceed.
@@ -31,6 +34,10 @@ pub struct Report {
     pub unlisted: u64,
     /// What was assumed.
     pub config: Config,
+}
+
+fn is_zero(number: &u64) -> bool {
+    *number == 0
 }
 
 impl Report {

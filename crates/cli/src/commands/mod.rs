@@ -7,6 +7,7 @@ mod config;
 mod customers;
 mod demo;
 mod distill;
+mod import;
 mod journal;
 mod lab;
 mod serve;
@@ -51,6 +52,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Grant(args) => terms::grant(args, talk).await,
         Command::Journal(args) => journal::run(args, talk),
         Command::Twins(args) => twins::run(args),
+        Command::Import(args) => import::run(&args, talk),
         Command::Watch(args) => watch::run(&args),
         Command::Distill(args) => distill::run(args, talk).await,
         Command::Trace(args) => trace::run(&args, talk).await,

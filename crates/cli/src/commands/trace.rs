@@ -14,7 +14,7 @@ use anbiq_trace::{Collected, Config, OperatorAccounts, Report, Strength};
 use anyhow::{Context, bail};
 
 use super::Outcome;
-use super::watch::keep;
+use super::watch::{keep, refuse_import, refuse_imported};
 use crate::args::{Trace, TraceMeans, TraceStyle, TraceTwins};
 use crate::site::{open_local, open_upstream, read_json, text_keys};
 use crate::talk::{self, Talk};
@@ -54,8 +54,13 @@ fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
 async fn twins(args: &TraceTwins, talk: Talk) -> anyhow::Result<Outcome> {
     let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
     let keys = args.secrets.as_deref().map(text_keys);
+    refuse_import(&args.journal)?;
     let operators = match &args.operators {
-        Some(path) => grouped(&read_json(path)?),
+        Some(path) => {
+            let findings = read_json(path)?;
+            refuse_imported(&findings, path)?;
+            grouped(&findings)
+        }
         None => each_account(&args.journal, mode, keys.as_ref())?,
     };
     let (collected, closed) = collect(&args.journal, operators, mode, keys.as_ref())?;

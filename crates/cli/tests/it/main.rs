@@ -9,6 +9,7 @@ mod customers;
 mod drain;
 mod full;
 mod gateway;
+mod import;
 mod journal;
 mod kill;
 mod refusals;

@@ -177,7 +177,7 @@ fn the_same_entries_give_the_same_bytes() {
 
 #[test]
 fn no_entries_are_no_findings() {
-    let report = analyze(std::iter::empty(), &Config::default());
+    let report = analyze(std::iter::empty::<Entry>(), &Config::default());
     assert!(report.operators.is_empty() && report.accounts == 0);
 }
 

@@ -15,6 +15,7 @@ use anbiq_watch::Report as Findings;
 use anyhow::{Context, ensure};
 
 use super::Outcome;
+use super::watch::refuse_imported;
 use crate::args::{Case, Language, Verify};
 use crate::site::{Site, read_json};
 use crate::talk::{self, Talk};
@@ -45,6 +46,7 @@ pub(crate) fn write_dossier(
     out: &Path,
 ) -> anyhow::Result<Written> {
     let found = Found { watch: read_json(watch)?, traces: read_all(traces)?, students: read_all(students)? };
+    refuse_imported(&found.watch, watch)?;
     let journal = &site.config.journal.path;
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
     let opened = disclose::open(site, &reader, &found)?;
