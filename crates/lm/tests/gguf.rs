@@ -205,7 +205,7 @@ fn what_was_written_is_read_again() {
         let path = place.path().join(format!("{name}.gguf"));
         gguf::write(&path, &network, &codec, Storage::F32, &[("general.name", name)]).unwrap();
         let (again, words) = gguf::read(&path).unwrap();
-        // Bit by bit where nothing is rounded: the head of a Mistral is a Llama's, YaRN's number is divided and multiplied.
+        // Bit by bit where nothing is rounded: a Mistral is read as a Llama, YaRN's number is divided and multiplied.
         let bound = if name.ends_with("yarn") { 1e-5 } else { 0.0 };
         assert!(worst(&network, &again) <= bound, "{name}: {}", worst(&network, &again));
         assert_eq!(network.weights.data(), again.weights.data(), "{name}");

@@ -1,6 +1,6 @@
 //! Models as one file in the form of llama.cpp (GGUF, version 3).
 //!
-//! [`write`] writes a network with its tokenizer, chat template and special tokens; [`read`] reads one. What llama.cpp would
+//! [`write()`] writes a network with its tokenizer, chat template and special tokens; [`read()`] reads one. What llama.cpp would
 //! compute otherwise is refused by name on the way out, what this engine would on the way in:
 //!
 //! | | written | read |
