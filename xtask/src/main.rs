@@ -14,6 +14,8 @@
 //!
 //! `cargo xtask prove journal [--points 10000] [--seed 1]` crashes a journal on a simulated disk at so many points; the
 //! tests do it at some hundred.
+//!
+//! `cargo xtask parity` shows how far losses, gradients and adapters are from what PyTorch computes.
 
 use std::error::Error;
 use std::io::Write;
@@ -22,7 +24,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench import [ROWS] [DIR] | bench trace [DIR] \
-                     | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S]";
+                     | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S] | parity";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Some((verb, rest)) if verb == "bench" => bench(rest),
         Some((verb, rest)) if verb == "fuzz" => fuzz(rest),
         Some((verb, rest)) if verb == "prove" => prove(rest),
+        Some((verb, [])) if verb == "parity" => parity(),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -133,6 +136,13 @@ fn prove(words: &[String]) -> Result<bool, Box<dyn Error>> {
         rest = others;
     }
     if rest.is_empty() { Ok(command.status()?.success()) } else { Err(USAGE.into()) }
+}
+
+/// Compares with PyTorch; true if nothing differs by more than it may.
+fn parity() -> Result<bool, Box<dyn Error>> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--locked", "--quiet", "--package", "anbiq-lm", "--test", "parity", "--"]);
+    Ok(command.args(["--nocapture", "--test-threads", "1"]).status()?.success())
 }
 
 /// `cargo` where as many files may be open as the system allows: every stream of the benchmark is a few sockets.

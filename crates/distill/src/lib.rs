@@ -11,6 +11,7 @@ pub mod data;
 mod error;
 mod estimate;
 pub mod evaluate;
+mod export;
 mod progress;
 pub mod recipe;
 mod report;
@@ -27,6 +28,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anbiq_domain::{Clock, Digest, SystemClock};
+use anbiq_lm::lora::Adapter;
+use anbiq_lm::train::Divergence;
 use anbiq_lm::{Dtype, Local, LocalOptions, Network};
 use anbiq_secret::Secret;
 use anbiq_upstream::{Client, ClientConfig};
@@ -38,6 +41,7 @@ pub use curate::Curated;
 pub use error::DistillError;
 pub use estimate::{Estimate, render_estimate};
 pub use evaluate::{Agreement, Column, Tasks};
+pub use export::{Format, export};
 pub use progress::{Progress, Quiet};
 pub use recipe::Recipe;
 pub use report::{Captured, Report, render_text};
@@ -107,6 +111,11 @@ pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, Disti
     let readme = recipe.out.join("README.md");
     fs::write(&readme, report::card(&report, base.as_deref())).map_err(DistillError::write(&readme))?;
     write_json(&recipe.out.join("report.json"), &report)?;
+    for &format in &recipe.export.formats {
+        let place = export::place(&recipe.out, &recipe.student.name, format);
+        export(&recipe.out, format, &place)?;
+        around.progress.note(&format!("also written as {}", place.display()));
+    }
     Ok(report)
 }
 
@@ -182,6 +191,9 @@ fn plans(recipe: &Recipe) -> Plans {
             learning_rate: pretrain.learning_rate,
             batch_tokens: pretrain.batch_tokens,
             kl_weight: 0.0,
+            divergence: Divergence::default(),
+            temperature: 1.0,
+            lora: None,
             seed,
             threads,
         },
@@ -191,6 +203,9 @@ fn plans(recipe: &Recipe) -> Plans {
             learning_rate: train.learning_rate,
             batch_tokens: train.batch_tokens,
             kl_weight: train.kl_weight,
+            divergence: train.divergence(),
+            temperature: train.temperature,
+            lora: train.lora.clone(),
             seed,
             threads,
         },
@@ -263,6 +278,11 @@ fn work(
         }
         let (learnt, stage) = train::stage(&store, &origin, network, &codec, &set, &plans.train, progress)?;
         network = learnt;
+        if let (Some(_), Some(base)) = (&plans.train.lora, &recipe.student.init) {
+            let kept = store.folder("train", &stage.key).join(store::ADAPTER);
+            let adapter = Adapter::load(&kept, &network.config)?;
+            adapter.save(&recipe.out.join(store::ADAPTER), &base.to_string_lossy())?;
+        }
         stages.push(stage);
         facts = Some(Captured {
             file: file_digest(&part.source)?,

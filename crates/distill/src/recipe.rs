@@ -3,9 +3,11 @@
 use std::path::{Path, PathBuf};
 
 use anbiq_domain::{AccountId, Digest, Money, PriceList};
+use anbiq_lm::lora;
+use anbiq_lm::train::Divergence;
 use serde::{Deserialize, Serialize};
 
-use crate::DistillError;
+use crate::{DistillError, Format};
 
 /// How to make a student. Relative paths are relative to the folder of the recipe.
 ///
@@ -43,6 +45,9 @@ pub struct Recipe {
     /// What to measure at the end.
     #[serde(default)]
     pub evaluate: EvaluatePart,
+    /// In which other forms to write the student.
+    #[serde(default)]
+    pub export: ExportPart,
     /// What the paths were made relative to.
     #[serde(skip)]
     folder: PathBuf,
@@ -182,6 +187,81 @@ pub struct TrainPart {
     pub batch_tokens: usize,
     /// How much of the loss is divergence from the teacher's log-probabilities where they are known, 0 to 1.
     pub kl_weight: f64,
+    /// Which divergence.
+    pub divergence: Apart,
+    /// Of `jsd` (default 0.5) how much of the mixture is the teacher.
+    pub beta: Option<f64>,
+    /// Of `skew-kl` and `skew-reverse-kl` (default 0.1) how much of the other distribution is mixed in.
+    pub alpha: Option<f64>,
+    /// Both distributions are taken to the power of one over it before they are compared.
+    pub temperature: f64,
+    /// Train adapters of low rank and leave the student's base as it is.
+    pub lora: Option<lora::Shape>,
+}
+
+/// A divergence from the teacher, by the word of the recipe.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Apart {
+    /// [`Divergence::ForwardKl`].
+    #[default]
+    ForwardKl,
+    /// [`Divergence::ReverseKl`].
+    ReverseKl,
+    /// [`Divergence::JensenShannon`].
+    Jsd,
+    /// [`Divergence::SkewKl`].
+    SkewKl,
+    /// [`Divergence::SkewReverseKl`].
+    SkewReverseKl,
+    /// [`Divergence::TotalVariation`].
+    Tvd,
+}
+
+impl TrainPart {
+    /// The divergence with its number.
+    pub fn divergence(&self) -> Divergence {
+        let (beta, alpha) = (self.beta.unwrap_or(0.5), self.alpha.unwrap_or(0.1));
+        match self.divergence {
+            Apart::ForwardKl => Divergence::ForwardKl,
+            Apart::ReverseKl => Divergence::ReverseKl,
+            Apart::Jsd => Divergence::JensenShannon { beta },
+            Apart::SkewKl => Divergence::SkewKl { alpha },
+            Apart::SkewReverseKl => Divergence::SkewReverseKl { alpha },
+            Apart::Tvd => Divergence::TotalVariation,
+        }
+    }
+
+    fn check(&self) -> Result<(), &'static str> {
+        let skew = matches!(self.divergence, Apart::SkewKl | Apart::SkewReverseKl);
+        if !(0.0..=1.0).contains(&self.kl_weight) {
+            return Err("`[train]`: `kl_weight` must lie between 0 and 1");
+        }
+        if self.beta.is_some() && self.divergence != Apart::Jsd {
+            return Err("`[train]`: `beta` is of `divergence = \"jsd\"` only");
+        }
+        if self.alpha.is_some() && !skew {
+            return Err("`[train]`: `alpha` is of `divergence = \"skew-kl\"` and `\"skew-reverse-kl\"` only");
+        }
+        if self.beta.is_some_and(|beta| !(beta > 0.0 && beta < 1.0)) {
+            return Err("`[train]`: `beta` must lie between 0 and 1; the ends are `forward-kl` and `reverse-kl`");
+        }
+        if self.alpha.is_some_and(|alpha| !(0.0..1.0).contains(&alpha)) {
+            return Err("`[train]`: `alpha` must be at least 0 and below 1");
+        }
+        if !self.temperature.is_finite() || self.temperature <= 0.0 {
+            return Err("`[train]`: `temperature` must be positive");
+        }
+        Ok(())
+    }
+}
+
+/// In which forms to write the student beside its Hugging Face folder.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ExportPart {
+    /// `gguf-f16` and its like are files in the folder `out`, `hf-bf16` and its like folders in it.
+    pub formats: Vec<Format>,
 }
 
 /// What to measure at the end.
@@ -212,7 +292,17 @@ impl Default for PretrainPart {
 
 impl Default for TrainPart {
     fn default() -> Self {
-        Self { epochs: 3, learning_rate: 1e-3, batch_tokens: 2048, kl_weight: 0.5 }
+        Self {
+            epochs: 3,
+            learning_rate: 1e-3,
+            batch_tokens: 2048,
+            kl_weight: 0.5,
+            divergence: Apart::default(),
+            beta: None,
+            alpha: None,
+            temperature: 1.0,
+            lora: None,
+        }
     }
 }
 
@@ -312,8 +402,12 @@ impl Recipe {
         if !(0.0..=0.5).contains(&self.evaluate.capture_share) {
             return fail("`[evaluate]`: `capture_share` must lie between 0 and 0.5");
         }
-        if !(0.0..=1.0).contains(&self.train.kl_weight) {
-            return fail("`[train]`: `kl_weight` must lie between 0 and 1");
+        self.train.check()?;
+        if self.train.lora.is_some() && student.init.is_none() {
+            return fail("`[train.lora]` adapts a model: give `init` in `[student]`");
+        }
+        if self.train.lora.is_some() && self.corpus.is_some() && self.pretrain.epochs > 0 {
+            return fail("`[train.lora]` adapts `init` as it is: set `epochs = 0` in `[pretrain]`");
         }
         if self.threads == Some(0) || self.train.batch_tokens == 0 || self.pretrain.batch_tokens == 0 {
             return fail("`threads` and `batch_tokens` must be at least 1");
@@ -417,6 +511,13 @@ intermediate_size = 128
             ("heads = 4", "", "give either `init`"),
             ("[capture]\nsource = \"answers.jsonl\"", "", "nothing to train on"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            ("[student]", "[train]\nbeta = 0.3\n[student]", "`beta` is of `divergence = \"jsd\"` only"),
+            ("[student]", "[train]\nalpha = 0.3\n[student]", "`alpha` is of"),
+            ("[student]", "[train]\ndivergence = \"jsd\"\nbeta = 1.0\n[student]", "the ends are `forward-kl`"),
+            ("[student]", "[train]\ndivergence = \"hinge\"\n[student]", "unknown variant `hinge`"),
+            ("[student]", "[train]\ntemperature = 0.0\n[student]", "`temperature` must be positive"),
+            ("[student]", "[train.lora]\nrank = 4\n[student]", "give `init` in `[student]`"),
+            ("[student]", "[export]\nformats = [\"gguf-q4_k\"]\n[student]", "`gguf-q4_k` is not a form of a model"),
             ("[capture]", "grant = \"g.json\"\n[capture]", "say which one is yours"),
             ("[student]", "[capture.ask]\nprompts = \"p\"\nmax_tokens = 5\nceiling = \"1\"\n[student]", "give `url`"),
         ] {

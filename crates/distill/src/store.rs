@@ -4,11 +4,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anbiq_domain::Digest;
+use anbiq_lm::lora::Adapter;
 use anbiq_lm::{Codec, Dtype, Network};
 
 use crate::DistillError;
 use crate::data::read_json;
 use crate::train::Stage;
+
+/// The folder of the adapter within that of a stage or a student.
+pub(crate) const ADAPTER: &str = "adapter";
 
 /// A folder of stages. Each is a whole Hugging Face folder with `stage.json`, and appears in one step: what is there is
 /// complete. Recipes that begin alike share their first stages.
@@ -38,13 +42,22 @@ impl Store {
         Ok(Some((Network::load(&folder)?, stage)))
     }
 
-    pub(crate) fn keep(&self, network: &Network, codec: &Codec, stage: &Stage) -> Result<(), DistillError> {
+    pub(crate) fn keep(
+        &self,
+        network: &Network,
+        adapter: Option<&Adapter>,
+        codec: &Codec,
+        stage: &Stage,
+    ) -> Result<(), DistillError> {
         let folder = self.folder(&stage.name, &stage.key);
         let mut hidden = folder.file_name().unwrap_or_default().to_owned();
         hidden.push(format!(".new-{}", std::process::id()));
         let new = self.0.join(hidden);
         network.save(&new, Dtype::F32)?;
         codec.save(&new)?;
+        if let Some(adapter) = adapter {
+            adapter.save(&new.join(ADAPTER), "")?;
+        }
         write_json(&new.join("stage.json"), stage)?;
         match fs::rename(&new, &folder) {
             Ok(()) => Ok(()),

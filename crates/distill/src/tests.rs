@@ -194,6 +194,39 @@ async fn a_student_is_distilled_from_a_local_teacher() {
     assert_eq!(again.capture.as_ref().unwrap().asking.as_ref().unwrap().reused, 80);
     assert_eq!(model(&again), first);
 
+    // In other forms it is the same student, and its card goes with it.
+    let file = dir.path().join("small.gguf");
+    crate::export(&report.folder, "gguf-f32".parse().unwrap(), &file).unwrap();
+    let student = anbiq_lm::Network::load(&report.folder).unwrap();
+    assert_eq!(anbiq_lm::Network::load(&file).unwrap().weights.data(), student.weights.data());
+    let bytes = fs::read(&file).unwrap();
+    let says = |words: &str| bytes.windows(words.len()).any(|window| window == words.as_bytes());
+    assert!(says("**Built with big**") && says("general.name"));
+    let folder = dir.path().join("half");
+    crate::export(&report.folder, "hf-bf16".parse().unwrap(), &folder).unwrap();
+    assert_eq!(fs::read_to_string(folder.join("README.md")).unwrap(), card);
+    assert!("gguf-q4".parse::<crate::Format>().unwrap_err().contains("gguf-q8_0"));
+
+    // Adapted from it, with another divergence: the base stays, and the adapter is in a folder of its own.
+    let mut adapted = recipe(&dir, "adapted", &format!("{papers}{ASK}"));
+    adapted.student = toml::from_str(&format!("name = \"adapted\"\ninit = {:?}", report.folder)).unwrap();
+    adapted.pretrain.epochs = 0;
+    adapted.train =
+        toml::from_str("divergence = \"reverse-kl\"\ntemperature = 1.5\nepochs = 1\nlora = { rank = 2 }").unwrap();
+    adapted.export.formats = vec!["gguf-q8_0".parse().unwrap(), "hf-f16".parse().unwrap()];
+    for _ in 0..2 {
+        let report = run(&adapted, &around()).await.unwrap();
+        let merged = anbiq_lm::Network::load(&report.folder).unwrap();
+        let adapter = anbiq_lm::lora::Adapter::load(&report.folder.join("adapter"), &merged.config).unwrap();
+        let mut again = student.clone();
+        adapter.merge(&mut again);
+        assert_eq!((again.weights.data(), adapter.shape().rank), (merged.weights.data(), 2));
+        assert_ne!(merged.weights.data(), student.weights.data());
+        assert_eq!(merged.weights.embed(), student.weights.embed());
+        assert!(report.folder.join("adapted.q8_0.gguf").exists() && report.folder.join("hf-f16/README.md").exists());
+        fs::remove_dir_all(&report.folder).unwrap();
+    }
+
     // Another student of the same beginning shares it.
     let mut recipe_two = recipe(&dir, "other", &format!("{papers}{ASK}"));
     recipe_two.train.learning_rate = 5e-4;

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::Instant;
 
 use anbiq_domain::Digest;
-use anbiq_lm::train::{self, Example, Trainer};
+use anbiq_lm::lora::{self, Adapter};
+use anbiq_lm::train::{self, Divergence, Example, Trainer};
 use anbiq_lm::{Codec, Network};
 use serde::{Deserialize, Serialize};
 
@@ -186,6 +187,9 @@ pub(crate) struct Plan {
     pub(crate) learning_rate: f64,
     pub(crate) batch_tokens: usize,
     pub(crate) kl_weight: f64,
+    pub(crate) divergence: Divergence,
+    pub(crate) temperature: f64,
+    pub(crate) lora: Option<lora::Shape>,
     pub(crate) seed: u64,
     pub(crate) threads: usize,
 }
@@ -236,8 +240,8 @@ pub(crate) fn stage(
         progress.note(&format!("{}: taken from the store", plan.name));
         return Ok((network, Stage { reused: true, ..stage }));
     }
-    let (network, stage) = learn(network, set, plan, key, progress)?;
-    store.keep(&network, codec, &stage)?;
+    let (network, adapter, stage) = learn(network, set, plan, key, progress)?;
+    store.keep(&network, adapter.as_ref(), codec, &stage)?;
     Ok((network, stage))
 }
 
@@ -257,25 +261,31 @@ fn learn(
     plan: &Plan,
     key: Digest,
     progress: &dyn Progress,
-) -> Result<(Network, Stage), DistillError> {
+) -> Result<(Network, Option<Adapter>, Stage), DistillError> {
     let (wall, cpu) = (Instant::now(), crate::cost::cpu_seconds());
     let batches = train::epochs(&set.examples, plan.epochs, plan.batch_tokens, plan.seed);
     let total: u64 = batches.iter().flatten().map(|example| example.tokens.len() as u64).sum();
     progress.stage(plan.name, Some(total));
     let steps = batches.len() as u64;
-    let mut trainer = Trainer::new(
-        network,
-        train::Config {
-            learning_rate: plan.learning_rate,
-            warmup_steps: (steps / 10).clamp(1, 100),
-            total_steps: steps,
-            batch_tokens: plan.batch_tokens,
-            kl_weight: plan.kl_weight,
-            threads: plan.threads,
-            seed: plan.seed,
-            ..train::Config::default()
-        },
-    )?;
+    let settings = train::Config {
+        learning_rate: plan.learning_rate,
+        warmup_steps: (steps / 10).clamp(1, 100),
+        total_steps: steps,
+        batch_tokens: plan.batch_tokens,
+        kl_weight: plan.kl_weight,
+        divergence: plan.divergence,
+        temperature: plan.temperature,
+        threads: plan.threads,
+        seed: plan.seed,
+        ..train::Config::default()
+    };
+    let mut trainer = match &plan.lora {
+        None => Trainer::new(network, settings)?,
+        Some(shape) => {
+            let adapter = Adapter::new(&network, shape.clone(), plan.seed)?;
+            Trainer::with_adapter(network, adapter, settings)?
+        }
+    };
     let (mut losses, mut skipped) = (Vec::with_capacity(batches.len()), 0);
     for batch in &batches {
         let step = trainer.step(batch)?;
@@ -300,7 +310,8 @@ fn learn(
         wall_seconds: wall.elapsed().as_secs_f64(),
         cpu_seconds: crate::cost::cpu_since(cpu),
     };
-    Ok((trainer.into_network(), stage))
+    let adapter = trainer.adapter().cloned();
+    Ok((trainer.into_network(), adapter, stage))
 }
 
 /// Seconds that a token takes to learn from, measured on one batch of `set`.

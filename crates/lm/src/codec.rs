@@ -5,7 +5,7 @@ use anbiq_model::template::{ChatTemplate, PLAIN, TemplateError};
 use anbiq_model::{Fault, ModelError};
 use serde_json::{Value, json};
 
-use crate::{LmError, Tokenizer};
+use crate::{LmError, Tokenizer, gguf};
 
 /// The special tokens of the models that this project trains itself: the end of a turn, then one for each role.
 pub const SPECIALS: [&str; 5] = ["<|end|>", "<|system|>", "<|user|>", "<|assistant|>", "<|tool|>"];
@@ -41,12 +41,15 @@ impl Codec {
         Ok(Self { tokenizer, template: Some(template), eos, bos: None, context })
     }
 
-    /// Reads the tokenizer, the chat template and the special tokens of a Hugging Face folder.
+    /// Reads the tokenizer, the chat template and the special tokens of a Hugging Face folder, or of a file `*.gguf`.
     ///
     /// # Errors
     ///
     /// A file is missing or is not what it should be, or nothing says which token ends an answer.
     pub fn load(folder: &Path) -> Result<Self, LmError> {
+        if gguf::is_gguf(folder) {
+            return gguf::read_codec(folder);
+        }
         let tokenizer = Tokenizer::load(folder)?;
         let template = ChatTemplate::load(folder).map_err(|error| template_error(folder, error))?;
         let config = read_json(&folder.join("config.json"))?.unwrap_or_default();

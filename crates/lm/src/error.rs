@@ -52,6 +52,14 @@ pub enum LmError {
         /// What to do.
         hint: &'static str,
     },
+    /// The model has something that a GGUF file cannot say, or that llama.cpp would compute otherwise.
+    #[error("{feature} cannot be written as GGUF\nhint: {hint}")]
+    Inexpressible {
+        /// What.
+        feature: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A sequence cannot be computed: it is empty, too long or holds an unknown token.
     #[error("sequence {index}: {problem}")]
     Sequence {
@@ -78,6 +86,7 @@ impl LmError {
             Self::Malformed { .. } => "model_file_malformed",
             Self::Unsupported { .. } => "model_unsupported",
             Self::Tensor { .. } => "model_tensor_wrong",
+            Self::Inexpressible { .. } => "gguf_inexpressible",
             Self::Sequence { .. } => "sequence_invalid",
             Self::Setting { .. } => "setting_invalid",
         }

@@ -20,6 +20,8 @@
 //!
 //! What would need another computation is refused by name: other activations, mixtures of experts, quantised weights, other
 //! rotary types (`dynamic`, `longrope`, sections of several axes), unknown kinds of attention, a file that says two things.
+//! A model is also one file `*.gguf`, in the form of llama.cpp: see [`gguf`].
+//!
 //! A window limits what a layer looks at, not the keys and values that are kept for it.
 
 mod codec;
@@ -27,9 +29,11 @@ mod config;
 mod decode;
 mod engine;
 mod error;
+pub mod gguf;
 mod graph;
 mod kernel;
 mod local;
+pub mod lora;
 mod optimizer;
 mod sampler;
 pub mod score;

@@ -1,7 +1,6 @@
 use std::ops::Range;
 use std::thread;
 
-use crate::Weights;
 use crate::kernel::{self, AdamStep};
 
 /// Largest stretch of numbers that is summed on its own. It is fixed, so that the norm of a gradient does not depend on
@@ -34,15 +33,15 @@ struct Stretch {
 }
 
 impl Optimizer {
-    pub(crate) fn new(weights: &Weights) -> Self {
-        let size = weights.data().len();
+    /// For `size` numbers; those of `matrices` decay.
+    pub(crate) fn new(size: usize, matrices: Vec<Range<usize>>) -> Self {
         let mut stretches = Vec::new();
         let mut cut = |range: Range<usize>, decays| {
             let starts = range.clone().step_by(STRETCH);
             stretches.extend(starts.map(|start| Stretch { range: start..range.end.min(start + STRETCH), decays }));
         };
         let mut end = 0;
-        for matrix in weights.matrices() {
+        for matrix in matrices {
             cut(end..matrix.start, false);
             end = matrix.end;
             cut(matrix, true);
@@ -53,13 +52,13 @@ impl Optimizer {
 
     /// Adds the gradients up and moves the weights against the sum. Gives the norm of the sum before clipping; where it
     /// is not finite nothing is moved.
-    pub(crate) fn step(&mut self, weights: &mut Weights, gradients: &mut [&mut Weights], settings: &Settings) -> f64 {
+    pub(crate) fn step(&mut self, weights: &mut [f32], gradients: &mut [&mut [f32]], settings: &Settings) -> f64 {
         let threads = gradients.len();
         let Some((sum, others)) = gradients.split_first_mut() else { return 0.0 };
         let groups: Vec<&[Stretch]> = self.stretches.chunks(self.stretches.len().div_ceil(threads).max(1)).collect();
 
-        let parts = split(sum.data_mut(), &groups);
-        let others: Vec<&[f32]> = others.iter().map(|other| other.data()).collect();
+        let parts = split(sum, &groups);
+        let others: Vec<&[f32]> = others.iter().map(|other| &**other).collect();
         let work = parts.into_iter().zip(&groups);
         let squares = side_by_side(work, |(part, group)| merge(part, group, &others));
         let norm = squares.into_iter().flatten().sum::<f64>().sqrt();
@@ -80,8 +79,8 @@ impl Optimizer {
             epsilon: 1e-8,
         };
         let moments = split(&mut self.first, &groups).into_iter().zip(split(&mut self.second, &groups));
-        let work = split(weights.data_mut(), &groups).into_iter().zip(moments).zip(&groups);
-        let gradient = sum.data();
+        let work = split(weights, &groups).into_iter().zip(moments).zip(&groups);
+        let gradient = &**sum;
         side_by_side(work, |((weights, (first, second)), group)| {
             let offset = group.first().map_or(0, |stretch| stretch.range.start);
             for Stretch { range, decays } in group.iter() {

@@ -120,7 +120,14 @@ impl Tokenizer {
         std::fs::write(&path, text).map_err(|source| LmError::write(&path, source))
     }
 
-    fn parse(text: &[u8]) -> Result<Self, String> {
+    /// What `tokenizer.json` says.
+    pub(crate) fn to_json(&self) -> Result<Value, LmError> {
+        let text = self.inner.to_string(false).map_err(|error| error.to_string());
+        let parsed = text.and_then(|text| serde_json::from_str(&text).map_err(|error| error.to_string()));
+        parsed.map_err(|problem| LmError::Setting { name: "tokenizer", problem })
+    }
+
+    pub(crate) fn parse(text: &[u8]) -> Result<Self, String> {
         let inner = tokenizers::Tokenizer::from_bytes(text).map_err(|error| error.to_string())?;
         let decoder = serde_json::to_value(inner.get_decoder()).map_err(|error| error.to_string())?;
         let parts = decoder_parts(&decoder);
@@ -335,7 +342,7 @@ fn tokenizer_json(specials: &[&str], merges: &[Pair]) -> Vec<u8> {
     file.to_string().into_bytes()
 }
 
-fn added_token(id: usize, content: &str) -> Value {
+pub(crate) fn added_token(id: usize, content: &str) -> Value {
     json!({
         "id": id,
         "content": content,

@@ -6,10 +6,11 @@ use std::f64::consts::PI;
 
 use anbiq_domain::Seeded;
 
-use crate::graph::{self, Loss, Pack, Tape};
+use crate::graph::{self, Aim, Loss, Pack, Tape};
+use crate::lora::Adapter;
 use crate::optimizer::{Optimizer, Settings, side_by_side};
 use crate::score::Likeliest;
-use crate::{LmError, Network, Weights};
+use crate::{LmError, Network, Weights, kernel};
 
 /// Rows that pass through the network together. Measured on two cores: fewer make the gradient buffers travel through
 /// memory more often, more push the activations out of the cache.
@@ -34,6 +35,50 @@ impl Example {
     }
 }
 
+/// How far a student is from its teacher at one place, P being the teacher's distribution and Q the student's.
+#[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum Divergence {
+    /// KL(P || Q): the student must give mass to all that the teacher gives mass to (Hinton et al. 2015).
+    #[default]
+    ForwardKl,
+    /// KL(Q || P): the student must not say what the teacher would not (Gu et al. 2024, MiniLLM).
+    ReverseKl,
+    /// `beta KL(P || M) + (1 - beta) KL(Q || M)` with `M = beta P + (1 - beta) Q` (Agarwal et al. 2024, GKD). Divided by
+    /// `beta` it approaches the forward divergence as that goes to 0, divided by `1 - beta` the reverse as it goes to 1.
+    JensenShannon {
+        /// Between 0 and 1.
+        beta: f64,
+    },
+    /// `KL(P || alpha P + (1 - alpha) Q)`, whose gradient stays small where Q is (Ko et al. 2024, DistiLLM).
+    SkewKl {
+        /// From 0, the forward divergence, to below 1.
+        alpha: f64,
+    },
+    /// `KL(Q || (1 - alpha) P + alpha Q)` (Ko et al. 2024, DistiLLM).
+    SkewReverseKl {
+        /// From 0, the reverse divergence, to below 1.
+        alpha: f64,
+    },
+    /// Half the sum of all differences (Wen et al. 2023).
+    TotalVariation,
+}
+
+impl Divergence {
+    fn check(self) -> Result<(), LmError> {
+        let (name, number, good) = match self {
+            Self::JensenShannon { beta } => ("beta", beta, beta > 0.0 && beta < 1.0),
+            Self::SkewKl { alpha } | Self::SkewReverseKl { alpha } => ("alpha", alpha, (0.0..1.0).contains(&alpha)),
+            Self::ForwardKl | Self::ReverseKl | Self::TotalVariation => return Ok(()),
+        };
+        if good {
+            return Ok(());
+        }
+        let range = if name == "beta" { "above 0 and below 1" } else { "at least 0 and below 1" };
+        Err(LmError::Setting { name, problem: format!("{number} is not {range}") })
+    }
+}
+
 /// How to train.
 #[derive(Debug, Clone, PartialEq, serde::Serialize, serde::Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -54,6 +99,11 @@ pub struct Config {
     pub batch_tokens: usize,
     /// How much of the loss is divergence from the teacher where it is known, 0 to 1; the rest is cross-entropy.
     pub kl_weight: f64,
+    /// Which divergence.
+    pub divergence: Divergence,
+    /// Both distributions are taken to the power of one over it before they are compared, and the divergence is
+    /// multiplied by its square. Where the teacher does not name every token the others count as one.
+    pub temperature: f64,
     /// Threads. The same number of threads gives the same bits.
     pub threads: usize,
     /// Shuffles the examples.
@@ -71,6 +121,8 @@ impl Default for Config {
             clip_norm: 1.0,
             batch_tokens: 2048,
             kl_weight: 0.5,
+            divergence: Divergence::default(),
+            temperature: 1.0,
             threads: 1,
             seed: 0,
         }
@@ -106,6 +158,10 @@ impl Config {
         }
         if !(0.0..=1.0).contains(&self.kl_weight) {
             return wrong("kl_weight", format!("{} is not between 0 and 1", self.kl_weight));
+        }
+        self.divergence.check()?;
+        if !positive(self.temperature) {
+            return wrong("temperature", format!("{} is not positive", self.temperature));
         }
         if !(1..=1024).contains(&self.threads) {
             return wrong("threads", format!("{} is not between 1 and 1024", self.threads));
@@ -145,6 +201,16 @@ pub struct Trainer {
     optimizer: Optimizer,
     workers: Vec<Worker>,
     steps: u64,
+    adapting: Option<Adapting>,
+}
+
+/// What is trained in the place of the network.
+#[derive(Debug)]
+struct Adapting {
+    adapter: Adapter,
+    /// The projections without it.
+    base: Vec<f32>,
+    gradient: Vec<f32>,
 }
 
 /// What one thread owns: nothing is shared while gradients are computed.
@@ -171,8 +237,26 @@ impl Trainer {
             loss: Loss::default(),
         };
         let workers = (0..config.threads).map(|_| worker()).collect();
-        let optimizer = Optimizer::new(&network.weights);
-        Ok(Self { network, config, optimizer, workers, steps: 0 })
+        let weights = &network.weights;
+        let optimizer = Optimizer::new(weights.data().len(), weights.matrices());
+        Ok(Self { network, config, optimizer, workers, steps: 0, adapting: None })
+    }
+
+    /// Begins to train `adapter`, which was made for `network`; the network itself stays as it is. The gradient of the
+    /// whole network is computed all the same and turned into the adapter's, so that of the memory of [`Trainer::new`]
+    /// the moments are spared, and of the time little.
+    ///
+    /// # Errors
+    ///
+    /// A setting makes no sense.
+    pub fn with_adapter(mut network: Network, adapter: Adapter, config: Config) -> Result<Self, LmError> {
+        let base = adapter.base(&network.weights);
+        adapter.apply(&base, &mut network.weights);
+        let size = adapter.data().len();
+        let mut trainer = Self::new(network, config)?;
+        trainer.optimizer = Optimizer::new(size, std::iter::once(0..size).collect());
+        trainer.adapting = Some(Adapting { gradient: vec![0.0; size], adapter, base });
+        Ok(trainer)
     }
 
     /// One step of AdamW on the mean loss over the targets of `batch`.
@@ -190,14 +274,16 @@ impl Trainer {
             return Err(LmError::Sequence { index: 0, problem: "the batch is empty".into() });
         }
         let packs = balance(batch, self.config.threads);
-        let (network, share) = (&self.network, self.config.kl_weight as f32);
+        let (network, config) = (&self.network, &self.config);
+        let aim =
+            Aim { share: config.kl_weight as f32, divergence: config.divergence, temperature: config.temperature };
         let weight = 1.0 / targets as f32;
         // Which thread computes what is fixed beforehand: sums in another order would be other sums.
         let threads = self.workers.len();
         side_by_side(self.workers.iter_mut().enumerate(), |(thread, worker)| {
             worker.begin();
             for pack in packs.iter().skip(thread).step_by(threads) {
-                worker.learn(network, batch, pack, share, weight);
+                worker.learn(network, batch, pack, &aim, weight);
             }
         });
         let mut loss = Loss::default();
@@ -207,8 +293,21 @@ impl Trainer {
         let rate = self.config.rate(self.steps);
         let settings =
             Settings { rate, decay: self.config.weight_decay, betas: self.config.betas, clip: self.config.clip_norm };
-        let mut gradients: Vec<&mut Weights> = self.workers.iter_mut().map(|worker| &mut worker.gradient).collect();
-        let grad_norm = self.optimizer.step(&mut self.network.weights, &mut gradients, &settings);
+        let workers = self.workers.iter_mut();
+        let mut gradients: Vec<&mut [f32]> = workers.map(|worker| worker.gradient.data_mut()).collect();
+        let weights = &mut self.network.weights;
+        let grad_norm = match &mut self.adapting {
+            None => self.optimizer.step(weights.data_mut(), &mut gradients, &settings),
+            Some(Adapting { adapter, base, gradient }) => {
+                if let Some((sum, others)) = gradients.split_first_mut() {
+                    others.iter().for_each(|other| kernel::add(sum, other));
+                    adapter.gradient(sum, gradient);
+                }
+                let norm = self.optimizer.step(adapter.data_mut(), &mut [gradient], &settings);
+                adapter.apply(base, weights);
+                norm
+            }
+        };
         self.steps += 1;
         Ok(StepReport {
             step: self.steps,
@@ -233,7 +332,17 @@ impl Trainer {
         self.workers.first().map_or(&[], |worker| worker.gradient.data())
     }
 
-    /// The trained network.
+    /// The adapter as it is now, where one is trained.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapting.as_ref().map(|adapting| &adapting.adapter)
+    }
+
+    /// The gradient of the adapter in the last step before clipping, in the order of [`Adapter::data`].
+    pub fn adapter_gradient(&self) -> &[f32] {
+        self.adapting.as_ref().map_or(&[], |adapting| &adapting.gradient)
+    }
+
+    /// The trained network; an adapter is part of it.
     pub fn into_network(self) -> Network {
         self.network
     }
@@ -269,7 +378,7 @@ impl Worker {
         self.loss = Loss::default();
     }
 
-    fn learn<E: Borrow<Example>>(&mut self, network: &Network, batch: &[E], pack: &[usize], share: f32, weight: f32) {
+    fn learn<E: Borrow<Example>>(&mut self, network: &Network, batch: &[E], pack: &[usize], aim: &Aim, weight: f32) {
         self.pack.clear();
         for &index in pack {
             let example = batch[index].borrow();
@@ -281,7 +390,7 @@ impl Worker {
         let teacher = |target: &graph::Target| {
             batch[target.sequence].borrow().teacher.as_ref().map(|places| places[target.place].as_slice())
         };
-        loss.add(&graph::loss(network, pack, tape, teacher, share, weight, gradient));
+        loss.add(&graph::loss(network, pack, tape, teacher, aim, weight, gradient));
         graph::backward(network, pack, tape, gradient);
     }
 }

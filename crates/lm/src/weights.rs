@@ -10,7 +10,7 @@ use anbiq_domain::Seeded;
 use safetensors::tensor::{Dtype as FileType, Metadata, TensorInfo, View};
 use serde::Deserialize;
 
-use crate::{Config, LmError};
+use crate::{Config, LmError, gguf};
 
 /// A network: its shape and its numbers.
 #[derive(Debug, Clone)]
@@ -34,13 +34,17 @@ pub enum Dtype {
 
 impl Network {
     /// Reads a Hugging Face folder: `config.json` with `model.safetensors`, or with shards and
-    /// `model.safetensors.index.json`. Half-precision numbers are widened to 32 bits.
+    /// `model.safetensors.index.json`. Half-precision numbers are widened to 32 bits. A file `*.gguf` is read as
+    /// [`gguf::read`](crate::gguf::read) does.
     ///
     /// # Errors
     ///
     /// A file is missing, cut short or malformed; a tensor is missing, has another shape than the configuration says
     /// or belongs to a computation that is not done here.
     pub fn load(folder: &Path) -> Result<Self, LmError> {
+        if gguf::is_gguf(folder) {
+            return gguf::read_network(folder);
+        }
         let config = Config::read(&folder.join("config.json"))?;
         let mut weights = Weights::zeros(&config);
         let layout = Arc::clone(&weights.layout);
@@ -324,6 +328,23 @@ impl Weights {
         &mut self.data[part(&self.layout.layers[index]).clone()]
     }
 
+    /// Every tensor: its name in a Hugging Face file, its shape and its numbers.
+    pub(crate) fn tensors(&self) -> impl Iterator<Item = (&str, &[usize], &[f32])> {
+        let tensors = self.layout.tensors.iter();
+        tensors.map(|tensor| (tensor.name.as_str(), tensor.shape.as_slice(), &self.data[tensor.range.clone()]))
+    }
+
+    /// The same, with numbers to change.
+    pub(crate) fn tensors_mut(&mut self) -> impl Iterator<Item = (&str, &[usize], &mut [f32])> {
+        // They lie one after the other, without gaps.
+        let mut rest = self.data.as_mut_slice();
+        self.layout.tensors.iter().map(move |tensor| {
+            let (own, others) = std::mem::take(&mut rest).split_at_mut(tensor.range.len());
+            rest = others;
+            (tensor.name.as_str(), tensor.shape.as_slice(), own)
+        })
+    }
+
     /// Where the matrices lie, which weight decay applies to; the rest are norms and biases.
     pub(crate) fn matrices(&self) -> Vec<Range<usize>> {
         let matrices = self.layout.tensors.iter().filter(|tensor| tensor.shape.len() > 1);
@@ -343,10 +364,10 @@ struct Layout {
 }
 
 #[derive(Debug)]
-struct Tensor {
-    name: String,
-    shape: Vec<usize>,
-    range: Range<usize>,
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) range: Range<usize>,
 }
 
 impl Layout {
@@ -419,10 +440,10 @@ impl Layout {
 }
 
 /// A tensor on its way into a file; converted when its turn comes, so that no second copy of the model is held.
-struct Stored<'weights> {
-    dtype: Dtype,
-    shape: Vec<usize>,
-    values: &'weights [f32],
+pub(crate) struct Stored<'weights> {
+    pub(crate) dtype: Dtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) values: &'weights [f32],
 }
 
 impl View for Stored<'_> {
@@ -450,7 +471,7 @@ impl View for Stored<'_> {
 
 /// An open safetensors file. Tensors are read one at a time: a memory map would need `unsafe`, and the whole file at
 /// once would need twice the memory.
-struct TensorFile {
+pub(crate) struct TensorFile {
     path: PathBuf,
     file: File,
     /// Where the numbers begin.
@@ -460,7 +481,7 @@ struct TensorFile {
 }
 
 impl TensorFile {
-    fn open(path: &Path) -> Result<Self, LmError> {
+    pub(crate) fn open(path: &Path) -> Result<Self, LmError> {
         let failed = |source| LmError::read(path, source);
         let mut file = File::open(path).map_err(failed)?;
         let length = file.metadata().map_err(failed)?.len();
@@ -488,14 +509,14 @@ impl TensorFile {
     }
 
     /// Every tensor in the order in which they lie in the file.
-    fn tensors(&self) -> Vec<(String, TensorInfo)> {
+    pub(crate) fn tensors(&self) -> Vec<(String, TensorInfo)> {
         let tensors = self.metadata.tensors().into_iter();
         let mut tensors: Vec<_> = tensors.map(|(name, info)| (name, info.clone())).collect();
         tensors.sort_by_key(|(_, info)| info.data_offsets);
         tensors
     }
 
-    fn read(&mut self, place: &Tensor, info: &TensorInfo, into: &mut [f32]) -> Result<(), LmError> {
+    pub(crate) fn read(&mut self, place: &Tensor, info: &TensorInfo, into: &mut [f32]) -> Result<(), LmError> {
         let wrong = |problem: String, hint| LmError::tensor(&self.path, &place.name, problem, hint);
         if info.shape != place.shape {
             let problem = format!("has shape {:?} where config.json asks for {:?}", info.shape, place.shape);

@@ -23,6 +23,11 @@ pub(crate) async fn run(args: Distill, talk: Talk) -> anyhow::Result<Outcome> {
             let report = distill(&Recipe::load(&recipe)?, Arc::new(SystemClock), talk).await?;
             if json { talk::json(&report)? } else { talk::data(&anbiq_distill::render_text(&report))? }
         }
+        Distill::Export { model, format, out } => {
+            let to = out.clone();
+            tokio::task::spawn_blocking(move || anbiq_distill::export(&model, format, &to)).await??;
+            talk.say(&format!("written as {format}: {}", out.display()));
+        }
         Distill::Capture { recipe, json } => {
             let asking = anbiq_distill::capture(&Recipe::load(&recipe)?, &surroundings(Arc::new(SystemClock), talk))
                 .await?

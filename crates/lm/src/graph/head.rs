@@ -1,5 +1,6 @@
 //! The output head: logits, loss and their gradient, some rows at a time. The logits of all rows are never held.
 
+use super::divergence::{Aim, Classes};
 use super::{Pack, Tape, Target, room};
 use crate::kernel::{View, ViewMut, Write, exponentials, multiply, scale, sum};
 use crate::{Network, Weights};
@@ -36,13 +37,13 @@ impl Loss {
 }
 
 /// The loss at the picked rows, and its gradient: that of the picked rows goes to the tape, that of the head is added to
-/// `gradient`. Each target weighs `weight`; where it has a teacher, `share` of that goes to the divergence.
+/// `gradient`. Each target weighs `weight`; where it has a teacher, `aim` says what of that goes to which divergence.
 pub(crate) fn loss<'data>(
     network: &Network,
     pack: &Pack,
     tape: &mut Tape,
     teacher: impl Fn(&Target) -> Option<Teacher<'data>>,
-    share: f32,
+    aim: &Aim,
     weight: f32,
     gradient: &mut Weights,
 ) -> Loss {
@@ -56,9 +57,13 @@ pub(crate) fn loss<'data>(
         let normed = View::new(&tape.normed[at..], count, d);
         multiply(ViewMut::new(logits, count, vocab), Write::Over, 1.0, normed, matrix.transposed());
         for (row, target) in logits.chunks_exact_mut(vocab).zip(targets) {
+            let token = target.token as usize;
             match teacher(target).filter(|known| !known.is_empty()) {
-                Some(known) => imitate(row, target.token as usize, known, share, weight, &mut tape.taken, &mut total),
-                None => predict(row, target.token as usize, weight, &mut total),
+                None => predict(row, token, weight, &mut total),
+                Some(known) if aim.is_plain() && known.len() < vocab => {
+                    imitate(row, token, known, aim.share, weight, &mut tape.taken, &mut total);
+                }
+                Some(known) => approach(row, token, known, aim, weight, &mut tape.classes, &mut total),
             }
         }
         let d_logits = View::new(logits, count, vocab);
@@ -170,6 +175,68 @@ fn imitate(
     total.mixed += f64::from((1.0 - share) * cross_entropy + share * divergence);
     total.cross_entropy += f64::from(cross_entropy);
     total.divergence += f64::from(divergence);
+    total.targets += 1;
+    total.taught += 1;
+}
+
+/// A mixture of cross-entropy and any divergence at any temperature, over the teacher's tokens and one class for all
+/// others, unless the teacher names every token: turns logits into their gradient.
+///
+/// The temperature is applied to the classes. That is exact where every token is one; where the others are one class it
+/// keeps what the two must have in common: they are as far apart as can be seen, and not at all where the classes agree.
+///
+/// With g the gradient by the logarithms of the classes and q the student's probabilities, the gradient of the divergence
+/// is `g` for a token of the teacher and `g q_j / q` for one of the others, whose class has `g` and `q`.
+fn approach(
+    row: &mut [f32],
+    target: usize,
+    teacher: Teacher<'_>,
+    aim: &Aim,
+    weight: f32,
+    classes: &mut Classes,
+    total: &mut Loss,
+) {
+    // What log-probabilities of 32 bits cannot tell from nothing; a teacher whose tokens take all its mass has so much for
+    // the others.
+    const LEAST: f64 = 1e-7;
+    let logit = row[target];
+    let every_token = teacher.len() == row.len();
+    let Classes { teacher: told, student: own, taken } = &mut *classes;
+    told.clear();
+    told.extend(teacher.iter().map(|&(_, logprob)| f64::from(logprob)));
+    own.clear();
+    own.extend(teacher.iter().map(|&(token, _)| f64::from(row[token as usize])));
+    let (largest, _) = exponentials(row);
+    taken.clear();
+    taken.extend(teacher.iter().map(|&(token, _)| std::mem::take(&mut row[token as usize])));
+    // Summing the others afresh is exact where one minus the teacher's tokens would cancel.
+    let rest = if every_token { 0.0 } else { f64::from(sum(row)) };
+    let whole = taken.iter().map(|&taken| f64::from(taken)).sum::<f64>() + rest;
+    let (largest, logsum) = (f64::from(largest), whole.ln());
+    own.iter_mut().for_each(|logit| *logit -= largest + logsum);
+    // Keeps the logarithm finite.
+    let student_rest = (rest / whole).max(1e-30);
+    if !every_token {
+        let mass: f64 = told.iter().map(|logprob| logprob.exp()).sum();
+        told.push((1.0 - mass).max(LEAST).ln());
+        own.push(student_rest.ln());
+    }
+    let cross_entropy = largest + logsum - f64::from(logit);
+    let divergence = classes.compare(aim.divergence, aim.temperature);
+
+    let (share, weighed) = (f64::from(aim.share), f64::from(weight));
+    let Classes { student: slopes, taken, .. } = &*classes;
+    if let Some(slope) = slopes.get(teacher.len()) {
+        scale(row, (weighed * ((1.0 - share) + share * slope / student_rest) / whole) as f32);
+    }
+    for ((&(token, _), &taken), slope) in teacher.iter().zip(taken).zip(slopes) {
+        row[token as usize] = (weighed * ((1.0 - share) * f64::from(taken) / whole + share * slope)) as f32;
+    }
+    row[target] -= weight * (1.0 - aim.share);
+
+    total.mixed += (1.0 - share) * cross_entropy + share * aim.temperature.powi(2) * divergence;
+    total.cross_entropy += cross_entropy;
+    total.divergence += divergence;
     total.targets += 1;
     total.taught += 1;
 }

@@ -6,6 +6,7 @@
 
 mod attention;
 mod backward;
+mod divergence;
 mod forward;
 mod head;
 mod heads;
@@ -14,6 +15,7 @@ mod rotary;
 use std::ops::Range;
 
 pub(crate) use backward::backward;
+pub(crate) use divergence::{Aim, Classes};
 pub(crate) use forward::{forward, pick};
 pub(crate) use head::{Loss, logits, logits_of_two, loss};
 pub(crate) use heads::norm as norm_heads;
@@ -132,6 +134,7 @@ pub(crate) struct Tape {
     logits: Vec<f32>,
     /// Logits and exponentials of a teacher's tokens.
     taken: Vec<f32>,
+    classes: Classes,
 }
 
 /// What a layer remembers for the way back.
@@ -177,6 +180,7 @@ impl Tape {
             spare: Vec::new(),
             logits: Vec::new(),
             taken: Vec::new(),
+            classes: Classes::default(),
         }
     }
 }
