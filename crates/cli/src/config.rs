@@ -116,7 +116,7 @@ pub(crate) struct LedgerConfig {
 pub(crate) struct ModelConfig {
     /// The name that requests use.
     pub(crate) name: String,
-    /// A Hugging Face folder, answered in this process.
+    /// A Hugging Face folder or a file `*.gguf`, answered in this process.
     pub(crate) folder: Option<PathBuf>,
     /// The base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`.
     pub(crate) url: Option<String>,

@@ -71,9 +71,18 @@ fn outside(config: &Config) -> Vec<String> {
     problems
 }
 
+/// Is it a model as one file?
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension == "gguf")
+}
+
 fn of_model(config: &Config, model: &ModelConfig) -> Vec<String> {
     let mut problems = Vec::new();
-    if let Some(folder) = &model.folder {
+    if let Some(file) = model.folder.as_ref().filter(|path| is_gguf(path)) {
+        if !file.is_file() {
+            problems.push(format!("there is no `{}`", file.display()));
+        }
+    } else if let Some(folder) = &model.folder {
         for name in ["config.json", "tokenizer.json"] {
             if !folder.join(name).is_file() {
                 problems.push(format!("there is no `{}`", folder.join(name).display()));

@@ -142,3 +142,33 @@ async fn the_life_of_a_gateway() {
     let table = place.run("twins cost journal").out;
     assert!(table.starts_with("day ") && table.contains("together "), "{table}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_as_one_file_is_served_like_its_folder() {
+    let place = Place::gateway();
+    assert_eq!(place.run("account open acme --plan standard --budget 1.00").code, 0);
+    assert_eq!(place.run("terms accept acme teacher").code, 0);
+    let acme = key(&place, "acme");
+    let mut answers = Vec::new();
+    for format in ["folder", "gguf-f32", "gguf-q8_0"] {
+        if format != "folder" {
+            let file = format!("{format}.gguf");
+            let exported = place.run(&format!("distill export teacher --format {format} --out {file}"));
+            assert_eq!((exported.code, exported.err), (0, format!("written as {format}: {file}\n")));
+            let from = if answers.len() == 1 { "teacher" } else { "gguf-f32.gguf" };
+            let text =
+                place.read("anbiq.toml").replace(&format!("folder = \"{from}\""), &format!("folder = \"{file}\""));
+            place.write("anbiq.toml", &text);
+        }
+        assert_eq!(place.run("config check").code, 0, "{format}");
+        let gateway = Running::start(&place);
+        let greedy = ChatRequest { temperature: Some(0.0), ..ask("What is two plus two?") };
+        let answer = gateway.client(&acme).chat(&greedy, &[]).await.unwrap();
+        answers.push(answer.choices[0].message.content.clone().unwrap_or_default());
+        assert_eq!(gateway.stop(), 0);
+    }
+    assert!(!answers[0].is_empty());
+    assert_eq!(answers[0], answers[1]);
+    std::fs::remove_file(place.path("gguf-q8_0.gguf")).unwrap();
+    assert!(place.run("config check").out.contains("there is no"), "a file that is gone");
+}
