@@ -168,13 +168,7 @@ pub fn render_check(check: &Check) -> String {
 
 fn write_check(text: &mut String, check: &Check) -> std::fmt::Result {
     for source in &check.sources {
-        let format = source.format.map_or("no rows", crate::Format::name);
-        let bad: u64 = source.bad.values().sum();
-        writeln!(
-            text,
-            "{}: {format}; {} rows, {} requests, {} other, {bad} bad",
-            source.name, source.rows, source.requests, source.other
-        )?;
+        writeln!(text, "{}", source.in_words())?;
         if let Some(damaged) = &source.damaged {
             writeln!(text, "  not read to its end: {damaged}")?;
         }

@@ -79,6 +79,15 @@ pub struct SourceReport {
     pub fields: Vec<FieldReport>,
 }
 
+impl SourceReport {
+    /// What was read of it, in one line.
+    pub fn in_words(&self) -> String {
+        let Self { name, rows, requests, other, .. } = self;
+        let (format, bad) = (self.format.map_or("no rows", Format::name), self.bad.values().sum::<u64>());
+        format!("{name}: {format}; {rows} rows, {requests} requests, {other} other, {bad} bad")
+    }
+}
+
 /// How often a field was found, and where.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct FieldReport {

@@ -52,11 +52,6 @@ pub struct Manifest {
 impl Manifest {
     /// Version of the present shape.
     pub const FORMAT: u32 = 1;
-
-    /// Rows of all logs that could not be used.
-    pub fn bad_rows(&self) -> u64 {
-        self.sources.iter().flat_map(|source| source.bad.values()).sum()
-    }
 }
 
 /// The file of the rows, as it was written.

@@ -326,20 +326,26 @@ fn tokenizer_json(specials: &[&str], merges: &[Pair]) -> Vec<u8> {
         "pre_tokenizer": byte_level,
         "post_processor": null,
         "decoder": byte_level,
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": false,
-            "vocab": vocabulary,
-            "merges": merged,
-        },
+        "model": byte_pairs(&vocabulary, &json!(merged), false),
     });
     file.to_string().into_bytes()
+}
+
+/// The model of a `tokenizer.json` that merges pairs. Where `whole_words` are looked for first, a word that is a token is not
+/// made of merges.
+pub(crate) fn byte_pairs(vocabulary: &serde_json::Map<String, Value>, merges: &Value, whole_words: bool) -> Value {
+    json!({
+        "type": "BPE",
+        "dropout": null,
+        "unk_token": null,
+        "continuing_subword_prefix": null,
+        "end_of_word_suffix": null,
+        "fuse_unk": false,
+        "byte_fallback": false,
+        "ignore_merges": whole_words,
+        "vocab": vocabulary,
+        "merges": merges,
+    })
 }
 
 pub(crate) fn added_token(id: usize, content: &str) -> Value {

@@ -5,6 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use anbiq_domain::Terms;
+use anbiq_lm::gguf;
 use anyhow::Context;
 use serde::Serialize;
 
@@ -71,14 +72,9 @@ fn outside(config: &Config) -> Vec<String> {
     problems
 }
 
-/// Is it a model as one file?
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension == "gguf")
-}
-
 fn of_model(config: &Config, model: &ModelConfig) -> Vec<String> {
     let mut problems = Vec::new();
-    if let Some(file) = model.folder.as_ref().filter(|path| is_gguf(path)) {
+    if let Some(file) = model.folder.as_ref().filter(|path| gguf::is_gguf(path)) {
         if !file.is_file() {
             problems.push(format!("there is no `{}`", file.display()));
         }

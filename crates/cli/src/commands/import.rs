@@ -48,13 +48,7 @@ fn render(manifest: &Manifest) -> String {
 
 fn write_manifest(text: &mut String, manifest: &Manifest) -> std::fmt::Result {
     for source in &manifest.sources {
-        let format = source.format.map_or("no rows", anbiq_import::Format::name);
-        let bad: u64 = source.bad.values().sum();
-        writeln!(
-            text,
-            "{}: {format}; {} rows, {} requests, {} other, {bad} bad",
-            source.name, source.rows, source.requests, source.other
-        )?;
+        writeln!(text, "{}", source.in_words())?;
         for (fault, count) in &source.bad {
             writeln!(text, "  {count:>6} {}", fault.in_words())?;
         }

@@ -12,7 +12,7 @@ use serde_json::{Map, Value as Json, json};
 use super::Words;
 use super::format::Value;
 use super::shape::HINT_FOLDER;
-use crate::tokenizer::added_token;
+use crate::tokenizer::{added_token, byte_pairs};
 use crate::{Codec, LmError, Tokenizer};
 
 /// A way to cut a text into words that llama.cpp has a name for.
@@ -298,18 +298,7 @@ pub(super) fn from_words(words: &Words<'_>, path: &Path, context: usize) -> Resu
         "pre_tokenizer": cut.to_json(),
         "post_processor": around((adds_bos, first, bos), (adds_eos, last, eos.first().copied())),
         "decoder": byte_level(true),
-        "model": {
-            "type": "BPE",
-            "dropout": null,
-            "unk_token": null,
-            "continuing_subword_prefix": null,
-            "end_of_word_suffix": null,
-            "fuse_unk": false,
-            "byte_fallback": false,
-            "ignore_merges": cut.whole_words,
-            "vocab": vocabulary,
-            "merges": merges,
-        },
+        "model": byte_pairs(&vocabulary, &json!(merges), cut.whole_words),
     });
     let tokenizer = Tokenizer::parse(file.to_string().as_bytes());
     let tokenizer = tokenizer.map_err(|problem| LmError::malformed(path, problem, HINT_TOKENIZER))?;
