@@ -82,6 +82,18 @@ pub struct RequestFacts {
     /// Was a form of the answer demanded, such as JSON of some schema?
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub structured: bool,
+    /// What its client called it, so that a repeat is known for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub named: Option<Named>,
+}
+
+/// A request that names itself by `Idempotency-Key`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// The keyed hash of the name.
+    pub name: Keyed,
+    /// The keyed hash of all that it says.
+    pub request: Keyed,
 }
 
 fn is_zero(number: &u64) -> bool {

@@ -27,8 +27,8 @@ pub use coin::{CoinKey, EpochCommitment, commit_bytes, commit_text};
 pub use digest::{Digest, DigestBuilder, DigestError};
 pub use entry::{ClockKind, Entry, Refusal};
 pub use exchange::{
-    Answer, Client, Draws, Exchange, Finish, Message, Outcome, Prompt, RequestFacts, Role, Route, SealedTexts, Texts,
-    ToolCall, Usage,
+    Answer, Client, Draws, Exchange, Finish, Message, Named, Outcome, Prompt, RequestFacts, Role, Route, SealedTexts,
+    Texts, ToolCall, Usage,
 };
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
 pub use imported::{Imported, ImportedExchange};

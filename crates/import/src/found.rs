@@ -189,6 +189,7 @@ fn facts(
         },
         tools: request.and_then(|request| request.get("tools")?.as_array()).map_or(0, |tools| tools.len() as u64),
         structured: request.is_some_and(|request| request.get("response_format").is_some_and(Value::is_object)),
+        named: None,
     }))
 }
 

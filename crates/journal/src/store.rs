@@ -181,23 +181,23 @@ impl Store {
     /// A failed write is undone by truncation and may be tried again. A failed fsync may not: the kernel may have
     /// dropped the pages and forgotten the failure (Rebello and others, "Can applications recover from fsync failures?",
     /// 2020). Then the store is poisoned and only opening it again, which reads what is really there, helps.
-    pub(crate) fn append(&mut self, payloads: &[Vec<u8>]) -> Result<Vec<Position>, JournalError> {
+    pub(crate) fn append(&mut self, payloads: &[impl AsRef<[u8]>]) -> Result<Vec<Position>, JournalError> {
         self.healthy()?;
         if self.segment.as_ref().is_none_or(|segment| segment.length >= self.segment_bytes) {
             self.begin_segment()?;
         }
-        let mut bytes = Vec::with_capacity(payloads.iter().map(|payload| payload.len() + 8).sum());
+        let mut bytes = Vec::with_capacity(payloads.iter().map(|payload| payload.as_ref().len() + 8).sum());
         for (place, payload) in payloads.iter().enumerate() {
-            write_frame(payload, place == 0, &mut bytes);
+            write_frame(payload.as_ref(), place == 0, &mut bytes);
         }
         let Some(segment) = &mut self.segment else { return Err(JournalError::Closed) };
         segment.append(&bytes).map_err(|failure| poison(&mut self.poisoned, failure))?;
-        let place = |payload: &Vec<u8>| {
+        let place = |payload: &[u8]| {
             let position = Position { index: self.tree.size(), leaf: tree::leaf_hash(payload) };
             self.tree.push(position.leaf);
             position
         };
-        Ok(payloads.iter().map(place).collect())
+        Ok(payloads.iter().map(AsRef::as_ref).map(place).collect())
     }
 
     /// Signs the root of everything that is durable, and makes the signature durable too.

@@ -1,6 +1,7 @@
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc as blocking;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use serde::Serialize;
@@ -111,11 +112,27 @@ struct Inner {
     id: JournalId,
     public_key: PublicKey,
     patience: Duration,
+    hand: Arc<Hand>,
     /// Taken only when dropped.
     commands: Option<mpsc::Sender<Command>>,
     /// Disconnected once the writer has stopped and its lock is free.
     stopped: Mutex<blocking::Receiver<()>>,
 }
+
+/// The store, for whoever writes: the journal's own thread, or at once who has an entry while nobody else writes.
+#[derive(Debug)]
+struct Hand {
+    /// Absent once the journal is closed.
+    store: Mutex<Option<Store>>,
+    /// Does the thread want it?
+    wanted: AtomicBool,
+    /// Did the disk take long for the last entries?
+    slow: AtomicBool,
+    checkpoint_every: u64,
+}
+
+/// A disk that takes longer than this is nothing to wait for in the thread that has other things to do.
+const SLOW: Duration = Duration::from_micros(400);
 
 enum Command {
     Append {
@@ -124,6 +141,8 @@ enum Command {
     },
     State(Reply<State>),
     Checkpoint(Reply<Checkpoint>),
+    /// Enough entries are there that a checkpoint is due.
+    Sign,
     /// The keeper says what time it is and asks how things stand.
     Look(Timestamp, Reply<Standing>),
     Close(Reply<Checkpoint>),
@@ -186,14 +205,22 @@ impl Journal {
     /// Appends `entry` and returns when it is durable. Needs a tokio runtime with its timer.
     ///
     /// All entries that wait at one time share one write and one fsync. Dropping the future does not take the entry back.
+    /// Where nobody else writes and the disk is quick, the write and the fsync are made in the thread that polls this: that
+    /// takes less time than to wake another thread, and to be woken by it.
     pub async fn append(&self, entry: &Entry) -> Result<Position, JournalError> {
-        let payload = encode(entry)?;
+        let payload = match self.append_at_once(encode(entry)?) {
+            Ok(done) => return done,
+            Err(payload) => payload,
+        };
         self.ask(|reply| Command::Append { payload, reply }).await
     }
 
     /// [`Journal::append`] for threads that run no future.
     pub fn append_blocking(&self, entry: &Entry) -> Result<Position, JournalError> {
-        let payload = encode(entry)?;
+        let payload = match self.append_at_once(encode(entry)?) {
+            Ok(done) => return done,
+            Err(payload) => payload,
+        };
         self.ask_blocking(|reply| Command::Append { payload, reply })
     }
 
@@ -220,13 +247,15 @@ impl Journal {
         Ok(checkpoint)
     }
 
-    fn start(mut store: Store, public_key: PublicKey, options: &Options) -> Result<Self, JournalError> {
+    fn start(store: Store, public_key: PublicKey, options: &Options) -> Result<Self, JournalError> {
         let (commands, received) = mpsc::channel(options.queue.max(1));
         let (stopping, stopped) = blocking::sync_channel(0);
         let (id, options) = (store.id().clone(), *options);
         let keeper = if options.upkeep() { Some(Keeper::start(&store, &commands, &options)?) } else { None };
+        let hand = Arc::new(Hand::new(store, options.checkpoint_every));
+        let shared = Arc::clone(&hand);
         let spawned = std::thread::Builder::new().name(format!("journal {id}")).spawn(move || {
-            write(&mut store, received, &options);
+            let store = write(&shared, received, &options);
             // It must have stopped before the lock is free.
             drop(keeper);
             drop(store);
@@ -234,7 +263,22 @@ impl Journal {
         });
         spawned.map_err(|error| JournalError::io("start a thread for", Path::new(id.as_str()), error))?;
         let (commands, stopped) = (Some(commands), Mutex::new(stopped));
-        Ok(Self(Arc::new(Inner { id, public_key, patience: options.patience, commands, stopped })))
+        Ok(Self(Arc::new(Inner { id, public_key, patience: options.patience, hand, commands, stopped })))
+    }
+
+    /// Appends `payload` and makes it durable in this thread, unless somebody else writes or waits, or the disk is slow: then
+    /// it is given back.
+    fn append_at_once(&self, payload: Vec<u8>) -> Result<Result<Position, JournalError>, Vec<u8>> {
+        let Inner { hand, commands, .. } = &*self.0;
+        let Some(commands) = commands.as_ref().filter(|commands| commands.capacity() == commands.max_capacity()) else {
+            return Err(payload);
+        };
+        let Some((done, due)) = hand.append_one(&payload) else { return Err(payload) };
+        if due {
+            // Where the queue is full the next entry says it again.
+            let _ = commands.try_send(Command::Sign);
+        }
+        Ok(done)
     }
 
     async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, JournalError> {
@@ -273,6 +317,46 @@ impl Journal {
             Err(blocking::RecvTimeoutError::Disconnected) => Err(JournalError::Closed),
             Err(blocking::RecvTimeoutError::Timeout) => Err(JournalError::TimedOut(milliseconds(patience))),
         }
+    }
+}
+
+impl Hand {
+    fn new(store: Store, checkpoint_every: u64) -> Self {
+        let (wanted, slow) = (AtomicBool::new(false), AtomicBool::new(false));
+        Self { store: Mutex::new(Some(store)), wanted, slow, checkpoint_every }
+    }
+
+    /// Appends one entry if nobody else writes or wants to and the disk is quick; says whether a checkpoint is due.
+    fn append_one(&self, payload: &[u8]) -> Option<(Result<Position, JournalError>, bool)> {
+        if self.wanted.load(Ordering::Relaxed) || self.slow.load(Ordering::Relaxed) {
+            return None;
+        }
+        let mut store = self.store.try_lock().ok()?;
+        let store = store.as_mut()?;
+        let done = self.append(store, &[payload]).map(|positions| positions.into_iter().next());
+        let done = done.and_then(|position| position.ok_or(JournalError::Closed));
+        Some((done, self.is_due(store)))
+    }
+
+    /// Appends all of `payloads` or none, and remembers how long that took.
+    fn append(&self, store: &mut Store, payloads: &[impl AsRef<[u8]>]) -> Result<Vec<Position>, JournalError> {
+        let started = Instant::now();
+        let done = store.append(payloads);
+        self.slow.store(started.elapsed() > SLOW, Ordering::Relaxed);
+        done
+    }
+
+    fn is_due(&self, store: &Store) -> bool {
+        self.checkpoint_every > 0 && store.unsigned() >= self.checkpoint_every
+    }
+
+    /// The store, for the journal's own thread.
+    fn take_up(&self) -> MutexGuard<'_, Option<Store>> {
+        self.wanted.store(true, Ordering::Relaxed);
+        // Nobody panics while holding it.
+        let store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        self.wanted.store(false, Ordering::Relaxed);
+        store
     }
 }
 
@@ -347,10 +431,11 @@ fn milliseconds(duration: Duration) -> u64 {
 /// A group larger than this is written before more is taken from the queue.
 const GROUP_BYTES: usize = 8 << 20;
 
-/// The writer's thread: takes what waits, makes it durable in one go, answers.
-fn write(store: &mut Store, mut commands: mpsc::Receiver<Command>, options: &Options) {
-    let checkpoint_every = options.checkpoint_every;
-    let mut signed_at = Instant::now();
+/// The writer's thread: takes what waits, makes it durable in one go, answers. Gives the store back when the journal is
+/// closed or nobody is left to write to it.
+fn write(hand: &Hand, mut commands: mpsc::Receiver<Command>, options: &Options) -> Option<Store> {
+    // Since when there are entries that no checkpoint covers: no earlier than they are first looked for.
+    let mut unsigned_since = None;
     while let Some(first) = commands.blocking_recv() {
         let (mut payloads, mut replies, mut bytes) = (Vec::new(), Vec::new(), 0);
         let mut next = Some(first);
@@ -366,19 +451,23 @@ fn write(store: &mut Store, mut commands: mpsc::Receiver<Command>, options: &Opt
                 other => order = Some(other),
             }
         }
-        if store.unsigned() == 0 {
-            signed_at = Instant::now();
+        let mut held = hand.take_up();
+        // It is taken away only below.
+        let Some(store) = held.as_mut() else { break };
+        append(hand, store, &payloads, replies);
+        if store.unsigned() > 0 {
+            unsigned_since.get_or_insert_with(Instant::now);
         }
-        append(store, &payloads, replies);
         match order {
             Some(Command::State(reply)) => reply.send(Ok(store.state())),
             Some(Command::Checkpoint(reply)) => reply.send(store.checkpoint()),
             Some(Command::Close(reply)) => {
                 reply.send(store.checkpoint());
-                return;
+                return held.take();
             }
             Some(Command::Look(now, reply)) => {
-                if options.checkpoint_after.is_some_and(|after| signed_at.elapsed() >= after) && store.unsigned() > 0 {
+                let old = options.checkpoint_after.zip(unsigned_since);
+                if old.is_some_and(|(after, since)| since.elapsed() >= after) {
                     try_checkpoint(store);
                 }
                 if let Some(seal) = options.seal {
@@ -387,18 +476,25 @@ fn write(store: &mut Store, mut commands: mpsc::Receiver<Command>, options: &Opt
                 }
                 reply.send(Ok(Standing { open_segment: store.open_segment(), signed: store.signed() }));
             }
-            _ if checkpoint_every > 0 && store.unsigned() >= checkpoint_every => try_checkpoint(store),
+            _ if hand.is_due(store) => try_checkpoint(store),
             _ => {}
         }
+        if store.unsigned() == 0 {
+            unsigned_since = None;
+        }
     }
-    try_checkpoint(store);
+    let mut held = hand.take_up();
+    if let Some(store) = held.as_mut() {
+        try_checkpoint(store);
+    }
+    held.take()
 }
 
-fn append(store: &mut Store, payloads: &[Vec<u8>], replies: Vec<Reply<Position>>) {
+fn append(hand: &Hand, store: &mut Store, payloads: &[Vec<u8>], replies: Vec<Reply<Position>>) {
     if payloads.is_empty() {
         return;
     }
-    match store.append(payloads) {
+    match hand.append(store, payloads) {
         Ok(positions) => {
             for (reply, position) in replies.into_iter().zip(positions) {
                 reply.send(Ok(position));

@@ -167,6 +167,7 @@ impl Ledger {
 
     /// The money of `account` for all time, where there is such an account.
     pub async fn budget(&self, account: &AccountId) -> Result<Option<BudgetState>, LedgerError> {
+        self.budgets.flush().await?;
         let row: Option<(Option<i64>, i64, i64)> =
             sqlx::query_as("SELECT budget, spent, reserved FROM accounts WHERE id = $1")
                 .bind(account.as_str())
@@ -188,6 +189,7 @@ impl Ledger {
         now: Timestamp,
         page: &Page,
     ) -> Result<Vec<BudgetUse>, LedgerError> {
+        self.budgets.flush().await?;
         let holder = match holder {
             None => None,
             Some(holder) => Some(self.stored_holder(holder).await?),

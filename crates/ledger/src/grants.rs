@@ -117,6 +117,7 @@ impl Ledger {
 
     /// The grant `grant` as it stands at `now`, where there is one.
     pub async fn grant(&self, grant: &GrantId, now: Timestamp) -> Result<Option<GrantRecord>, LedgerError> {
+        self.budgets.flush().await?;
         let row: Option<GrantRow> =
             sqlx::query_as("SELECT body, state, revoked, used, reserved, asked, reason FROM grants WHERE id = $1")
                 .bind(grant.as_str())
@@ -132,6 +133,7 @@ impl Ledger {
         now: Timestamp,
         page: &Page,
     ) -> Result<Vec<GrantRecord>, LedgerError> {
+        self.budgets.flush().await?;
         let rows: Vec<GrantRow> = sqlx::query_as(
             "SELECT body, state, revoked, used, reserved, asked, reason FROM grants \
              WHERE ($1 = '' OR account = $1) AND id > $2 ORDER BY id LIMIT $3",

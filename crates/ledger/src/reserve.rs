@@ -116,8 +116,9 @@ impl Ledger {
     /// What was served is owed: the actual cost is charged even after the reservation expired, and even where it is
     /// more than was held, which does not happen to a caller that holds the most a request can cost.
     ///
-    /// In a SQLite file the charge is made and not yet on disk when this returns. What the machine then forgets as it loses
-    /// power, the journal brings back: see [`Ledger::make_good`].
+    /// Every reservation that is begun after the first poll of this finds the rest let go. In a SQLite file the charge is made
+    /// and not yet on disk when this returns. What the machine then forgets as it loses power, the journal brings back: see
+    /// [`Ledger::make_good`].
     ///
     /// # Errors
     ///
@@ -125,7 +126,7 @@ impl Ledger {
     /// database fails.
     pub async fn settle(&self, exchange: ExchangeId, actual: Cost, booking: Booking) -> Result<(), LedgerError> {
         actual.check()?;
-        self.budgets.make(Change::Finish(Finish { exchange, end: Some((actual, booking)) })).await.map(drop)
+        self.budgets.end(Finish { exchange, end: Some((actual, booking)) }).await.map(drop)
     }
 
     /// Lets go of what is held for an exchange: nothing was served.
@@ -134,7 +135,7 @@ impl Ledger {
     ///
     /// As [`Ledger::settle`].
     pub async fn release(&self, exchange: ExchangeId) -> Result<(), LedgerError> {
-        self.budgets.make(Change::Finish(Finish { exchange, end: None })).await.map(drop)
+        self.budgets.end(Finish { exchange, end: None }).await.map(drop)
     }
 
     /// Lets go of what is held for an exchange, and charges what the journal says it cost, unless that was done. Where
@@ -152,6 +153,7 @@ impl Ledger {
 
     /// The exchanges for which something is held, or was until it expired, by whatever gateway.
     pub async fn held(&self) -> Result<Vec<ExchangeId>, LedgerError> {
+        self.budgets.flush().await?;
         let ids: Vec<(String,)> =
             sqlx::query_as("SELECT id FROM holds WHERE state <> 'charged'").fetch_all(&self.readers).await?;
         // Before they had the exchange's id they had one of their own kind, which no journal knows.
@@ -169,7 +171,7 @@ impl Ledger {
 
     /// Remembers that every exchange of the journal before entry `before` is charged: no less than was said earlier.
     ///
-    /// All of that is on disk when this returns, and need never be made good.
+    /// Where the ledger did not know the journal, it is on disk when this returns that it does.
     ///
     /// # Errors
     ///
@@ -734,18 +736,15 @@ async fn why_no_volume(
 }
 
 impl Booking {
-    /// Remembers that everything before it is charged, and forgets what was kept to make that good.
-    pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<(), sqlx::Error> {
+    /// Remembers that everything before it is charged, and forgets what was kept to make that good. Says whether the journal is
+    /// a new one.
+    pub(crate) async fn apply(&self, change: &mut Connection<'_>) -> Result<bool, sqlx::Error> {
         let values = [self.journal.as_str().into(), self.entry.cast_signed().into()];
-        change
-            .execute(
-                "INSERT INTO charged (journal, entries) VALUES ($1, $2) \
-                 ON CONFLICT (journal) DO UPDATE SET entries = excluded.entries \
-                 WHERE charged.entries < excluded.entries",
-                &values,
-            )
-            .await?;
+        let further = "UPDATE charged SET entries = $2 WHERE journal = $1 AND entries < $2";
+        let new = "INSERT INTO charged (journal, entries) VALUES ($1, $2) ON CONFLICT (journal) DO NOTHING";
+        let is_new = change.execute(further, &values).await? == 0 && change.execute(new, &values).await? == 1;
         let certain = "DELETE FROM holds WHERE state = 'charged' AND journal = $1 AND entry < $2";
-        change.execute(certain, &values).await.map(drop)
+        change.execute(certain, &values).await?;
+        Ok(is_new)
     }
 }

@@ -1,5 +1,7 @@
 //! One exchange: draw, commit, settle, and only then let the end of the answer go.
 
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
@@ -13,6 +15,7 @@ use anbiq_ledger::{Booking, Cost};
 use anbiq_model::{
     Calls, EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta,
 };
+use futures::future::maybe_done;
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -47,9 +50,6 @@ pub(crate) type Pieces = mpsc::Sender<Result<Piece, Rejection>>;
 /// Pieces that wait for a slow client before the model is made to wait.
 pub(crate) const PIECES: usize = 32;
 
-/// How long an answer waits for its settlement; after that it goes out and the settlement goes on.
-const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
-
 /// An exchange under way.
 #[derive(Debug)]
 pub(crate) struct Conductor {
@@ -68,7 +68,7 @@ pub(crate) struct Conductor {
     pub(crate) started: Instant,
     /// How long the gateway has waited for the client so far.
     pub(crate) waited: Duration,
-    /// Given back when the exchange is settled, whoever has left by then.
+    /// Given back when the exchange is recorded and its charge on its way, whoever has left by then.
     pub(crate) place: Option<Place>,
 }
 
@@ -240,15 +240,15 @@ impl Conductor {
         let position = match self.gateway.record(&entry).await {
             Ok(position) => position,
             Err(error) => {
-                self.release().await;
+                let released = self.release().await;
                 self.measure(&drawn, usage, &Outcome::Failed { code: error.code().to_owned() });
                 // Nobody may be left to be told.
                 let _ = pieces.send(Err(error.into())).await;
-                return;
+                return released.await;
             }
         };
         let patience = Duration::from_millis(self.gateway.config.request_timeout_ms);
-        self.settle(cost, usage, position, charge).await;
+        let settled = self.settle(cost, usage, position, charge).await;
         self.measure(&drawn, usage, &Outcome::Completed);
         self.see_to_twins(&mut drawn, &twins);
         let ending = async {
@@ -264,6 +264,7 @@ impl Conductor {
         };
         // Whether the client reads the end of its answer is its own affair.
         let _ = tokio::time::timeout(patience, ending).await;
+        settled.await;
     }
 
     /// The client has left: record what was drawn, charge what was served. What cannot be recorded is not charged.
@@ -283,12 +284,13 @@ impl Conductor {
         let charge = self.gateway.uncharged.begin();
         match self.gateway.record(&entry).await {
             Ok(position) => {
-                self.settle(cost, usage, position, charge).await;
+                let settled = self.settle(cost, usage, position, charge).await;
                 self.measure(&drawn, usage, &Outcome::Cancelled);
+                settled.await;
             }
             Err(error) => {
                 tracing::error!(code = error.code(), %error, "a cancelled exchange could not be journalled");
-                self.release().await;
+                self.release().await.await;
             }
         }
     }
@@ -303,9 +305,10 @@ impl Conductor {
         if let Err(error) = self.gateway.record(&entry).await {
             tracing::error!(code = error.code(), %error, "a failed exchange could not be journalled");
         }
-        self.release().await;
+        let released = self.release().await;
         self.measure(&drawn, usage, &outcome);
         let _ = pieces.send(Err(rejection)).await;
+        released.await;
     }
 
     /// The exchange is answered and recorded: its other draws are paid, waited for, or put off.
@@ -523,10 +526,10 @@ impl Conductor {
         bytes.div_ceil(4) as u64
     }
 
-    /// Charges the account. Before the last byte goes out, so that who has its answer also has the rest of its
-    /// reservation back; but an answer that is recorded does not wait long for a slow ledger.
-    async fn settle(&mut self, cost: Money, usage: Usage, position: Position, charge: Charge) {
-        let (gateway, place) = (self.gateway.clone(), self.place.take());
+    /// Begins to charge the account, before the last byte goes out: whoever has its answer also finds the rest of its
+    /// reservation let go. That it is done is waited for after.
+    async fn settle(&mut self, cost: Money, usage: Usage, position: Position, charge: Charge) -> Begun {
+        let gateway = self.gateway.clone();
         let (id, most) = (self.admitted.id, self.admitted.reserved);
         self.untake(usage.total());
         let actual = Cost {
@@ -535,15 +538,13 @@ impl Conductor {
             completion_tokens: usage.completion_tokens.min(most.completion_tokens),
         };
         let booking = Booking { journal: gateway.journal.id().clone(), entry: position.index };
-        let mut settling = Box::pin(async move {
+        let begun = begin(async move {
             charges::settle(&gateway, id, actual, booking).await;
-            drop((charge, place));
-        });
-        // Where nobody else changes the ledger it is done at once, and needs no task of its own.
-        let at_once = std::future::poll_fn(|context| Poll::Ready(settling.as_mut().poll(context).is_ready()));
-        if !at_once.await {
-            let _ = tokio::time::timeout(SETTLE_PATIENCE, tokio::spawn(settling)).await;
-        }
+            drop(charge);
+        })
+        .await;
+        self.place = None;
+        begun
     }
 
     fn measure(&self, drawn: &Drawn, usage: Usage, outcome: &Outcome) {
@@ -583,12 +584,29 @@ impl Conductor {
         std::mem::replace(&mut self.admitted.taken, Taken::nothing()).used(used);
     }
 
-    async fn release(&mut self) {
+    /// Begins to let go of what is held.
+    async fn release(&mut self) -> Begun {
         self.untake(0);
-        if let Err(error) = charges::release(&self.gateway, self.admitted.id).await {
-            tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
-        }
+        let (gateway, id) = (self.gateway.clone(), self.admitted.id);
+        let begun = begin(async move {
+            if let Err(error) = charges::release(&gateway, id).await {
+                tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
+            }
+        })
+        .await;
+        self.place = None;
+        begun
     }
+}
+
+/// What was polled once, and is to be awaited.
+type Begun = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// Polls `doing` once.
+async fn begin(doing: impl Future<Output = ()> + Send + 'static) -> Begun {
+    let mut doing = Box::pin(maybe_done(doing));
+    poll_fn(|context| Poll::Ready(doing.as_mut().poll(context).is_ready())).await;
+    doing
 }
 
 impl Drawn {

@@ -157,7 +157,8 @@ impl Gateway {
     }
 
     /// Counts the exchanges that each account already has in the journal behind `reader`, so that a plan's `twin_first`
-    /// and `requests_per_day` count over restarts, and what was spent on twins today; finds the exchanges that still wait for
+    /// and `requests_per_day` count over restarts, and what was spent on twins today; remembers the requests that named
+    /// themselves; finds the exchanges that still wait for
     /// deferred twins and whose texts the journal keeps; and charges the exchanges that a crash kept from the ledger. Gives how
     /// many exchanges there are. To be called before serving: it reads the whole journal.
     ///
@@ -175,6 +176,7 @@ impl Gateway {
             entries = index + 1;
             if let Entry::Exchange(exchange) = &entry {
                 recovery.see(index, exchange).await?;
+                self.0.repeats.recall(exchange, now);
             }
             self.0.deferral.recall(&entry, self.0.config.twin.k, now);
             match entry {

@@ -4,16 +4,17 @@
 //! request under the same key is given that answer again. Nothing is drawn, journalled or charged for it. What was
 //! refused or failed was not charged, so its key is free again.
 //!
-//! All this is kept in memory, for a time and up to a size. After a restart, or when so many keys came since that an
-//! old one was forgotten, a repeated key is a new request. An answer alone may be forgotten earlier; its key then still
-//! refuses to pay twice.
+//! Answers are kept in memory, for a time and up to a size. The journal has keyed hashes of the name and of all that the
+//! request says: a gateway that starts reads of them there. An answer may be forgotten, by a restart or because there are too
+//! many; its key then still refuses to pay twice. Only when so many keys came since that an old one was forgotten too, a
+//! repeated key is a new request.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::mem::{size_of, size_of_val};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use anbiq_domain::{AccountId, Digest, Timestamp};
+use anbiq_domain::{AccountId, Digest, Exchange, Keyed, Named, Outcome, Timestamp};
 use anbiq_model::{Alternative, TokenLogprob};
 use tokio::sync::{mpsc, watch};
 
@@ -49,6 +50,7 @@ pub(crate) enum Claim {
 pub(crate) struct Claimed {
     gateway: Shared,
     name: Name,
+    request: Keyed,
     at: Timestamp,
     ended: bool,
 }
@@ -66,7 +68,7 @@ pub(crate) struct Tape {
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Name {
     account: AccountId,
-    key: String,
+    name: Keyed,
 }
 
 #[derive(Debug, Default)]
@@ -83,7 +85,7 @@ struct Memory {
 
 #[derive(Debug)]
 struct Remembered {
-    request: Digest,
+    request: Keyed,
     /// Absent while the request is under way.
     end: Option<End>,
 }
@@ -91,7 +93,7 @@ struct Remembered {
 #[derive(Debug)]
 struct End {
     until: Timestamp,
-    /// Absent where it was too large to be kept.
+    /// Absent where it was too large to be kept, or given before this gateway started.
     answer: Option<(Arc<Tape>, usize)>,
 }
 
@@ -104,6 +106,26 @@ impl Repeats {
         // A holder does nothing that could panic half-way.
         self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    /// When the name of a request that was made at `at` is free again.
+    fn until(&self, at: Timestamp) -> Timestamp {
+        at.plus_milliseconds(i64::try_from(self.config.ttl_ms).unwrap_or(i64::MAX))
+    }
+
+    /// Remembers that an exchange of an earlier gateway was answered, unless that was long before `now`. What failed was not
+    /// charged, and its name is free.
+    pub(crate) fn recall(&self, exchange: &Exchange, now: Timestamp) {
+        let until = self.until(exchange.at);
+        let Some(Named { name, request }) = exchange.request.named.filter(|_| until > now) else { return };
+        if matches!(exchange.outcome, Outcome::Failed { .. }) {
+            return;
+        }
+        let name = Name { account: exchange.account.clone(), name };
+        let mut memory = self.memory();
+        memory.requests.insert(name.clone(), Remembered { request, end: None });
+        memory.end(&name, until, None);
+        memory.shrink(&self.config);
+    }
 }
 
 /// Reads a name from the header's value.
@@ -115,20 +137,21 @@ pub(crate) fn key(value: &http::HeaderValue) -> Result<String, Rejection> {
     })
 }
 
-/// Finds out whether `account` has sent a request under `key` before. `request` stands for all that it says.
-pub(crate) fn claim(
-    gateway: &Shared,
-    account: &AccountId,
-    key: &str,
-    request: Digest,
-    at: Timestamp,
-) -> Result<Claim, Rejection> {
-    let name = Name { account: account.clone(), key: key.to_owned() };
+/// A request under `key`; `said` stands for all that it says.
+pub(crate) fn named(gateway: &Shared, key: &str, said: &Digest) -> Named {
+    let hash = |label, value| gateway.hasher.hash(label, value);
+    Named { name: hash("idempotency-key", key.as_bytes()), request: hash("idempotent-request", said.as_bytes()) }
+}
+
+/// Finds out whether `account` has sent a request of this name before.
+pub(crate) fn claim(gateway: &Shared, account: &AccountId, named: Named, at: Timestamp) -> Result<Claim, Rejection> {
+    let Named { name, request } = named;
+    let name = Name { account: account.clone(), name };
     let mut memory = gateway.repeats.memory();
     memory.forget_old(at);
     let Some(remembered) = memory.requests.get(&name) else {
         memory.requests.insert(name.clone(), Remembered { request, end: None });
-        return Ok(Claim::First(Claimed { gateway: Arc::clone(gateway), name, at, ended: false }));
+        return Ok(Claim::First(Claimed { gateway: Arc::clone(gateway), name, request, at, ended: false }));
     };
     if remembered.request != request {
         return Err(Rejection::key_reused());
@@ -180,11 +203,16 @@ pub(crate) fn play(tape: Arc<Tape>) -> Received {
 }
 
 impl Claimed {
+    /// What the journal keeps of it.
+    pub(crate) fn named(&self) -> Named {
+        Named { name: self.name.name, request: self.request }
+    }
+
     /// The request was answered and charged.
     fn end(mut self, answer: Option<(Arc<Tape>, usize)>) {
         self.ended = true;
         let repeats = &self.gateway.repeats;
-        let until = self.at.plus_milliseconds(i64::try_from(repeats.config.ttl_ms).unwrap_or(i64::MAX));
+        let until = repeats.until(self.at);
         let mut memory = repeats.memory();
         memory.end(&self.name, until, answer);
         memory.shrink(&repeats.config);

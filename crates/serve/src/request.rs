@@ -81,6 +81,7 @@ impl Asked {
             },
             tools: self.dialect.get("tools").and_then(Value::as_array).map_or(0, |tools| tools.len() as u64),
             structured: self.dialect.contains_key("response_format"),
+            named: None,
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anbiq_domain::{AccountId, Digest, Entry, Refusal, Route, Timestamp};
+use anbiq_domain::{AccountId, Digest, Entry, Refusal, RequestFacts, Route, Timestamp};
 use anbiq_ledger::{Scope, Session};
 use anbiq_openai::{ModelCard, ModelList};
 use axum::Router;
@@ -27,7 +27,7 @@ use crate::gateway::Shared;
 use crate::metrics;
 use crate::rate::Rate;
 use crate::rejection::{Refused, Rejection};
-use crate::repeats::{self, Claim, Tape};
+use crate::repeats::{self, Claim, Claimed, Tape};
 use crate::request::Asked;
 
 /// The moment of a request, where the clock is simulated; in milliseconds since 1970.
@@ -244,8 +244,8 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
         None => None,
         Some(key) => {
             let address = [route as u8, u8::from(caller.declared)];
-            let request = Digest::of_parts(&[&address, &body]);
-            match repeats::claim(gateway, &caller.session.account, key, request, caller.at)? {
+            let named = repeats::named(gateway, key, &Digest::of_parts(&[&address, &body]));
+            match repeats::claim(gateway, &caller.session.account, named, caller.at)? {
                 Claim::First(claimed) => Some(claimed),
                 Claim::Repeated(tape) => return Ok(repeat(gateway, tape).await),
             }
@@ -268,7 +268,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
         gateway: Arc::clone(gateway),
         request,
         embedding: asked.embedding.clone(),
-        facts: asked.facts(admitted.max_tokens),
+        facts: RequestFacts { named: claimed.as_ref().map(Claimed::named), ..asked.facts(admitted.max_tokens) },
         account: caller.session.account,
         key: caller.session.key,
         client: caller.client,

@@ -174,6 +174,34 @@ async fn who_left_comes_back_for_the_whole_answer() {
 }
 
 #[tokio::test]
+async fn a_restart_forgets_the_answer_and_does_not_charge_for_it_again() {
+    let tries = AtomicUsize::new(0);
+    let script = move |request: &anbiq_model::Request| match tries.fetch_add(1, Ordering::SeqCst) {
+        1 => vec![Step::Do(text(0, "half", None))],
+        _ => common::answers(request),
+    };
+    let before = House::furnished(Setup { mock: Mock::new(script), ..Setup::default() }).await;
+    let (name, failed) = ("the-name-of-one", "the-name-of-another");
+    assert_eq!(send(&before, name, &hello()).await.status, 200);
+    assert_eq!(code(&send(&before, failed, &hello()).await), "answer_cut_off");
+    let journalled = serde_json::to_string(&before.exchanges()).unwrap();
+    assert!(journalled.contains(r#""named":{"#) && !journalled.contains("the-name"), "names are hashed");
+
+    // Another gateway with the same keys reads the journal as one that starts does.
+    let house = House::new().await;
+    house.gateway.recall(&anbiq_journal::Reader::open(&before.journal_folder()).unwrap()).await.unwrap();
+    assert_eq!(house.settled().await.spent, one(), "a crash might have kept it from the ledger");
+    let repeated = send(&house, name, &hello()).await;
+    assert_eq!((repeated.status.as_u16(), code(&repeated)), (409, "idempotency_answer_forgotten".to_owned()));
+    let another = send(&house, name, &with(hello(), json!({"max_tokens": 3}))).await;
+    assert_eq!((another.status.as_u16(), code(&another)), (422, "idempotency_key_reused".to_owned()));
+    assert_eq!((house.exchanges().len(), house.settled().await.spent), (0, one()));
+    assert_eq!(send(&house, failed, &hello()).await.status, 200, "what failed was not paid");
+    assert_eq!(send(&house, "b", &hello()).await.status, 200);
+    assert_eq!((house.exchanges().len(), house.settled().await.spent.nanos()), (2, 3 * one().nanos()));
+}
+
+#[tokio::test]
 async fn memory_is_bounded() {
     let furnished = |idempotency| {
         let config = Config { idempotency, clock: ClockKind::Simulated, ..Config::default() };

@@ -3,12 +3,17 @@
 use std::collections::BTreeSet;
 
 use anbiq_domain::{KeyId, OperatorId, Window};
-use futures::StreamExt as _;
+use futures::{FutureExt as _, StreamExt as _};
 
 use super::*;
 use crate::{Booked, BudgetUse};
 
-on_every_database![what_the_journal_charged_is_made_good_once, a_journal_that_is_new_owes_nothing];
+on_every_database![
+    what_the_journal_charged_is_made_good_once,
+    a_journal_that_is_new_owes_nothing,
+    what_was_let_go_is_there_for_whoever_comes_next,
+    closing_charges_what_waits,
+];
 
 const HOUR: i64 = 60 * MINUTE;
 
@@ -49,6 +54,51 @@ async fn standing(ledger: &Ledger) -> (Vec<(i64, i64)>, u64) {
     let standing = |one: &BudgetUse| (count(one.spent), count(one.reserved));
     let used = ledger.grant_of(&acme(), &terms(1).id, NOW).await.unwrap().unwrap().2;
     (uses.iter().map(standing).collect(), used)
+}
+
+/// Begins to settle all of `exchanges`, as a gateway does before it lets an answer go, and waits for none.
+fn begin_to_settle(ledger: &Ledger, exchanges: Vec<ExchangeId>, actual: Cost) -> Vec<tokio::task::JoinHandle<()>> {
+    let settle = |exchange| {
+        let ledger = ledger.clone();
+        let mut settling = Box::pin(async move { ledger.settle(exchange, actual, entry(7)).await.unwrap() });
+        assert!(settling.as_mut().now_or_never().is_none(), "it waits for company");
+        tokio::spawn(settling)
+    };
+    exchanges.into_iter().map(settle).collect()
+}
+
+async fn what_was_let_go_is_there_for_whoever_comes_next(place: &Place) {
+    let ledger = place.fresh().await;
+    // So few that the next change takes all of them along, and more than it takes.
+    for count in [1, 3, 100] {
+        ledger.set_budget(&acme(), nanos(100)).await.unwrap();
+        let most = nanos(100 / count);
+        let held = (0..count).map(|_| reserve(&ledger, most, None, NOW, MINUTE));
+        let held: Vec<ExchangeId> = join_all(held).await.into_iter().map(Result::unwrap).collect();
+        let settling = begin_to_settle(&ledger, held, Cost::default());
+        let all = reserve(&ledger, nanos(100), None, NOW, MINUTE).await.unwrap();
+        ledger.release(all).await.unwrap();
+        for settled in settling {
+            settled.await.unwrap();
+        }
+        let state = ledger.budget(&acme()).await.unwrap().unwrap();
+        assert_eq!((state.spent, state.reserved), (nanos(0), nanos(0)));
+    }
+}
+
+async fn closing_charges_what_waits(place: &Place) {
+    let ledger = place.fresh().await;
+    let held = join_all((0..20).map(|_| reserve(&ledger, nanos(10), None, NOW, MINUTE))).await;
+    let held: Vec<ExchangeId> = held.into_iter().map(Result::unwrap).collect();
+    let late = reserve(&ledger, nanos(10), None, NOW, MINUTE).await.unwrap();
+    let settling = begin_to_settle(&ledger, held, cost(2, 0));
+    ledger.clone().close().await;
+    for settled in settling {
+        settled.await.unwrap();
+    }
+    assert_eq!(settle(&ledger, late, cost(2, 0)).await.unwrap_err().code(), "ledger_failed");
+    let state = place.open().await.budget(&acme()).await.unwrap().unwrap();
+    assert_eq!((state.spent, state.reserved), (nanos(40), nanos(10)));
 }
 
 async fn what_the_journal_charged_is_made_good_once(place: &Place) {
