@@ -7,6 +7,7 @@ use std::time::Duration;
 use anbiq_domain::{Exchange, ExchangeId, JournalId, Outcome};
 use anbiq_ledger::{Booked, Booking, Cost, Ledger, LedgerError};
 
+use crate::exchange;
 use crate::gateway::Shared;
 
 /// How often the ledger is told how far everything is charged; no more of the charges than these last ones has to be made
@@ -15,6 +16,9 @@ const TOLD_EVERY: Duration = Duration::from_millis(50);
 
 /// Tries to release what nothing was served for, with a longer pause after each; then it expires.
 const RELEASE_TRIES: u32 = 6;
+
+/// The pause after the first try.
+const FIRST_PAUSE: Duration = Duration::from_millis(50);
 
 /// The longest pause between tries to charge what was served, which end with the gateway.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
@@ -54,6 +58,13 @@ impl Uncharged {
         row.next = row.next.max(entry + 1);
     }
 
+    /// Ends when there is none.
+    pub(crate) async fn ended(&self) {
+        while !locked(&self.0).under_way.is_empty() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
     /// Every exchange before this entry is charged.
     pub(crate) fn charged_before(&self) -> u64 {
         let row = locked(&self.0);
@@ -80,7 +91,7 @@ fn locked(row: &Mutex<Row>) -> MutexGuard<'_, Row> {
 
 /// Charges an exchange, however long that takes: where the gateway ends before, the next one does it.
 pub(crate) async fn settle(gateway: &Shared, exchange: ExchangeId, actual: Cost, booking: Booking) {
-    let mut pause = Duration::from_millis(50);
+    let mut pause = FIRST_PAUSE;
     loop {
         match gateway.ledger.settle(exchange, actual, booking.clone()).await {
             Ok(()) => return,
@@ -94,18 +105,27 @@ pub(crate) async fn settle(gateway: &Shared, exchange: ExchangeId, actual: Cost,
                 return;
             }
         }
-        tokio::time::sleep(pause).await;
+        wait(gateway, pause).await;
         pause = LONGEST_PAUSE.min(pause * 3);
+    }
+}
+
+/// Waits for `pause`, or for a gateway that stops only as long as it is of use to wait between two tries.
+async fn wait(gateway: &Shared, pause: Duration) {
+    let mut abort = gateway.abort.subscribe();
+    tokio::select! {
+        () = tokio::time::sleep(pause) => {}
+        () = async { tokio::join!(exchange::aborted(&mut abort), tokio::time::sleep(FIRST_PAUSE)); } => {}
     }
 }
 
 /// Lets go of what is held for an exchange; tries again while that is of use.
 pub(crate) async fn release(gateway: &Shared, exchange: ExchangeId) -> Result<(), LedgerError> {
-    let mut pause = Duration::from_millis(50);
+    let mut pause = FIRST_PAUSE;
     let mut tries = 1;
     loop {
         match gateway.ledger.release(exchange).await {
-            Err(error) if error.retryable() && tries < RELEASE_TRIES => tokio::time::sleep(pause).await,
+            Err(error) if error.retryable() && tries < RELEASE_TRIES => wait(gateway, pause).await,
             done => return done,
         }
         pause *= 3;

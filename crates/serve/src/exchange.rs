@@ -588,10 +588,13 @@ impl Conductor {
     async fn release(&mut self) -> Begun {
         self.untake(0);
         let (gateway, id) = (self.gateway.clone(), self.admitted.id);
+        // Nothing is charged, and a gateway that stops waits for it all the same.
+        let under_way = gateway.uncharged.begin();
         let begun = begin(async move {
             if let Err(error) = charges::release(&gateway, id).await {
                 tracing::error!(code = error.code(), %error, "a reservation could not be released; it will expire");
             }
+            drop(under_way);
         })
         .await;
         self.place = None;

@@ -72,6 +72,9 @@ pub async fn run(
     if tokio::time::timeout(LAST_WORDS, gateway.twins_ended()).await.is_err() {
         tracing::error!("twins were still under way when the gateway stopped");
     }
+    if tokio::time::timeout(LAST_WORDS, gateway.uncharged.ended()).await.is_err() {
+        tracing::error!("not everything was charged when the gateway stopped; the next one will do it");
+    }
     expiry.abort();
     telling.abort();
     if let Some(telemetry) = &gateway.telemetry {
