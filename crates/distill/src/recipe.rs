@@ -1,5 +1,6 @@
 //! The recipe: one TOML file that says everything.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use anbiq_domain::{AccountId, Digest, Money, PriceList};
@@ -106,16 +107,49 @@ pub struct AskPart {
     /// Sampling temperature.
     #[serde(default = "one_f32")]
     pub temperature: f32,
-    /// Log-probabilities of this many alternatives a token.
-    pub logprobs: Option<u8>,
+    /// Log-probabilities of this many alternatives a token, or of as many as there are to be had (`"best"`).
+    pub logprobs: Option<Logprobs>,
     /// The most money to spend, over all runs that write this file.
     pub ceiling: Money,
-    /// Most requests under way.
-    #[serde(default = "sixteen")]
+    /// Most requests under way. How many really are is found by trying: more while all goes well, half after a refusal.
+    #[serde(default = "sixty_four")]
     pub concurrency: usize,
+    /// Most requests in any minute.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Most tokens in any minute, of prompts and answers together; a request counts with the most that it can take until
+    /// its answer tells how many it took.
+    pub tokens_per_minute: Option<NonZeroU64>,
     /// Longest wait for one answer, in seconds.
     #[serde(default = "two_minutes")]
     pub timeout_seconds: u64,
+}
+
+/// How many alternatives a token are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of alternatives, or \"best\"")]
+pub enum Logprobs {
+    /// So many.
+    Top(u8),
+    /// As many as the teacher gives, up to 20.
+    Best(Best),
+}
+
+/// The word for as many as there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Best {
+    /// `best`
+    Best,
+}
+
+impl Logprobs {
+    /// So many; `None` for as many as there are.
+    pub fn most(self) -> Option<u8> {
+        match self {
+            Self::Top(most) => Some(most),
+            Self::Best(_) => None,
+        }
+    }
 }
 
 /// Which answers are left out. Empty ones always are.
@@ -329,8 +363,8 @@ const fn one_u32() -> u32 {
 const fn one_f32() -> f32 {
     1.0
 }
-const fn sixteen() -> usize {
-    16
+const fn sixty_four() -> usize {
+    64
 }
 const fn two_minutes() -> u64 {
     120
