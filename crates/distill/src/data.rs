@@ -56,6 +56,11 @@ impl Document {
         self.answer.clone().map(|text| Answer::new(text, Finish::Stop))
     }
 
+    /// Is `answer` right, or is no single answer?
+    pub(crate) fn accepts(&self, answer: &str) -> bool {
+        self.is_right(answer).unwrap_or(true)
+    }
+
     /// Is `answer` right? `None` where there is no single right answer.
     ///
     /// A right answer ends with the expected words, whatever their case and the final full stop: a model that guesses

@@ -38,7 +38,7 @@ use anbiq_upstream::{Client, ClientConfig};
 pub use ask::{Asking, Endpoint, Signal, Tier};
 pub use capture::{Row, Token};
 pub use cost::Cost;
-pub use curate::Curated;
+pub use curate::{Curated, Script};
 pub use error::DistillError;
 pub use estimate::{Estimate, render_estimate, render_forecast};
 pub use evaluate::{Agreement, Column, Tasks};
@@ -325,7 +325,7 @@ fn work(
     let (mut facts, mut scratch) = (None, None);
     if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
         let Capture { samples, usage, rows, uncounted } = captured;
-        let (samples, curated) = curate::curate(samples, &recipe.curate);
+        let (samples, curated) = curate::curate(samples, &recipe.curate, &recipe.evaluate)?;
         let (samples, held_out) = curate::hold_out(samples, recipe.evaluate.capture_share);
         let (set, mapping) = train::answers(&samples, &codec)?;
         need(&set, "the capture holds no answer to train on")?;

@@ -5,10 +5,12 @@
 
 use std::time::Duration;
 
+use futures::StreamExt;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError, ErrorKind};
+use crate::head::Told;
 
 /// Most tokens that all requests of a probe take together: of prompts, and of answers.
 pub const MOST_TOKENS: (u64, u64) = (REQUESTS * PROMPT_TOKENS, REQUESTS * 2 * ANSWER_TOKENS);
@@ -107,7 +109,7 @@ impl Asking<'_> {
     async fn logprobs(&mut self, most: u8) -> Result<(), ClientError> {
         // Without log-probabilities first: a model that does not even answer has nothing to be asked for.
         let asked = self.chat("Say yes.", &json!({}));
-        let answer = self.send("/chat/completions", &asked).await?;
+        let (answer, _) = self.send("/chat/completions", &asked, &[]).await?;
         self.found.usage = answer["usage"]["completion_tokens"].is_u64();
         let fewer = [20, 5, 1, 0].into_iter().filter(|fewer| *fewer < usize::from(most));
         for most in std::iter::once(usize::from(most)).chain(fewer) {
@@ -151,7 +153,6 @@ impl Asking<'_> {
     }
 
     async fn streams(&mut self) -> Result<(), ClientError> {
-        use futures::StreamExt;
         let request = anbiq_openai::ChatRequest {
             model: self.model.to_owned(),
             messages: vec![anbiq_openai::ChatMessage::new(anbiq_domain::Role::User, "Say yes.")],
@@ -159,19 +160,31 @@ impl Asking<'_> {
             stream_options: Some(anbiq_openai::StreamOptions { include_usage: true }),
             ..anbiq_openai::ChatRequest::default()
         };
-        let mut stream = match self.client.chat_stream(&request, self.headers).await {
-            Ok(stream) => stream,
-            Err(error) if refuses(&error) => return Ok(()),
-            Err(error) => return Err(error),
+        let mut tries = 0;
+        let mut stream = loop {
+            match self.client.chat_stream(&request, self.headers).await {
+                Ok(stream) => break stream,
+                Err(error) if refuses(&error) => return Ok(()),
+                Err(error) => self.again(error, &mut tries).await?,
+            }
         };
         self.found.requests += 1;
+        let mut counted = None;
         while let Some(chunk) = stream.next().await {
             // A stream that breaks says nothing; what came before it does.
             let Ok(chunk) = chunk else { break };
-            if let Some(usage) = chunk.usage {
-                self.found.usage_in_streams = true;
+            // Some servers count as they go: the last count is that of all.
+            counted = chunk.usage.or(counted);
+        }
+        self.found.usage_in_streams = counted.is_some();
+        match counted {
+            Some(usage) => {
                 self.found.prompt_tokens += usage.prompt_tokens;
                 self.found.completion_tokens += usage.completion_tokens;
+            }
+            None => {
+                self.found.requests -= 1;
+                self.count(&Value::Null);
             }
         }
         Ok(())
@@ -214,15 +227,10 @@ impl Asking<'_> {
         let asked = self.chat("Say yes.", &json!({ "temperature": 1.0 }));
         let name = ("idempotency-key".to_owned(), format!("anbiq-probe-{name}"));
         for _ in 0..2 {
-            let headers: Vec<_> = self.headers.iter().chain([&name]).cloned().collect();
-            match self.client.post("/chat/completions", &asked, &headers).await {
-                Ok((answer, told)) => {
-                    self.found.replays = told.replayed;
-                    if !told.replayed {
-                        self.count(&answer);
-                    }
-                }
-                Err(error) if error.retryable() || refuses(&error) => self.count(&Value::Null),
+            match self.send("/chat/completions", &asked, &[name.clone()]).await {
+                // Where the first one broke off after it was answered, its answer is given again already.
+                Ok((_, told)) => self.found.replays |= told.replayed,
+                Err(error) if refuses(&error) => return Ok(()),
                 Err(error) => return Err(error),
             }
         }
@@ -243,32 +251,48 @@ impl Asking<'_> {
 
     /// The answer; `None` where the server will not give one to this.
     async fn ask(&mut self, path: &str, body: &Value) -> Result<Option<Value>, ClientError> {
-        match self.send(path, body).await {
-            Ok(answer) => Ok(Some(answer)),
+        match self.send(path, body, &[]).await {
+            Ok((answer, _)) => Ok(Some(answer)),
             Err(error) if refuses(&error) => Ok(None),
             Err(error) => Err(error),
         }
     }
 
-    async fn send(&mut self, path: &str, body: &Value) -> Result<Value, ClientError> {
+    async fn send(
+        &mut self,
+        path: &str,
+        body: &Value,
+        more: &[(String, String)],
+    ) -> Result<(Value, Told), ClientError> {
+        let headers: Vec<_> = self.headers.iter().chain(more).cloned().collect();
         let mut tries = 0;
         loop {
-            match self.client.post(path, body, self.headers).await {
-                Ok((answer, _)) => {
-                    self.count(&answer);
-                    return Ok(answer);
-                }
-                Err(error) if error.retryable() && !refuses(&error) && tries < TRIES && self.broken < BROKEN => {
-                    tries += 1;
-                    if error.status.is_none() {
-                        self.broken += 1;
-                        self.count(&Value::Null);
+            match self.client.post(path, body, &headers).await {
+                Ok((answer, told)) => {
+                    if told.replayed {
+                        self.found.requests += 1;
+                    } else {
+                        self.count(&answer);
                     }
-                    tokio::time::sleep(pause(&error, tries)).await;
+                    return Ok((answer, told));
                 }
-                Err(error) => return Err(error),
+                Err(error) => self.again(error, &mut tries).await?,
             }
         }
+    }
+
+    /// Waits before another try, if one is of use.
+    async fn again(&mut self, error: ClientError, tries: &mut u32) -> Result<(), ClientError> {
+        if !error.retryable() || refuses(&error) || *tries >= TRIES || self.broken >= BROKEN {
+            return Err(error);
+        }
+        *tries += 1;
+        if error.status.is_none() {
+            self.broken += 1;
+            self.count(&Value::Null);
+        }
+        tokio::time::sleep(pause(&error, *tries)).await;
+        Ok(())
     }
 
     fn count(&mut self, answer: &Value) {

@@ -140,7 +140,7 @@ async fn no_kill_makes_the_ceiling_be_passed() {
         let vendor = Vendor::start(VendorConfig { pause: Duration::from_millis(3), ..unruly }, prices()).await.unwrap();
         let name = format!("ceiling-{keys}");
         recipe(&place, &name, &vendor.base_url, "ceiling = \"0.006\"");
-        killed(&place, &format!("{name}.toml"), &vendor, 30, 2).await;
+        killed(&place, &format!("{name}.toml"), &vendor, 15, 2).await;
         let asking = capture(&place, &format!("{name}.toml"));
         let (books, ceiling) = (vendor.books(), 6_000_000);
         assert!(asking["stopped"].as_str().unwrap().starts_with("the ceiling of $0.006"), "{asking}");
@@ -204,13 +204,35 @@ async fn what_a_teacher_can_tell_is_found_by_asking() {
     let place = place();
     let plain = Vendor::start(VendorConfig { keys: false, ..VendorConfig::default() }, prices()).await.unwrap();
     recipe(&place, "plain", &plain.base_url, "ceiling = \"1\"");
-    insta::assert_snapshot!(probed(&place, "plain.toml"), @"");
+    insta::assert_snapshot!(probed(&place, "plain.toml"), @r"
+    log-probabilities  none
+      of given text    none
+    token numbers      no
+    several answers    no
+    seeds are kept     yes
+    tokens counted     yes, in streams no
+    Idempotency-Key    no
+    the teacher tells  its answers
+      lost             no log-probabilities: a student learns from the texts alone
+      lost             no log-probabilities of given text: this teacher cannot judge a student's own answers
+      lost             `Idempotency-Key` is not kept: an answer that is cut off may be charged twice, and counts so
+    ");
     let can = Can { logprobs: Some(5), echo: true, several: true, token_ids: true, usage_in_streams: true };
     // It is found in spite of faults.
     let config = VendorConfig { can, busy: 0.2, failing: 0.1, cut: 0.05, ..VendorConfig::default() };
     let able = Vendor::start(config, prices()).await.unwrap();
     recipe(&place, "able", &able.base_url, "ceiling = \"1\"\nlogprobs = \"best\"");
-    insta::assert_snapshot!(probed(&place, "able.toml"), @"");
+    insta::assert_snapshot!(probed(&place, "able.toml"), @r"
+    log-probabilities  of the 5 likeliest tokens, with their bytes
+      of given text    by `echo`
+    token numbers      yes
+    several answers    yes
+    seeds are kept     yes
+    tokens counted     yes, in streams yes
+    Idempotency-Key    yes
+    the teacher tells  its answers, with the likeliest tokens at each place; of given text too
+      lost             5 alternatives a token, not 20: all others count as one class
+    ");
 
     // What it cost counts, and the capture uses what was found without asking again.
     let before = able.books();
@@ -263,7 +285,19 @@ init = "teacher"
         assert!(output.status.success(), "{said}");
         String::from_utf8(output.stdout).unwrap()
     };
-    insta::assert_snapshot!(run("distill probe recipe.toml"), @"");
+    insta::assert_snapshot!(run("distill probe recipe.toml"), @r"
+    log-probabilities  of the 20 likeliest tokens, with their bytes
+      of given text    none
+    token numbers      no
+    several answers    yes
+    seeds are kept     no
+    tokens counted     yes, in streams yes
+    Idempotency-Key    yes
+    the teacher tells  its answers, with the likeliest tokens at each place
+      lost             no log-probabilities of given text: this teacher cannot judge a student's own answers
+      lost             seeds are not kept: another capture would hold other answers
+    asked with 11 requests
+    ");
     let asking: Value = serde_json::from_str(&run("distill capture recipe.toml --json")).unwrap();
     assert_eq!(
         (&asking["requests"], &asking["answered"]),

@@ -374,6 +374,11 @@ impl Run<'_> {
                 let slow = bad.error.code == "timeout";
                 (want.tries < TRIES).then(|| self.pace.failed(&want, slow, after_ms, now))
             }
+            // It does not count as a try: a connection broke, and the first try goes on without it.
+            Remedy::Wait { after_ms } => {
+                let wait = Duration::from_millis(after_ms.unwrap_or(1000));
+                (self.pace.silent_for(now) < PATIENCE).then_some(now + wait)
+            }
             Remedy::Rename => {
                 want.tries += 1;
                 want.edition += 1;

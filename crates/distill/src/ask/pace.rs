@@ -16,6 +16,9 @@ use crate::recipe::AskPart;
 /// Longest pause of our own choice, in milliseconds; the server may ask for a longer one.
 const LONGEST_PAUSE_MS: u64 = 60_000;
 
+/// The shortest wait; what is shorter would be rounded to none.
+const TICK: Duration = Duration::from_micros(1);
+
 /// May a request be sent now?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum May {
@@ -195,7 +198,7 @@ impl Bucket {
         self.level = (self.level + passed * self.a_second).min(self.capacity);
         self.at = now;
         let missing = (cost as f64).min(self.capacity) - self.level;
-        (missing > 1e-9).then(|| now + Duration::from_secs_f64(missing / self.a_second))
+        (missing > 1e-9).then(|| now + Duration::from_secs_f64(missing / self.a_second).max(TICK))
     }
 
     fn take(&mut self, cost: u64) {
@@ -233,5 +236,79 @@ impl Left {
         if let Some(quota) = told {
             self.0 = Some((quota.left.saturating_sub(under_way), now + Duration::from_millis(quota.reset_ms)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Whoever sends as soon as the bucket allows never sends more than the limit in a minute, wherever it begins.
+        #[test]
+        fn no_minute_sees_more_than_its_limit(
+            limit in 1_u64..2_000,
+            costs in prop::collection::vec((1_u64..40, 0_u64..3_000), 1..200),
+        ) {
+            let start = Instant::now();
+            let (mut now, mut bucket) = (start, Bucket::new(limit, start));
+            let mut sent: Vec<(Duration, u64)> = Vec::new();
+            for (cost, idle_ms) in costs {
+                now += Duration::from_millis(idle_ms);
+                while let Some(moment) = bucket.wait(cost, now) {
+                    prop_assert!(moment > now);
+                    now = moment;
+                }
+                bucket.take(cost);
+                sent.push((now - start, cost));
+            }
+            // One that costs more than a bucket holds leaves a debt, so a minute may see the rest of it beyond its limit.
+            let most = sent.iter().map(|(_, cost)| *cost).max().unwrap_or_default();
+            let capacity = if limit < 120 { 1 } else { limit / 60 };
+            let minute = Duration::from_secs(60) - Duration::from_micros(10);
+            for (place, (from, _)) in sent.iter().enumerate() {
+                let within = sent[place..].iter().take_while(|(at, _)| *at < *from + minute);
+                let sum: u64 = within.map(|(_, cost)| *cost).sum();
+                prop_assert!(sum <= limit + most.saturating_sub(capacity), "{sum} of {limit} in a minute");
+            }
+        }
+    }
+
+    #[test]
+    fn the_window_shrinks_once_a_round_and_grows_again() {
+        let start = Instant::now();
+        let mut window = Window::new(64, start);
+        assert_eq!(window.size(), 16);
+        for _ in 0..5 {
+            window.shrink(start, start + Duration::from_secs(1));
+        }
+        assert_eq!(window.size(), 8, "all five were sent before the first refusal came");
+        window.shrink(start + Duration::from_secs(2), start + Duration::from_secs(3));
+        assert_eq!(window.size(), 4);
+        for _ in 0..20 {
+            window.grow();
+        }
+        assert!((7..=8).contains(&window.size()), "about one more a round: {}", window.size());
+        for _ in 0..10_000 {
+            window.grow();
+        }
+        assert_eq!(window.size(), 64);
+    }
+
+    #[test]
+    fn what_the_server_says_is_left_is_not_overdrawn() {
+        let now = Instant::now();
+        let mut left = Left::default();
+        assert_eq!(left.wait(1, now), None);
+        left.tell(Some(Quota { left: 5, reset_ms: 1_000 }), 2, now);
+        for _ in 0..3 {
+            assert_eq!(left.wait(1, now), None);
+            left.take(1);
+        }
+        let reset = now + Duration::from_secs(1);
+        assert_eq!(left.wait(1, now), Some(reset));
+        assert_eq!(left.wait(1, reset), None, "then it is whole again");
     }
 }

@@ -126,3 +126,66 @@ impl Purse {
         self.open.entry(short(&want.id)).or_default().push(want.most);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use anbiq_domain::{Digest, PriceClass, PriceList, Prompt};
+    use proptest::prelude::*;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    fn want(number: u8, most: i64) -> Want {
+        Want {
+            id: Digest::of(&[number]),
+            place: 0,
+            prompt: Prompt::user(""),
+            seed: 0,
+            usage: Usage::default(),
+            most: Money::from_nanos(most),
+            tries: 0,
+            edition: 0,
+            sent: Instant::now(),
+        }
+    }
+
+    proptest! {
+        /// Whatever becomes of requests, what is certain and what may still come never pass the ceiling and the volume.
+        #[test]
+        fn the_ceiling_holds_at_every_step(
+            ceiling in 0_i64..3_000,
+            volume in 0_u64..900,
+            steps in prop::collection::vec((0_u8..6, 0_u8..5, 1_i64..300, 0_u64..=10), 0..80),
+        ) {
+            let part: AskPart = toml::from_str("prompts = \"p\"\nmax_tokens = 10\nceiling = \"0\"").unwrap();
+            let part = AskPart { ceiling: Money::from_nanos(ceiling), ..part };
+            let (prices, class) = (PriceList::default(), PriceClass::default());
+            let limits = Limits { prices, class, tokens: Some(volume), seed: 0 };
+            let mut purse = Purse::new(&part, limits, Money::ZERO, 0, Past::default());
+            let mut under_way: Vec<Want> = Vec::new();
+            for (number, what, most, used) in steps {
+                let want = want(number, most);
+                if what < 2 {
+                    match purse.hold(want.most, 10) {
+                        Held::Yes => under_way.push(want),
+                        Held::NotNow => prop_assert!(!under_way.is_empty()),
+                        Held::Never(_) => prop_assert!(under_way.is_empty()),
+                    }
+                } else if let Some(want) = under_way.pop() {
+                    let usage = Usage { completion_tokens: used, ..Usage::default() };
+                    match what {
+                        2 => purse.settle(&want, Money::from_nanos(want.most.nanos() / 2), usage, used > 5),
+                        3 => purse.lose(&want),
+                        _ => purse.release(want.most),
+                    }
+                }
+                let held: i64 = under_way.iter().map(|want| want.most.nanos()).sum();
+                prop_assert_eq!(held, purse.held.nanos());
+                prop_assert!((purse.spent + purse.lost + purse.held).nanos() <= ceiling);
+                prop_assert!(purse.used + purse.held_tokens <= volume);
+                let open: i64 = purse.open.values().flatten().map(|most| most.nanos()).sum();
+                prop_assert_eq!(open, purse.lost.nanos());
+            }
+        }
+    }
+}

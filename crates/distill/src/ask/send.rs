@@ -54,6 +54,10 @@ pub(crate) enum Remedy {
     Retry {
         after_ms: Option<u64>,
     },
+    /// The same request is being answered still; its answer can be had when that ends.
+    Wait {
+        after_ms: Option<u64>,
+    },
     /// The same request under another name: the server has answered it under this one and will not say so again.
     Rename,
     /// This prompt will never be answered; others may.
@@ -202,6 +206,7 @@ pub(crate) fn from_client(error: ClientError) -> Bad {
     let after_ms = error.retry_after_ms;
     let remedy = match (retry, skip) {
         _ if forgotten => Remedy::Rename,
+        _ if error.code.as_deref() == Some("idempotency_in_flight") => Remedy::Wait { after_ms },
         (true, _) => Remedy::Retry { after_ms },
         (false, true) => Remedy::Skip,
         (false, false) => Remedy::Stop,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anbiq_domain::{Digest, Usage};
-use anbiq_model::Abilities;
+use anbiq_model::{Abilities, Fault, ModelError};
 use anbiq_upstream::probe::MOST_TOKENS;
 use anbiq_upstream::{Client, Probe, Scores};
 use serde::{Deserialize, Serialize};
@@ -149,8 +149,9 @@ async fn ask(
     let (most, tokens) = (price(MOST_TOKENS), MOST_TOKENS.1);
     match purse.hold(most, tokens) {
         Held::Yes => {}
-        Held::NotNow => return Err(DistillError::Nothing("the teacher is being asked already".to_owned())),
-        Held::Never(why) => return Err(DistillError::Nothing(why)),
+        // Nothing else is under way yet.
+        Held::NotNow => return Err(poor("the ceiling does not hold a question")),
+        Held::Never(why) => return Err(poor(&why)),
     }
     // Every probe is another one: what was given again from the last would say nothing of today.
     let name = Digest::of_parts(&[b"anbiq probe v1\0", teacher.as_bytes(), &purse.counted().to_le_bytes()]);
@@ -170,6 +171,11 @@ async fn ask(
         }
         Err(error) => Err(DistillError::Teacher(from_client(error).error)),
     }
+}
+
+/// There is not enough money to ask what the teacher can do.
+fn poor(why: &str) -> DistillError {
+    DistillError::Teacher(ModelError::new(Fault::Setup, "ceiling_too_low", why))
 }
 
 /// What a model in this process can do is known.

@@ -11,9 +11,9 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use anbiq_domain::{Digest, PriceClass, PriceList, Role, Seeded};
-use anbiq_openai::{ApiError, ChatChoice, ChatRequest, ChatResponse, ErrorEnvelope, FinishReason, ReplyMessage, Usage};
-use axum::body::{Body, Bytes};
+use anbiq_domain::{Digest, PriceClass, PriceList, Seeded};
+use anbiq_openai::{ApiError, ChatRequest, ErrorEnvelope, Usage};
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
