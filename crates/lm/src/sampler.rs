@@ -41,7 +41,7 @@ impl Sampler {
     /// that together hold `top_p` (Holtzman et al. 2020), of these those that have `min_p` of the likeliest one's
     /// probability; and one of them is drawn with exactly one random number.
     pub(crate) fn draw(&mut self, logits: &[f32], scratch: &mut Scratch) -> u32 {
-        let token = if self.bends() {
+        if self.bends() {
             let mut bent = std::mem::take(&mut scratch.logits);
             bent.clear();
             bent.extend_from_slice(logits);
@@ -52,8 +52,7 @@ impl Sampler {
             token
         } else {
             self.pick(logits, scratch)
-        };
-        token
+        }
     }
 
     fn bends(&self) -> bool {

@@ -227,7 +227,7 @@ impl Asking<'_> {
         let asked = self.chat("Say yes.", &json!({ "temperature": 1.0 }));
         let name = ("idempotency-key".to_owned(), format!("anbiq-probe-{name}"));
         for _ in 0..2 {
-            match self.send("/chat/completions", &asked, &[name.clone()]).await {
+            match self.send("/chat/completions", &asked, std::slice::from_ref(&name)).await {
                 // Where the first one broke off after it was answered, its answer is given again already.
                 Ok((_, told)) => self.found.replays |= told.replayed,
                 Err(error) if refuses(&error) => return Ok(()),

@@ -153,7 +153,6 @@ pub(crate) fn line(lines: &mut Vec<u8>, entry: &Entry) {
     lines.push(b'\n');
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
 fn write_short<S: Serializer>(id: &Short, to: S) -> Result<S::Ok, S::Error> {
     to.collect_str(&format_args!("{id:024x}"))
 }

@@ -230,7 +230,7 @@ struct Run<'recipe> {
 enum Turn {
     /// The ledger is on disk, or will never be.
     Safe(bool),
-    Ended(Want, Result<Answered, Bad>),
+    Ended(Box<(Want, Result<Answered, Bad>)>),
     Later,
 }
 
@@ -245,8 +245,10 @@ impl Run<'_> {
                 Turn::Later => {}
                 Turn::Safe(true) => self.send(),
                 Turn::Safe(false) => self.disk.failure().await?,
-                Turn::Ended(want, Ok(answer)) => self.answered(&want, answer).await?,
-                Turn::Ended(want, Err(bad)) => self.failed(want, bad).await?,
+                Turn::Ended(ended) => match *ended {
+                    (want, Ok(answer)) => self.answered(&want, answer).await?,
+                    (want, Err(bad)) => self.failed(want, bad).await?,
+                },
             }
         }
     }
@@ -324,8 +326,8 @@ impl Run<'_> {
             biased;
             safe = safe => Ok(Turn::Safe(safe)),
             Some(ended) = self.under_way.join_next() => {
-                let (want, outcome) = ended.map_err(|error| DistillError::Interrupted(error.to_string()))?;
-                Ok(Turn::Ended(want, outcome))
+                let ended = ended.map_err(|error| DistillError::Interrupted(error.to_string()))?;
+                Ok(Turn::Ended(Box::new(ended)))
             }
             () = later => Ok(Turn::Later),
         }

@@ -71,7 +71,7 @@ impl Signal {
         match (most, can.logprobs) {
             (_, None) => lose(true, "no log-probabilities: a student learns from the texts alone".to_owned()),
             (_, Some(0)) => {
-                lose(true, "log-probabilities without alternatives: a student learns from the texts alone".to_owned())
+                lose(true, "log-probabilities without alternatives: a student learns from the texts alone".to_owned());
             }
             (Some(most), Some(given)) if given < most => {
                 lose(true, format!("{given} alternatives a token, not {most}: all others count as one class"));
