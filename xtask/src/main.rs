@@ -6,6 +6,8 @@
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
 //! measures how many exchanges a second a journal takes, `cargo xtask bench sketch` how long a sketch takes.
 //! `cargo xtask bench import [ROWS] [DIR]` measures how many rows of a log are imported in a second, and in how much memory.
+//! `cargo xtask bench distill [--requests N] [--rows N] [faults] [ceiling] [estimate] [rate]` measures how a capture bears
+//! faults, kills, limits and size; `crates/lab/examples/bench_distill` says how.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
 //! in the repository.
 //!
@@ -23,7 +25,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench import [ROWS] [DIR] | bench trace [DIR] \
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench import [ROWS] [DIR] | bench distill [OPTION...] | bench trace [DIR] \
                      | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S] | parity";
 
 fn main() -> ExitCode {
@@ -98,6 +100,11 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "import" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-import", "import_rate")).args(rest).status()?.success())
+        }
+        "distill" => {
+            let mut command = Command::new("cargo");
+            command.args(example("anbiq-lab", "bench_distill")).arg("--program").arg(build()?);
+            Ok(command.args(rest).status()?.success())
         }
         "trace" => {
             let mut command = Command::new("cargo");

@@ -20,7 +20,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("evidence", &["domain", "secret", "journal"]),
     ("serve", &["domain", "secret", "openai", "statistics", "ledger", "journal", "model"]),
     ("desk", &["domain", "secret", "ledger", "journal"]),
-    ("distill", &["domain", "secret", "openai", "model", "upstream", "lm"]),
+    ("distill", &["domain", "secret", "openai", "statistics", "model", "upstream", "lm"]),
     ("import", &["domain", "statistics"]),
     ("watch", &["domain", "statistics", "evidence"]),
     ("trace", &["domain", "model", "statistics"]),

@@ -56,6 +56,11 @@ impl Document {
         self.answer.clone().map(|text| Answer::new(text, Finish::Stop))
     }
 
+    /// Is `answer` right, or is no single answer?
+    pub(crate) fn accepts(&self, answer: &str) -> bool {
+        self.is_right(answer).unwrap_or(true)
+    }
+
     /// Is `answer` right? `None` where there is no single right answer.
     ///
     /// A right answer ends with the expected words, whatever their case and the final full stop: a model that guesses
@@ -77,6 +82,7 @@ pub(crate) struct Lines<T> {
     path: PathBuf,
     reader: BufReader<File>,
     line: usize,
+    offset: u64,
     kind: std::marker::PhantomData<T>,
 }
 
@@ -84,7 +90,17 @@ impl<T: DeserializeOwned> Lines<T> {
     pub(crate) fn open(path: &Path) -> Result<Self, DistillError> {
         let file = File::open(path).map_err(DistillError::read(path))?;
         let reader = BufReader::with_capacity(1 << 16, file);
-        Ok(Self { path: path.to_owned(), reader, line: 0, kind: std::marker::PhantomData })
+        Ok(Self { path: path.to_owned(), reader, line: 0, offset: 0, kind: std::marker::PhantomData })
+    }
+
+    /// The number of the line that was read last, from 1.
+    pub(crate) fn line(&self) -> usize {
+        self.line
+    }
+
+    /// Where the next line begins, in bytes; blank lines may stand there before it.
+    pub(crate) fn offset(&self) -> u64 {
+        self.offset
     }
 
     fn read(&mut self) -> Result<Option<T>, DistillError> {
@@ -94,6 +110,7 @@ impl<T: DeserializeOwned> Lines<T> {
             self.line += 1;
             let mut limited = std::io::Read::take(&mut self.reader, LONGEST_LINE as u64);
             let length = limited.read_until(b'\n', &mut text).map_err(DistillError::read(&self.path))?;
+            self.offset += length as u64;
             let wrong = |problem: String| DistillError::Row { path: self.path.clone(), line: self.line, problem };
             if length == 0 {
                 return Ok(None);

@@ -37,6 +37,9 @@ pub enum DistillError {
         /// What is wrong with it.
         problem: String,
     },
+    /// Another program writes the same capture: both would pay for every answer.
+    #[error("another program is asking for the answers of `{0}`")]
+    Taken(PathBuf),
     /// The teacher's terms do not permit this student.
     #[error(transparent)]
     Terms(#[from] Refusal),
@@ -61,6 +64,7 @@ impl DistillError {
             Self::Recipe { .. } => "recipe_invalid",
             Self::File { .. } => "file_failed",
             Self::Row { .. } => "row_invalid",
+            Self::Taken(_) => "capture_taken",
             Self::Terms(refusal) => refusal.code(),
             Self::Nothing(_) => "nothing_to_train_on",
             Self::Teacher(error) => error.code,
@@ -73,7 +77,7 @@ impl DistillError {
     pub fn retryable(&self) -> bool {
         match self {
             Self::Teacher(error) => error.retryable(),
-            Self::Interrupted(_) => true,
+            Self::Interrupted(_) | Self::Taken(_) => true,
             _ => false,
         }
     }

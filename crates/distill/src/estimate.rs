@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use crate::ask::most_usage;
 use crate::capture::{Capture, Row};
 use crate::data::{Document, Lines};
+use crate::forecast::Forecast;
 use crate::recipe::Recipe;
 use crate::report::grouped;
 use crate::student::Student;
 use crate::terms::{Clearance, Papers};
 use crate::train::{self, CorpusReader, Loss};
-use crate::{DistillError, plans};
+use crate::{DistillError, Quest, plans};
 
 /// What a recipe would take: tokens, money, bytes, hours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,6 +29,9 @@ pub struct Estimate {
     pub most_completion_tokens: u64,
     /// The most money that these can take; the recipe's ceiling where that is lower.
     pub most_money: Money,
+    /// What all answers will take, where those to a random sample of the prompts are there (see [`crate::pilot`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub forecast: Option<Forecast>,
     /// Completion tokens that the capture holds already.
     pub captured_tokens: u64,
     /// Tokens that would pass through the student in training, all stages and epochs together.
@@ -48,7 +52,7 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
     let student = Student::begin(recipe)?;
     let plans = plans(recipe);
     let (mut requests, mut most_tokens, mut most_money, mut captured) = (0, 0, Money::ZERO, 0);
-    let (mut answer_tokens, mut capture_bytes) = (0, 0);
+    let (mut answer_tokens, mut capture_bytes, mut forecast) = (0, 0, None);
     if let Some(capture) = &recipe.capture {
         let mut rows = 0;
         if capture.source.exists() {
@@ -69,8 +73,14 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
             }
             requests -= requests.min(answered(&capture.source, rows)?);
             most_money = most_money.min(ask.ceiling);
-            answer_tokens = answer_tokens.max(most_tokens);
-            capture_bytes = capture_bytes.max(most_tokens * BYTES_A_TOKEN);
+            forecast = Quest::new(recipe, papers, &clearance).map(|quest| quest.forecast(None)).transpose()?.flatten();
+            if let Some(forecast) = &forecast {
+                answer_tokens = forecast.completion_tokens.expected.round() as u64;
+                capture_bytes = forecast.bytes.expected.round() as u64;
+            } else {
+                answer_tokens = answer_tokens.max(most_tokens);
+                capture_bytes = capture_bytes.max(most_tokens * BYTES_A_TOKEN);
+            }
         }
     }
     let mut training_tokens = answer_tokens * u64::from(plans.train.epochs);
@@ -94,6 +104,7 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
         requests,
         most_completion_tokens: most_tokens,
         most_money,
+        forecast,
         captured_tokens: captured,
         training_tokens,
         bytes: parameters * 4 * (stages + 1) + capture_bytes,
@@ -119,8 +130,12 @@ pub fn render_estimate(estimate: &Estimate) -> String {
     let speed = estimate.tokens_a_second.map_or("not measured: no corpus".to_owned(), |speed| {
         format!("{:.2} hours at {} tokens a second", estimate.hours.unwrap_or(0.0), grouped(speed as u64))
     });
+    let forecast = estimate
+        .forecast
+        .as_ref()
+        .map_or_else(String::new, |forecast| format!("forecast   {}\n", render_forecast(forecast)));
     format!(
-        "student    {} parameters\nasking     {} answers, at most {} completion tokens and ${}\ncapture    {} completion \
+        "student    {} parameters\nasking     {} answers, at most {} completion tokens and ${}\n{forecast}capture    {} completion \
          tokens are there\ntraining   {} tokens, {speed}\ndisk       {} bytes\n",
         grouped(estimate.parameters),
         grouped(estimate.requests),
@@ -129,5 +144,19 @@ pub fn render_estimate(estimate: &Estimate) -> String {
         grouped(estimate.captured_tokens),
         grouped(estimate.training_tokens),
         grouped(estimate.bytes),
+    )
+}
+
+/// The forecast in one line.
+pub fn render_forecast(forecast: &Forecast) -> String {
+    let Forecast { answers, sample, money, completion_tokens, .. } = forecast;
+    format!(
+        "all {} answers: ${:.6} (${:.6} to ${:.6}), {} completion tokens, from a random sample of {}",
+        grouped(*answers),
+        money.expected,
+        money.low,
+        money.high,
+        grouped(completion_tokens.expected.round() as u64),
+        grouped(*sample),
     )
 }

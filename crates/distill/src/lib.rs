@@ -12,6 +12,7 @@ mod error;
 mod estimate;
 pub mod evaluate;
 mod export;
+mod forecast;
 mod progress;
 pub mod recipe;
 mod report;
@@ -34,14 +35,15 @@ use anbiq_lm::{Dtype, Local, LocalOptions, Network};
 use anbiq_secret::Secret;
 use anbiq_upstream::{Client, ClientConfig};
 
-pub use ask::{Asking, Endpoint};
+pub use ask::{Asking, Endpoint, Signal, Tier};
 pub use capture::{Row, Token};
 pub use cost::Cost;
-pub use curate::Curated;
+pub use curate::{Curated, Script};
 pub use error::DistillError;
-pub use estimate::{Estimate, render_estimate};
+pub use estimate::{Estimate, render_estimate, render_forecast};
 pub use evaluate::{Agreement, Column, Tasks};
 pub use export::{Format, export};
+pub use forecast::{Band, Forecast};
 pub use progress::{Progress, Quiet};
 pub use recipe::Recipe;
 pub use report::{Captured, Report, render_text};
@@ -126,32 +128,92 @@ pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, Disti
 /// The terms do not permit the student, whatever it would learn from; a file cannot be read or written; or the teacher
 /// fails for good. Answers that came are kept.
 pub async fn capture(recipe: &Recipe, around: &Surroundings) -> Result<Option<Asking>, DistillError> {
+    let Some(quest) = quest(recipe, around)? else { return Ok(None) };
+    quest.ask(recipe, around, None).await.map(Some)
+}
+
+/// Asks the teacher for a random `share` of the answers, or for 200 of them where that is more, and says what all of them
+/// would take; `None` where the recipe asks for none. The answers are kept: [`capture`] goes on from there.
+///
+/// # Errors
+///
+/// As [`capture`].
+pub async fn pilot(
+    recipe: &Recipe,
+    around: &Surroundings,
+    share: f64,
+) -> Result<Option<(Asking, Option<Forecast>)>, DistillError> {
+    let Some(quest) = quest(recipe, around)? else { return Ok(None) };
+    let share = quest.pilot_share(share)?;
+    let asking = quest.ask(recipe, around, Some(share)).await?;
+    Ok(Some((asking, quest.forecast(Some(share))?)))
+}
+
+/// Finds by asking what the recipe's teacher can tell, and what of it a capture would use; `None` where the recipe asks
+/// for nothing. It takes some twenty requests of a few tokens, which count against the recipe's ceiling.
+///
+/// # Errors
+///
+/// As [`capture`].
+pub async fn probe(recipe: &Recipe, around: &Surroundings) -> Result<Option<Signal>, DistillError> {
+    let Some(quest) = quest(recipe, around)? else { return Ok(None) };
+    let endpoint = quest.endpoint(recipe, around)?;
+    ask::probe(quest.source, &quest.teacher.name, quest.part, quest.limits, &endpoint).await.map(Some)
+}
+
+/// What is asked of whom, within which limits.
+struct Quest<'recipe> {
+    teacher: &'recipe TeacherPart,
+    source: &'recipe Path,
+    part: &'recipe AskPart,
+    limits: ask::Limits,
+}
+
+/// Looks at the terms first: nobody should pay for answers that may not be used.
+fn quest<'recipe>(recipe: &'recipe Recipe, around: &Surroundings) -> Result<Option<Quest<'recipe>>, DistillError> {
     let Some(teacher) = &recipe.teacher else { return Ok(None) };
     let papers = papers(recipe)?;
     let parameters = Student::begin(recipe)?.network.parameters();
-    // Nobody should pay for answers that may not be used.
     let clearance = terms::judge(
         &teacher.name,
         &papers,
         Facts { name: &recipe.student.name, parameters, tokens: 0, now: around.clock.now() },
     )?;
-    let Some((capture, ask)) = recipe.capture.as_ref().and_then(|capture| Some((capture, capture.ask.as_ref()?)))
-    else {
-        return Ok(None);
-    };
-    let Some((class, prices)) = teacher.prices.map(|list| clearance.prices(&papers, list)) else { return Ok(None) };
-    let endpoint = match &around.endpoint {
-        Some(endpoint) => endpoint.clone(),
-        None => endpoint(teacher, ask, recipe.threads())?,
-    };
-    let limits = ask::Limits {
-        prices,
-        class,
+    Ok(Quest::new(recipe, &papers, &clearance))
+}
+
+impl<'recipe> Quest<'recipe> {
+    fn new(recipe: &'recipe Recipe, papers: &Papers, clearance: &Clearance) -> Option<Self> {
+        let teacher = recipe.teacher.as_ref()?;
+        let capture = recipe.capture.as_ref()?;
+        let (class, prices) = clearance.prices(papers, teacher.prices?);
         // One who trains against the terms keeps to no volume either.
-        tokens: if clearance.breaches.is_empty() { volume(&papers) } else { None },
-        seed: recipe.seed,
-    };
-    ask::ask(&capture.source, &teacher.name, ask, limits, &endpoint, &*around.progress).await.map(Some)
+        let tokens = if clearance.breaches.is_empty() { volume(papers) } else { None };
+        let limits = ask::Limits { prices, class, tokens, seed: recipe.seed };
+        Some(Self { teacher, source: &capture.source, part: capture.ask.as_ref()?, limits })
+    }
+
+    async fn ask(&self, recipe: &Recipe, around: &Surroundings, share: Option<f64>) -> Result<Asking, DistillError> {
+        let Self { teacher, source, part, limits } = self;
+        let endpoint = self.endpoint(recipe, around)?;
+        ask::ask(source, &teacher.name, part, *limits, &endpoint, share, &*around.progress).await
+    }
+
+    fn endpoint(&self, recipe: &Recipe, around: &Surroundings) -> Result<Endpoint, DistillError> {
+        match &around.endpoint {
+            Some(endpoint) => Ok(endpoint.clone()),
+            None => endpoint(self.teacher, self.part, recipe.threads()),
+        }
+    }
+
+    fn pilot_share(&self, share: f64) -> Result<f64, DistillError> {
+        let answers = ask::Index::new(&ask::Maker::new(&self.teacher.name, self.part, self.limits, None))?.len();
+        Ok(forecast::pilot_share(share, answers))
+    }
+
+    fn forecast(&self, share: Option<f64>) -> Result<Option<Forecast>, DistillError> {
+        forecast::forecast(self.source, &self.teacher.name, self.part, self.limits, share)
+    }
 }
 
 /// What the recipe would take. Asks nobody; trains two steps to measure the speed.
@@ -263,7 +325,7 @@ fn work(
     let (mut facts, mut scratch) = (None, None);
     if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
         let Capture { samples, usage, rows, uncounted } = captured;
-        let (samples, curated) = curate::curate(samples, &recipe.curate);
+        let (samples, curated) = curate::curate(samples, &recipe.curate, &recipe.evaluate)?;
         let (samples, held_out) = curate::hold_out(samples, recipe.evaluate.capture_share);
         let (set, mapping) = train::answers(&samples, &codec)?;
         need(&set, "the capture holds no answer to train on")?;

@@ -1,5 +1,6 @@
 //! The recipe: one TOML file that says everything.
 
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use anbiq_domain::{AccountId, Digest, Money, PriceList};
@@ -7,6 +8,7 @@ use anbiq_lm::lora;
 use anbiq_lm::train::Divergence;
 use serde::{Deserialize, Serialize};
 
+use crate::curate::Script;
 use crate::{DistillError, Format};
 
 /// How to make a student. Relative paths are relative to the folder of the recipe.
@@ -106,26 +108,75 @@ pub struct AskPart {
     /// Sampling temperature.
     #[serde(default = "one_f32")]
     pub temperature: f32,
-    /// Log-probabilities of this many alternatives a token.
-    pub logprobs: Option<u8>,
+    /// Log-probabilities of this many alternatives a token, or of as many as there are to be had (`"best"`).
+    pub logprobs: Option<Logprobs>,
     /// The most money to spend, over all runs that write this file.
     pub ceiling: Money,
-    /// Most requests under way.
-    #[serde(default = "sixteen")]
+    /// Most requests under way. How many really are is found by trying: more while all goes well, half after a refusal.
+    #[serde(default = "sixty_four")]
     pub concurrency: usize,
+    /// Most requests in any minute.
+    pub requests_per_minute: Option<NonZeroU32>,
+    /// Most tokens in any minute, of prompts and answers together; a request counts with the most that it can take until
+    /// its answer tells how many it took.
+    pub tokens_per_minute: Option<NonZeroU64>,
     /// Longest wait for one answer, in seconds.
     #[serde(default = "two_minutes")]
     pub timeout_seconds: u64,
 }
 
+/// How many alternatives a token are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged, expecting = "expected a number of alternatives, or \"best\"")]
+pub enum Logprobs {
+    /// So many.
+    Top(u8),
+    /// As many as the teacher gives, up to 20.
+    Best(Best),
+}
+
+/// The word for as many as there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Best {
+    /// `best`
+    Best,
+}
+
+impl Logprobs {
+    /// So many; `None` for as many as there are.
+    pub fn most(self) -> Option<u8> {
+        match self {
+            Self::Top(most) => Some(most),
+            Self::Best(_) => None,
+        }
+    }
+}
+
 /// Which answers are left out. Empty ones always are.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct CuratePart {
     /// Keep answers that were cut off at their largest length.
     pub keep_truncated: bool,
     /// Keep an answer that was given to the same prompt before.
     pub keep_duplicates: bool,
+    /// The fewest words of an answer.
+    pub least_words: Option<usize>,
+    /// The most words of an answer.
+    pub most_words: Option<usize>,
+    /// The script of which nine tenths of an answer's letters must be.
+    pub script: Option<Script>,
+    /// Leave out answers that begin by declining, in English.
+    pub drop_refusals: bool,
+    /// A schema of JSON (a file) that each answer must fit.
+    pub json_schema: Option<PathBuf>,
+    /// Tasks with one right answer (a file of [`crate::data::Document`]s): other answers to their prompts are left out.
+    pub expected: Option<PathBuf>,
+    /// Leave out prompts and answers that have so many words in a row in common with what `[evaluate]` measures on.
+    pub contamination: Option<usize>,
+    /// Leave out an answer of whose pairs of words this share (a Jaccard index) stands in an earlier one.
+    pub near_duplicates: Option<f64>,
 }
 
 /// Documents to learn the language from.
@@ -329,8 +380,8 @@ const fn one_u32() -> u32 {
 const fn one_f32() -> f32 {
     1.0
 }
-const fn sixteen() -> usize {
-    16
+const fn sixty_four() -> usize {
+    64
 }
 const fn two_minutes() -> u64 {
     120
@@ -402,6 +453,12 @@ impl Recipe {
         if !(0.0..=0.5).contains(&self.evaluate.capture_share) {
             return fail("`[evaluate]`: `capture_share` must lie between 0 and 0.5");
         }
+        if self.curate.near_duplicates.is_some_and(|least| !(least > 0.0 && least <= 1.0)) {
+            return fail("`[curate]`: `near_duplicates` must lie above 0 and be at most 1");
+        }
+        if self.curate.contamination == Some(0) {
+            return fail("`[curate]`: `contamination` is at least 1 word");
+        }
         self.train.check()?;
         if self.train.lora.is_some() && student.init.is_none() {
             return fail("`[train.lora]` adapts a model: give `init` in `[student]`");
@@ -460,6 +517,7 @@ impl Recipe {
             paths.push(&mut capture.source);
             paths.extend(capture.ask.as_mut().map(|ask| &mut ask.prompts));
         }
+        paths.extend([&mut self.curate.json_schema, &mut self.curate.expected].into_iter().flatten());
         paths.extend(self.corpus.as_mut().map(|corpus| &mut corpus.path));
         paths.extend([&mut self.student.init, &mut self.student.tokenizer].into_iter().flatten());
         paths.extend([&mut self.evaluate.held_out, &mut self.evaluate.tasks].into_iter().flatten());

@@ -93,13 +93,14 @@ fn write_text(out: &mut String, report: &Report) -> std::fmt::Result {
         let Captured { curated, mapping, usage, .. } = capture;
         writeln!(
             out,
-            "capture    {} answers, {} completion tokens; {} kept ({} empty, {} cut off, {} repeated), {} held out",
+            "capture    {} answers, {} completion tokens; {} kept ({} empty, {} cut off, {} repeated{}), {} held out",
             grouped(curated.answers),
             grouped(usage.completion_tokens),
             grouped(curated.kept),
             curated.empty,
             curated.truncated,
             curated.duplicates,
+            curated.reasons(),
             capture.held_out,
         )?;
         if mapping.mapped + mapping.differing > 0 {

@@ -313,7 +313,7 @@ async fn serve(mock: &Arc<Mock>) -> Surroundings {
 }
 
 fn asking(dir: &TempDir, ceiling: &str) -> Recipe {
-    let ask = ASK.replace("1.00", ceiling).replace("answers = 2", "answers = 5");
+    let ask = ASK.replace("1.00", ceiling).replace("answers = 2", "answers = 5").replace("logprobs = 5\n", "");
     recipe(dir, "student", &format!("{TEACHER}basis = \"a test\"\n{ask}"))
 }
 
@@ -338,6 +338,8 @@ async fn an_interrupted_capture_goes_on_exactly() {
             }
         };
         tokio::select! { _ = capture(&recipe, &around) => panic!("not before the end"), () = watch => {} }
+        // What was given to the disk is still written.
+        fs::File::open(dir.path().join("answers.jsonl.lock")).unwrap().lock().unwrap();
         let mut torn = fs::read(&path).unwrap();
         torn.extend_from_slice(b"{\"id\": \"00");
         fs::write(&path, torn).unwrap();

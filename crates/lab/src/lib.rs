@@ -9,6 +9,7 @@ pub mod load;
 pub mod mock;
 pub mod play;
 pub mod teacher;
+pub mod vendor;
 pub mod world;
 
 pub use error::LabError;

@@ -5,7 +5,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anbiq_domain::{Finish, Usage};
-use anbiq_model::{Alternative, Event, Fault, Generation, ModelError, Sampling, TokenLogprob};
+use anbiq_model::{Alternative, Event, Fault, Generation, ModelError, Sampling, Shape, TokenLogprob};
 use tokio::sync::mpsc;
 
 use crate::codec::Codec;
@@ -48,6 +48,7 @@ pub(crate) struct Job {
     pub(crate) n: u32,
     pub(crate) max_tokens: usize,
     pub(crate) sampling: Sampling,
+    pub(crate) shape: Shape,
     pub(crate) seed: u64,
     pub(crate) stop: Vec<String>,
     pub(crate) logprobs: Option<u8>,
@@ -358,7 +359,7 @@ impl Group {
         let completion = |index| Completion {
             index,
             cache: shared.decoder.cache(tokens),
-            sampler: Sampler::new(&job.sampling, job.seed, index),
+            sampler: Sampler::new(&job.sampling, &job.shape, &job.prompt, job.seed, index),
             assembler: Assembler::new(&job.stop),
             last: 0,
             drawn: 0,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anbiq_domain::{Finish, Seeded, Usage};
-use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
+use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, Shape};
 
 use crate::decode::Decoder;
 use crate::engine::{Engine, Job, Limits};
@@ -119,9 +119,15 @@ impl Local {
 
     /// The job of a request, with what does not fit the context cut off from its `max_tokens`.
     fn job(&self, request: Request) -> Result<Job, ModelError> {
-        let Request { prompt, n, max_tokens, sampling, stop, logprobs, whole: _, dialect } = request;
+        let Request { prompt, n, max_tokens, sampling, stop, logprobs, whole: _, mut dialect } = request;
+        let shape = Shape::take(&mut dialect)?;
         if let Some(name) = dialect.keys().next() {
             return Err(invalid("unsupported_parameter", format!("this model cannot follow `{name}`")));
+        }
+        let size = self.codec.tokenizer.size();
+        if let Some((token, _)) = shape.logit_bias.iter().find(|(token, _)| *token as usize >= size) {
+            let message = format!("`logit_bias` names token {token}; this model has {size} tokens");
+            return Err(invalid("logit_bias_invalid", message));
         }
         check(n, sampling.temperature, sampling.top_p, logprobs)?;
         let tokens = self.codec.encode_prompt(&prompt)?;
@@ -137,7 +143,7 @@ impl Local {
         });
         let fresh = matches!(prompt, anbiq_domain::Prompt::Chat(_));
         let max_tokens = room.min(usize::try_from(max_tokens).unwrap_or(usize::MAX));
-        Ok(Job { prompt: tokens, fresh, n, max_tokens, sampling, seed, stop, logprobs })
+        Ok(Job { prompt: tokens, fresh, n, max_tokens, sampling, shape, seed, stop, logprobs })
     }
 }
 
@@ -152,6 +158,7 @@ impl Model for Local {
             several: true,
             logprobs: Some(MOST_LOGPROBS),
             scoring: true,
+            shapes: true,
             context: u32::try_from(self.context).ok(),
             ..Abilities::default()
         }
@@ -416,6 +423,43 @@ mod tests {
             assert!(!matches!(event.unwrap(), Event::Usage(_)));
         }
         assert_eq!(events, 64);
+    }
+
+    #[tokio::test]
+    async fn penalties_and_biases_bend_what_is_drawn() {
+        let model = model(options());
+        let with = |fields: serde_json::Value| {
+            let sampling = Sampling { temperature: 0.0, ..Sampling::default() };
+            let dialect = fields.as_object().cloned().unwrap_or_default();
+            Request { sampling, dialect, max_tokens: 12, ..request("the old mill", 1, 1) }
+        };
+        let plain = answer(&model, with(serde_json::json!({}))).await;
+        let told = |dialect| async {
+            let mut events = model.generate(with(dialect)).await.unwrap();
+            let mut text = String::new();
+            while let Some(event) = events.recv().await {
+                if let Event::Text { text: more, .. } = event.unwrap() {
+                    text.push_str(&more);
+                }
+            }
+            text
+        };
+        assert_eq!(told(serde_json::json!({ "logit_bias": {} })).await, plain[0].text);
+        // A token that outweighs all others is all that is said, unless it is penalised for having been said.
+        let token = model.codec.tokenizer.encode("mill", false).unwrap()[0];
+        let word = String::from_utf8_lossy(model.codec.tokenizer.bytes(token)).trim().to_owned();
+        let only = told(serde_json::json!({ "logit_bias": { token.to_string(): 100 } })).await;
+        assert!(only.matches(&word).count() >= 12 && plain[0].text.matches(&word).count() < 12, "{word}: {only}");
+        // Beside 100, no penalty of OpenAI's counts; beside 1.5 it does.
+        let some = serde_json::json!({ "repetition_penalty": 5.0, "frequency_penalty": 2.0, "top_k": 3 });
+        assert_ne!(told(some).await, plain[0].text);
+        for (fields, code) in [
+            (serde_json::json!({ "logit_bias": { "9999999": 1 } }), "logit_bias_invalid"),
+            (serde_json::json!({ "min_p": 2 }), "min_p_invalid"),
+            (serde_json::json!({ "tools": [] }), "unsupported_parameter"),
+        ] {
+            assert_eq!(model.generate(with(fields)).await.unwrap_err().code, code);
+        }
     }
 
     #[tokio::test]

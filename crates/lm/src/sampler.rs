@@ -1,5 +1,7 @@
+use std::collections::HashMap;
+
 use anbiq_domain::Seeded;
-use anbiq_model::Sampling;
+use anbiq_model::{Sampling, Shape};
 
 use crate::kernel::exponentials;
 
@@ -8,44 +10,131 @@ use crate::kernel::exponentials;
 pub(crate) struct Sampler {
     temperature: f32,
     top_p: f32,
+    shape: Shape,
+    /// The tokens of the prompt, where they matter, and how often the completion has each token so far.
+    said: HashMap<u32, u32>,
     random: Seeded,
 }
 
 /// Room that draws need, shared by all completions of a worker.
 #[derive(Debug, Default)]
 pub(crate) struct Scratch {
+    logits: Vec<f32>,
     weights: Vec<f32>,
     order: Vec<u32>,
 }
 
 impl Sampler {
-    /// The draws of completion `index` of a request with this `seed`: streams of different indices are independent.
-    pub(crate) fn new(sampling: &Sampling, seed: u64, index: u32) -> Self {
+    /// The draws of completion `index` of a request with this `seed`, after `prompt`: streams of different indices are
+    /// independent.
+    pub(crate) fn new(sampling: &Sampling, shape: &Shape, prompt: &[u32], seed: u64, index: u32) -> Self {
         let random = Seeded::new(seed).fork(&format!("completion {index}"));
-        Self { temperature: sampling.temperature, top_p: sampling.top_p, random }
+        let penal = shape.repetition_penalty != 1.0;
+        let said = if penal { prompt.iter().map(|token| (*token, 0)).collect() } else { HashMap::new() };
+        Self { temperature: sampling.temperature, top_p: sampling.top_p, shape: shape.clone(), said, random }
     }
 
-    /// Draws a token from `logits`, one for each token of the vocabulary.
+    /// Draws a token from `logits`, one for each token of the vocabulary, and remembers it.
     ///
-    /// Temperature 0 takes the likeliest, of equals the first. Otherwise the logits are divided by the temperature,
-    /// the likeliest tokens that together hold `top_p` are kept (Holtzman et al. 2020), and one of them is drawn with
-    /// exactly one random number.
+    /// Penalties and biases are put on the logits; see [`Shape`]. Temperature 0 takes the likeliest, of equals the first.
+    /// Otherwise the logits are divided by the temperature, the `top_k` likeliest tokens are kept, of these the likeliest
+    /// that together hold `top_p` (Holtzman et al. 2020), of these those that have `min_p` of the likeliest one's
+    /// probability; and one of them is drawn with exactly one random number.
     pub(crate) fn draw(&mut self, logits: &[f32], scratch: &mut Scratch) -> u32 {
+        if self.bends() {
+            let mut bent = std::mem::take(&mut scratch.logits);
+            bent.clear();
+            bent.extend_from_slice(logits);
+            self.bend(&mut bent);
+            let token = self.pick(&bent, scratch);
+            scratch.logits = bent;
+            *self.said.entry(token).or_default() += 1;
+            token
+        } else {
+            self.pick(logits, scratch)
+        }
+    }
+
+    fn bends(&self) -> bool {
+        let Shape { repetition_penalty, frequency_penalty, presence_penalty, logit_bias, .. } = &self.shape;
+        *repetition_penalty != 1.0 || *frequency_penalty != 0.0 || *presence_penalty != 0.0 || !logit_bias.is_empty()
+    }
+
+    /// Puts penalties and biases on `logits`.
+    fn bend(&self, logits: &mut [f32]) {
+        let Shape { repetition_penalty, frequency_penalty, presence_penalty, logit_bias, .. } = &self.shape;
+        for (token, count) in &self.said {
+            let Some(logit) = logits.get_mut(*token as usize) else { continue };
+            *logit = if *logit > 0.0 { *logit / repetition_penalty } else { *logit * repetition_penalty };
+            if *count > 0 {
+                *logit -= frequency_penalty * *count as f32 + presence_penalty;
+            }
+        }
+        for (token, bias) in logit_bias {
+            if let Some(logit) = logits.get_mut(*token as usize) {
+                *logit += bias;
+            }
+        }
+    }
+
+    fn pick(&mut self, logits: &[f32], scratch: &mut Scratch) -> u32 {
         if self.temperature <= 0.0 {
             return likeliest(logits);
         }
         scratch.weights.clear();
         scratch.weights.extend(logits.iter().map(|&logit| logit / self.temperature));
         exponentials(&mut scratch.weights);
-        let mass = sum(&scratch.weights);
+        let mut mass = sum(&scratch.weights);
         if !mass.is_finite() || mass <= 0.0 {
             return likeliest(logits);
         }
         let unit = self.random.unit();
-        if self.top_p < 1.0 {
-            return pick_nucleus(scratch, f64::from(self.top_p.max(0.0)) * mass, unit);
+        if self.top_p < 1.0 || self.shape.top_k > 0 {
+            let kept = self.keep_likeliest(scratch);
+            return pick_ordered(scratch, unit * kept);
+        }
+        if self.shape.min_p > 0.0 {
+            let least = self.shape.min_p * scratch.weights.iter().copied().fold(0.0, f32::max);
+            for weight in scratch.weights.iter_mut().filter(|weight| **weight < least) {
+                *weight = 0.0;
+            }
+            mass = sum(&scratch.weights);
         }
         pick(&scratch.weights, unit * mass).unwrap_or_else(|| likeliest(logits))
+    }
+
+    /// Leaves in `scratch.order` the tokens that may be drawn, likeliest first and always at least one, and gives what they
+    /// weigh together.
+    fn keep_likeliest(&self, scratch: &mut Scratch) -> f64 {
+        let Scratch { weights, order, .. } = scratch;
+        let weight = |token: u32| weights[token as usize];
+        order.clear();
+        order.extend((0..weights.len() as u32).filter(|&token| weight(token) > 0.0));
+        order.sort_unstable_by(|&a, &b| weight(b).total_cmp(&weight(a)).then(a.cmp(&b)));
+        if self.shape.top_k > 0 {
+            order.truncate(self.shape.top_k as usize);
+        }
+        let mass = |order: &[u32]| order.iter().map(|&token| f64::from(weight(token))).sum::<f64>();
+        let mut kept = mass(order);
+        if self.top_p < 1.0 {
+            let enough = f64::from(self.top_p.max(0.0)) * kept;
+            let mut held = 0.0;
+            let within = order.iter().take_while(|&&token| {
+                let more = held < enough;
+                held += if more { f64::from(weight(token)) } else { 0.0 };
+                more
+            });
+            let size = within.count().max(1);
+            order.truncate(size);
+            kept = mass(order);
+        }
+        if self.shape.min_p > 0.0 {
+            let least = self.shape.min_p * order.first().map_or(0.0, |&token| weight(token));
+            let size = order.partition_point(|&token| weight(token) >= least).max(1);
+            order.truncate(size);
+            kept = mass(order);
+        }
+        kept
     }
 }
 
@@ -94,29 +183,16 @@ fn pick(weights: &[f32], target: f64) -> Option<u32> {
     weights.iter().rposition(|&weight| weight > 0.0).map(|place| place as u32)
 }
 
-/// As [`pick`], among the likeliest tokens that together weigh `enough`; always at least one.
-fn pick_nucleus(scratch: &mut Scratch, enough: f64, unit: f64) -> u32 {
-    let weights = &scratch.weights;
-    let order = &mut scratch.order;
-    order.clear();
-    order.extend((0..weights.len() as u32).filter(|&token| weights[token as usize] > 0.0));
-    order.sort_unstable_by(|&a, &b| weights[b as usize].total_cmp(&weights[a as usize]).then(a.cmp(&b)));
-    let mut kept = 0.0;
-    let within = order.iter().take_while(|&&token| {
-        let more = kept < enough;
-        kept += if more { f64::from(weights[token as usize]) } else { 0.0 };
-        more
-    });
-    let size = within.count().max(1);
-    order.truncate(size);
-    let mut target = unit * kept;
-    for &token in order.iter() {
-        target -= f64::from(weights[token as usize]);
+/// As [`pick`], among the tokens of `scratch.order`.
+fn pick_ordered(scratch: &Scratch, target: f64) -> u32 {
+    let mut target = target;
+    for &token in &scratch.order {
+        target -= f64::from(scratch.weights[token as usize]);
         if target < 0.0 {
             return token;
         }
     }
-    order.last().copied().unwrap_or_default()
+    scratch.order.last().copied().unwrap_or_default()
 }
 
 /// A piece of a completion on its way out.
@@ -232,7 +308,7 @@ mod tests {
     use super::*;
 
     fn sampler(temperature: f32, top_p: f32, index: u32) -> Sampler {
-        Sampler::new(&Sampling { temperature, top_p, seed: None }, 7, index)
+        Sampler::new(&Sampling { temperature, top_p, seed: None }, &Shape::default(), &[], 7, index)
     }
 
     #[test]
@@ -255,6 +331,104 @@ mod tests {
                 assert!((f64::from(*count) / 20_000.0 - expected).abs() < 0.015, "{temperature} {top_p} {counts:?}");
             }
         }
+    }
+
+    /// The probabilities with which `sampler` draws after it has drawn `said`.
+    fn distribution(sampler: &mut Sampler, said: &[u32], logits: &[f32]) -> Vec<f64> {
+        for token in said {
+            *sampler.said.entry(*token).or_default() += 1;
+        }
+        let mut bent = logits.to_vec();
+        if sampler.bends() {
+            sampler.bend(&mut bent);
+        }
+        let mut scratch = Scratch::default();
+        // Leaves its weights behind.
+        sampler.pick(&bent, &mut scratch);
+        let mut kept = vec![0.0; logits.len()];
+        if sampler.top_p < 1.0 || sampler.shape.top_k > 0 {
+            for token in scratch.order {
+                kept[token as usize] = f64::from(scratch.weights[token as usize]);
+            }
+        } else {
+            kept = scratch.weights.iter().map(|weight| f64::from(*weight)).collect();
+        }
+        let mass: f64 = kept.iter().sum();
+        kept.iter().map(|weight| weight / mass).collect()
+    }
+
+    #[test]
+    fn probabilities_are_those_of_transformers() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/golden/sampling/golden.json");
+        let golden: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+        let tokens = |name: &str| -> Vec<u32> { serde_json::from_value(golden[name].clone()).unwrap() };
+        let (prompt, said) = (tokens("prompt"), tokens("said"));
+        for case in golden["cases"].as_array().unwrap() {
+            let mut settings = case["settings"].as_object().unwrap().clone();
+            let mut number = |name: &str| settings.remove(name).and_then(|value| value.as_f64()).unwrap_or(1.0) as f32;
+            let sampling = Sampling { temperature: number("temperature"), top_p: number("top_p"), seed: None };
+            let shape = Shape::take(&mut settings).unwrap();
+            let logits: Vec<f32> = serde_json::from_value(case["logits"].clone()).unwrap();
+            let expected: Vec<f64> = serde_json::from_value(case["probabilities"].clone()).unwrap();
+            let mut sampler = Sampler::new(&sampling, &shape, &prompt, 1, 0);
+            let ours = distribution(&mut sampler, &said, &logits);
+            for (ours, expected) in ours.iter().zip(&expected) {
+                assert!((ours - expected).abs() < 2e-6, "{}: {ours} {expected}", case["settings"]);
+            }
+        }
+    }
+
+    proptest! {
+        /// Each cut and each penalty does what its definition says, whatever the others do.
+        #[test]
+        fn every_cut_keeps_its_word(
+            logits in prop::collection::vec(-8.0_f32..8.0, 2..30),
+            said in prop::collection::vec(0_u32..30, 0..6),
+            top_k in 0_u32..6,
+            min_p in prop_oneof![Just(0.0_f32), 0.0_f32..1.0],
+            top_p in prop_oneof![Just(1.0_f32), 0.0_f32..1.0],
+            frequency_penalty in -2.0_f32..2.0,
+        ) {
+            let sampling = Sampling { temperature: 1.0, top_p, seed: None };
+            let shape = Shape { top_k, min_p, frequency_penalty, ..Shape::default() };
+            let cut = distribution(&mut Sampler::new(&sampling, &shape, &[], 1, 0), &said, &logits);
+            let plain = Sampling { top_p: 1.0, ..sampling };
+            let only = Shape { frequency_penalty, ..Shape::default() };
+            let whole = distribution(&mut Sampler::new(&plain, &only, &[], 1, 0), &said, &logits);
+            let kept: Vec<usize> = (0..cut.len()).filter(|token| cut[*token] > 0.0).collect();
+            prop_assert!(!kept.is_empty());
+            prop_assert!(top_k == 0 || kept.len() <= top_k as usize);
+            let highest = whole.iter().copied().fold(0.0, f64::max);
+            let share: f64 = kept.iter().map(|token| whole[*token]).sum();
+            for token in 0..cut.len() {
+                if kept.contains(&token) {
+                    prop_assert!(whole[token] >= f64::from(min_p) * highest * (1.0 - 1e-5));
+                    // What is kept keeps its proportions.
+                    prop_assert!((cut[token] - whole[token] / share).abs() < 1e-6);
+                } else if top_p == 1.0 && min_p == 0.0 && top_k == 0 {
+                    prop_assert!(false, "nothing is cut");
+                } else {
+                    prop_assert!(kept.iter().all(|kept| whole[*kept] >= whole[token]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_said_is_said_less_and_then_more() {
+        let logits = vec![0.0, 0.0, -100.0];
+        let shape = Shape { presence_penalty: 2.0, ..Shape::default() };
+        let greedy = Sampling { temperature: 0.0, top_p: 1.0, seed: None };
+        let mut sampler = Sampler::new(&greedy, &shape, &[], 1, 0);
+        let drawn: Vec<u32> = (0..4).map(|_| sampler.draw(&logits, &mut Scratch::default())).collect();
+        assert_eq!(drawn, [0, 1, 0, 0], "once each is said they are equal again");
+        let shape = Shape { frequency_penalty: 0.1, ..Shape::default() };
+        let mut sampler = Sampler::new(&greedy, &shape, &[], 1, 0);
+        let drawn: Vec<u32> = (0..4).map(|_| sampler.draw(&logits, &mut Scratch::default())).collect();
+        assert_eq!(drawn, [0, 1, 0, 1]);
+        let shape = Shape { repetition_penalty: 1.5, logit_bias: vec![(2, 101.0)], ..Shape::default() };
+        let mut sampler = Sampler::new(&greedy, &shape, &[2], 1, 0);
+        assert_eq!(sampler.draw(&logits, &mut Scratch::default()), 0, "it was in the prompt: -150 and 101");
     }
 
     #[test]

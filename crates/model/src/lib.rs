@@ -7,6 +7,7 @@ mod error;
 mod generate;
 mod score;
 mod server;
+mod shape;
 pub mod template;
 
 use std::fmt;
@@ -19,6 +20,7 @@ pub use generate::{
 };
 pub use score::{ScoreRequest, Scored};
 pub use server::Server;
+pub use shape::Shape;
 
 /// Something that answers prompts.
 #[async_trait::async_trait]
@@ -74,7 +76,9 @@ pub struct Abilities {
     pub tools: bool,
     /// Answers of a form that is demanded, such as JSON of some schema.
     pub formats: bool,
-    /// Whatever else the OpenAI dialect knows: penalties and biases, and content other than text.
+    /// Penalties, biases and further cuts of the probabilities of tokens; see [`Shape`].
+    pub shapes: bool,
+    /// Whatever else the OpenAI dialect knows, content other than text among it.
     pub dialect: bool,
     /// Vectors of texts.
     pub embeddings: bool,
@@ -91,6 +95,7 @@ impl Abilities {
             context: self.context.into_iter().chain(other.context).min(),
             tools: self.tools && other.tools,
             formats: self.formats && other.formats,
+            shapes: self.shapes && other.shapes,
             dialect: self.dialect && other.dialect,
             embeddings: self.embeddings && other.embeddings,
         }

@@ -15,8 +15,8 @@ enum Need {
     Tools,
     /// Answers of a form that is demanded.
     Formats,
-    /// All of the dialect.
-    Dialect,
+    /// Bending of the probabilities of tokens.
+    Shapes,
     /// All of the dialect; other models are spared the field, which only advises.
     Advice,
     /// Nothing here can do it.
@@ -32,12 +32,12 @@ const FIELDS: &[(&str, Need, ChangesNothing)] = &[
     ("tool_choice", Need::Tools, |value| value == "auto"),
     ("parallel_tool_calls", Need::Tools, |value| value == true),
     ("response_format", Need::Formats, |value| value["type"] == "text"),
-    ("logit_bias", Need::Dialect, empty),
-    ("frequency_penalty", Need::Dialect, zero),
-    ("presence_penalty", Need::Dialect, zero),
-    ("top_k", Need::Dialect, |value| value.as_i64().is_some_and(|k| k <= 0)),
-    ("min_p", Need::Dialect, zero),
-    ("repetition_penalty", Need::Dialect, |value| value.as_f64() == Some(1.0)),
+    ("logit_bias", Need::Shapes, empty),
+    ("frequency_penalty", Need::Shapes, zero),
+    ("presence_penalty", Need::Shapes, zero),
+    ("top_k", Need::Shapes, |value| value.as_i64().is_some_and(|k| k <= 0)),
+    ("min_p", Need::Shapes, zero),
+    ("repetition_penalty", Need::Shapes, |value| value.as_f64() == Some(1.0)),
     ("reasoning_effort", Need::Advice, |_| false),
     ("verbosity", Need::Advice, |_| false),
     ("functions", Need::Impossible, empty),
@@ -62,7 +62,7 @@ pub(crate) fn handed_on(route: Route, mut other: Map<String, Value>) -> Result<M
         // Completions go on with a text: there is nobody to call a tool.
         let possible = match need {
             Need::Tools | Need::Formats => route != Route::Completions,
-            Need::Dialect | Need::Advice => true,
+            Need::Shapes | Need::Advice => true,
             Need::Impossible => false,
         };
         if !possible {
@@ -105,7 +105,8 @@ impl Need {
         match self {
             Self::Tools => abilities.tools,
             Self::Formats => abilities.formats,
-            Self::Dialect | Self::Advice => abilities.dialect,
+            Self::Shapes => abilities.shapes,
+            Self::Advice => abilities.dialect,
             Self::Impossible => false,
         }
     }

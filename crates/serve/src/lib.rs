@@ -10,13 +10,13 @@
 //! 6. `answer` writes what is served in OpenAI's form; `responses` and `embedding` read and write those of their endpoints.
 //!
 //! What becomes of a request's fields, besides those that are the request (`model`, `messages`, `n`, `stream`, `max_tokens`,
-//! `temperature`, `top_p`, `seed`, `stop`, `logprobs` and the like). A model in this process is not handed any:
+//! `temperature`, `top_p`, `seed`, `stop`, `logprobs` and the like):
 //!
 //! | field | what becomes of it |
 //! |---|---|
 //! | `tools`, `tool_choice`, `parallel_tool_calls` | to a model with tools; not of completions |
 //! | `response_format` | to a model that keeps to forms; not of completions; `{"type": "text"}` changes nothing |
-//! | `presence_penalty`, `frequency_penalty`, `logit_bias`, `top_k`, `min_p`, `repetition_penalty` | to a model behind HTTP |
+//! | `presence_penalty`, `frequency_penalty`, `logit_bias`, `top_k`, `min_p`, `repetition_penalty` | to a model that bends its probabilities: those behind HTTP and those in this process |
 //! | content other than text, `tool_calls` and `tool_call_id` of messages | to a model behind HTTP |
 //! | `reasoning_effort`, `verbosity` | to a model behind HTTP; others are spared them, since they only advise |
 //! | `functions`, `modalities`, `audio`, `prediction`, `web_search_options`, `suffix`, `echo`, `best_of` | refused, unless the value changes nothing |

@@ -18,20 +18,20 @@ use anbiq_secret::{Secret, redact_url};
 use bytes::Bytes;
 use futures::Stream;
 use futures::future::BoxFuture;
-use http::header::{ACCEPT, CONTENT_TYPE, DATE, RETRY_AFTER, USER_AGENT};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
+use http::{HeaderName, HeaderValue, Method, Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client as Pooled;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use jiff::fmt::rfc2822;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 
 use crate::dialect::Dialect;
+use crate::head::{Told, retry_after};
 use crate::reach::{Reach, Resolver, Unreachable};
 
 /// How to reach a server.
@@ -232,6 +232,32 @@ impl Client {
         self.whole::<(), _>(Method::GET, "/models", None, &[]).await
     }
 
+    /// As [`Client::chat`], with what the head of the answer tells besides.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn chat_told(
+        &self,
+        request: &ChatRequest,
+        headers: &[(String, String)],
+    ) -> Result<(ChatResponse, Told), ClientError> {
+        let body = ChatRequest { stream: None, stream_options: None, ..request.clone() };
+        self.whole_told(Method::POST, "/chat/completions", Some(&body), headers).await
+    }
+
+    /// Sends any body to any path of the server, such as `/completions`, and gives what it answers.
+    ///
+    /// # Errors
+    /// See [`ErrorKind`].
+    pub async fn post(
+        &self,
+        path: &str,
+        body: &serde_json::Value,
+        headers: &[(String, String)],
+    ) -> Result<(serde_json::Value, Told), ClientError> {
+        self.whole_told(Method::POST, path, Some(body), headers).await
+    }
+
     async fn whole<B: Serialize, T: DeserializeOwned>(
         &self,
         method: Method,
@@ -239,10 +265,21 @@ impl Client {
         body: Option<&B>,
         headers: &[(String, String)],
     ) -> Result<T, ClientError> {
+        Ok(self.whole_told(method, path, body, headers).await?.0)
+    }
+
+    async fn whole_told<B: Serialize, T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&B>,
+        headers: &[(String, String)],
+    ) -> Result<(T, Told), ClientError> {
         let answer = self.send(method, path, body, headers, self.whole_timeout).await?;
         let status = answer.status().as_u16();
+        let told = Told::read(answer.headers());
         let bytes = self.read_all(answer.into_body()).await?;
-        serde_json::from_slice(&bytes).map_err(|why| ClientError {
+        serde_json::from_slice(&bytes).map(|answer| (answer, told)).map_err(|why| ClientError {
             status: Some(status),
             ..ClientError::new(
                 ErrorKind::Malformed,
@@ -279,7 +316,9 @@ impl Client {
                     return Err(refused.clone().into());
                 }
                 let message = format!("cannot reach {}: {}", redact_url(&self.base), with_sources(&why));
-                return Err(ClientError::new(ErrorKind::Connection, "connection_failed", message));
+                // One that broke later may have been read, answered and charged.
+                let code = if why.is_connect() { "connection_failed" } else { "connection_broken" };
+                return Err(ClientError::new(ErrorKind::Connection, code, message));
             }
             Ok(Ok(answer)) => answer,
         };
@@ -345,7 +384,7 @@ impl Client {
     /// What an answer with an error status says.
     async fn refusal(&self, answer: Response<Incoming>) -> ClientError {
         let status = answer.status();
-        let retry_after_ms = retry_after(answer.headers());
+        let retry_after_ms = retry_after(answer.headers()).or_else(|| Told::read(answer.headers()).wait_ms());
         let body = self.read_all(answer.into_body()).await.unwrap_or_default();
         let (message, code) = match ErrorEnvelope::parse(&body) {
             Some(error) => (error.message, error.code),
@@ -466,23 +505,6 @@ async fn next_piece(body: &mut Incoming, patience: Duration) -> Result<Option<By
             }
         }
     }
-}
-
-/// The time to wait that `retry-after-ms` or `retry-after` gives, as a number or as a date.
-fn retry_after(headers: &HeaderMap) -> Option<u64> {
-    let text = |name: &HeaderName| Some(headers.get(name)?.to_str().ok()?.trim());
-    let number = |name: &HeaderName| text(name)?.parse::<f64>().ok();
-    let date = |name: &HeaderName| Some(rfc2822::parse(text(name)?).ok()?.timestamp());
-    let until = || {
-        // Clocks differ, so the server's date is compared with what the server says is now.
-        let now = date(&DATE).unwrap_or_else(jiff::Timestamp::now);
-        Some((date(&RETRY_AFTER)?.as_millisecond() - now.as_millisecond()).max(0) as f64)
-    };
-    let milliseconds = number(&HeaderName::from_static("retry-after-ms"))
-        .or_else(|| number(&RETRY_AFTER).map(|seconds| seconds * 1000.0))
-        .or_else(until)?;
-    // Saturates; NaN becomes 0.
-    (milliseconds >= 0.0).then_some(milliseconds.ceil() as u64)
 }
 
 /// Was the connection not made because it must not be?

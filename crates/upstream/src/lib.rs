@@ -6,12 +6,16 @@
 
 pub mod client;
 mod dialect;
+mod head;
 mod pool;
+pub mod probe;
 mod reach;
 mod upstream;
 
 pub use client::{ChatStream, Client, ClientConfig, ClientError, CompletionStream, ErrorKind};
 pub use dialect::Dialect;
+pub use head::{Quota, Told};
 pub use pool::{Member, Pool, PoolConfig};
+pub use probe::{Probe, Scores};
 pub use reach::{Reach, Unreachable};
 pub use upstream::{Scoring, Upstream, UpstreamConfig};

@@ -240,6 +240,7 @@ impl Model for Upstream {
             // What its server cannot do it refuses itself, and says so.
             tools: true,
             formats: true,
+            shapes: true,
             dialect: true,
             embeddings: true,
         }

@@ -2,8 +2,9 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anbiq_distill::{Asking, Progress, Recipe, Report, Surroundings};
+use anbiq_distill::{Asking, Forecast, Progress, Recipe, Report, Signal, Surroundings, Tier};
 use anbiq_domain::{Clock, SystemClock};
+use anbiq_upstream::Scores;
 use anyhow::Context;
 
 use super::Outcome;
@@ -28,24 +29,86 @@ pub(crate) async fn run(args: Distill, talk: Talk) -> anyhow::Result<Outcome> {
             tokio::task::spawn_blocking(move || anbiq_distill::export(&model, format, &to)).await??;
             talk.say(&format!("written as {format}: {}", out.display()));
         }
-        Distill::Capture { recipe, json } => {
-            let asking = anbiq_distill::capture(&Recipe::load(&recipe)?, &surroundings(Arc::new(SystemClock), talk))
-                .await?
-                .context("the recipe has no `[capture.ask]`: there is nobody to ask")?;
-            if json { talk::json(&asking)? } else { talk::data(&describe(&asking))? }
+        Distill::Probe { recipe, json } => {
+            let (recipe, around) = (Recipe::load(&recipe)?, surroundings(Arc::new(SystemClock), talk));
+            let signal = anbiq_distill::probe(&recipe, &around).await?.context(NOBODY)?;
+            if json { talk::json(&signal)? } else { talk::data(&tell(&signal))? }
+        }
+        Distill::Capture { recipe, pilot, json } => {
+            let (recipe, around) = (Recipe::load(&recipe)?, surroundings(Arc::new(SystemClock), talk));
+            let (asking, forecast) = match pilot {
+                Some(share) => anbiq_distill::pilot(&recipe, &around, share).await?,
+                None => anbiq_distill::capture(&recipe, &around).await?.map(|asking| (asking, None)),
+            }
+            .context(NOBODY)?;
+            match (json, &forecast) {
+                (true, None) if pilot.is_none() => talk::json(&asking)?,
+                (true, _) => talk::json(&serde_json::json!({ "asking": asking, "forecast": forecast }))?,
+                (false, _) => talk::data(&describe(&asking, forecast.as_ref()))?,
+            }
         }
     }
     Ok(Outcome::Fine)
 }
 
-fn describe(asking: &Asking) -> String {
-    let Asking { requests, reused, answered, refused, retries, cost, .. } = asking;
+const NOBODY: &str = "the recipe has no `[capture.ask]`: there is nobody to ask";
+
+/// What a teacher can tell, in a few lines.
+fn tell(signal: &Signal) -> String {
+    let can = &signal.can;
+    let yes = |is: bool| if is { "yes" } else { "no" }.to_owned();
+    let tokens = match can.logprobs {
+        None => "none".to_owned(),
+        Some(0) => "of each token that it wrote".to_owned(),
+        Some(most) => {
+            format!("of the {most} likeliest tokens{}", if can.token_bytes { ", with their bytes" } else { "" })
+        }
+    };
+    let given = match can.scoring {
+        None => "none",
+        Some(Scores::Echo) => "by `echo`",
+        Some(Scores::PromptLogprobs) => "by `prompt_logprobs`",
+    };
+    let seeds = can.seeds.map_or("cannot be told: all answers were the same".to_owned(), yes);
+    let tier = match signal.tier {
+        Tier::Text => "its answers",
+        Tier::Chosen => "its answers, with the probability of each token",
+        Tier::Top => "its answers, with the likeliest tokens at each place",
+        Tier::Given => "its answers, with the likeliest tokens at each place; of given text too",
+    };
+    let mut text = format!(
+        "log-probabilities  {tokens}\n  of given text    {given}\ntoken numbers      {}\nseveral answers    {}\nseeds \
+         are kept     {seeds}\ntokens counted     {}, in streams {}\nIdempotency-Key    {}\nthe teacher tells  {tier}",
+        yes(can.token_ids),
+        yes(can.several),
+        yes(can.usage),
+        yes(can.usage_in_streams),
+        yes(can.replays),
+    );
+    for lost in &signal.lost {
+        text.push_str(&format!("\n  lost             {lost}"));
+    }
+    text.push_str(&format!("\nasked with {} requests", can.requests));
+    text
+}
+
+fn describe(asking: &Asking, forecast: Option<&Forecast>) -> String {
+    let Asking { requests, reused, answered, replayed, refused, retries, cost, lost, lost_tries, .. } = asking;
     let mut text = format!(
         "{requests} answers wanted: {reused} were there, {answered} came, {refused} were refused ({retries} further \
-         tries); {cost} dollars in all"
+         tries)\n${cost} in all"
     );
+    if *lost_tries > 0 {
+        text.push_str(&format!(", and at most ${lost} for {lost_tries} that never arrived"));
+    }
+    if *replayed > 0 {
+        text.push_str(&format!("; {replayed} were given again without a charge"));
+    }
     if let Some(why) = &asking.stopped {
         text.push_str(&format!("\nstopped before the end: {why}"));
+    }
+    if let Some(forecast) = forecast {
+        text.push_str(&format!("\n{}", anbiq_distill::render_forecast(forecast)));
     }
     text
 }

@@ -40,6 +40,11 @@ impl Running {
         Client::new(ClientConfig::new(self.url.clone(), Some(Secret::new(key.to_owned())))).unwrap()
     }
 
+    /// Where it listens, up to and with `/v1`.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     /// Sends it a signal, such as `HUP`.
     pub(crate) fn signal(&self, name: &str) {
         let arguments = [format!("-{name}"), self.child.id().to_string()];

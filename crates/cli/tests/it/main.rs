@@ -4,6 +4,7 @@
 
 mod admin;
 mod canary;
+mod capture;
 mod config;
 mod customers;
 mod drain;

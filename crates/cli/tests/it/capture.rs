@@ -1,0 +1,311 @@
+//! A capture that is killed goes on exactly: nothing is lost, nothing is paid twice, and the bytes are those of a run that
+//! was never disturbed. `cargo xtask bench distill` does it with ten thousand requests and three kills.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anbiq_domain::PriceList;
+use anbiq_lab::vendor::{Books, Can, Vendor, VendorConfig};
+use serde_json::Value;
+
+use crate::gateway::Running;
+use crate::support::Place;
+
+const PROMPTS: usize = 300;
+
+fn prices() -> PriceList {
+    toml::from_str("input = \"0.50\"\noutput = \"2.00\"").unwrap()
+}
+
+/// A folder with prompts and a recipe for each name.
+fn place() -> Place {
+    let place = Place::empty();
+    assert_eq!(place.run("lab unpack --out teacher").code, 0);
+    let mut prompts = String::new();
+    for number in 0..PROMPTS {
+        let more = "and more of it ".repeat(number % 7);
+        writeln!(prompts, "{{\"prompt\": \"Tell me of thing number {number} {more}\"}}").unwrap();
+    }
+    place.write("prompts.jsonl", &prompts);
+    place
+}
+
+fn recipe(place: &Place, name: &str, url: &str, ask: &str) {
+    let text = format!(
+        r#"
+out = "student"
+[teacher]
+name = "vendor"
+basis = "a test"
+prices = {{ input = "0.50", output = "2.00" }}
+[capture]
+source = "{name}.jsonl"
+[capture.ask]
+url = "{url}"
+prompts = "prompts.jsonl"
+max_tokens = 20
+concurrency = 16
+{ask}
+[student]
+name = "student"
+init = "teacher"
+"#
+    );
+    place.write(&format!("{name}.toml"), &text);
+}
+
+fn capture(place: &Place, words: &str) -> Value {
+    let done = place.run(&format!("distill capture {words} --json"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    serde_json::from_str(&done.out).unwrap()
+}
+
+fn nanos(amount: &Value) -> i64 {
+    serde_json::from_value::<anbiq_domain::Money>(amount.clone()).unwrap().nanos()
+}
+
+/// Kills the program each time that so many answers more were charged.
+async fn killed(place: &Place, recipe: &str, vendor: &Vendor, each: u64, kills: u64) {
+    for kill in 1..=kills {
+        let mut program = place.command(&format!("distill capture {recipe}")).spawn().unwrap();
+        let reached = async {
+            while vendor.books().charged < each * kill {
+                assert!(program.try_wait().unwrap().is_none(), "it ended by itself");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap();
+        program.kill().unwrap();
+        program.wait().unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_killed_capture_pays_for_nothing_twice() {
+    let place = place();
+    let calm = Vendor::start(VendorConfig::default(), prices()).await.unwrap();
+    recipe(&place, "calm", &calm.base_url, "ceiling = \"1\"");
+    let asking = capture(&place, "calm.toml");
+    assert_eq!((&asking["answered"], &asking["retries"]), (&300.into(), &0.into()));
+    assert_eq!(nanos(&asking["cost"]), calm.books().nanos);
+
+    let unruly = VendorConfig {
+        busy: 0.2,
+        failing: 0.05,
+        cut: 0.01,
+        retry_after: Duration::from_millis(5),
+        ..VendorConfig::default()
+    };
+    let vendor = Vendor::start(VendorConfig { pause: Duration::from_millis(3), ..unruly }, prices()).await.unwrap();
+    recipe(&place, "killed", &vendor.base_url, "ceiling = \"1\"");
+    killed(&place, "killed.toml", &vendor, 120, 1).await;
+    let asking = capture(&place, "killed.toml");
+    let books = vendor.books();
+    assert!(books.busy > 30 && books.failed > 3 && books.replayed > 0, "{books:?}");
+    assert_eq!((books.different, books.twice), (300, 0), "{books:?}");
+    assert_eq!(place.read("killed.jsonl"), place.read("calm.jsonl"), "the bytes of a calm run");
+    assert_eq!(nanos(&asking["cost"]), books.nanos, "{asking} {books:?}");
+    assert_eq!(asking["lost_tries"], 0, "whatever was cut was given again: {asking}");
+    assert_eq!(asking["reused"].as_u64().unwrap() + asking["answered"].as_u64().unwrap(), 300);
+
+    // Once more: nothing is asked.
+    assert_eq!(capture(&place, "killed.toml")["reused"], 300);
+    assert_eq!(vendor.books(), books);
+
+    // A vendor who knows no names may charge twice for what was under way, and what it may have charged is counted.
+    let strict =
+        Vendor::start(VendorConfig { keys: false, pause: Duration::from_millis(3), ..unruly }, prices()).await.unwrap();
+    recipe(&place, "strict", &strict.base_url, "ceiling = \"1\"");
+    killed(&place, "strict.toml", &strict, 120, 1).await;
+    let asking = capture(&place, "strict.toml");
+    let books = strict.books();
+    assert_eq!(books.different, 300);
+    assert_eq!(place.read("strict.jsonl"), place.read("calm.jsonl"));
+    assert!(books.twice <= asking["lost_tries"].as_u64().unwrap(), "{asking} {books:?}");
+    let counted = nanos(&asking["cost"]) + nanos(&asking["lost"]);
+    assert!(books.nanos <= counted, "{asking} {books:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_kill_makes_the_ceiling_be_passed() {
+    let place = place();
+    for keys in [true, false] {
+        let unruly = VendorConfig {
+            busy: 0.1,
+            cut: 0.1,
+            keys,
+            retry_after: Duration::from_millis(5),
+            ..VendorConfig::default()
+        };
+        let vendor = Vendor::start(VendorConfig { pause: Duration::from_millis(3), ..unruly }, prices()).await.unwrap();
+        let name = format!("ceiling-{keys}");
+        recipe(&place, &name, &vendor.base_url, "ceiling = \"0.006\"");
+        killed(&place, &format!("{name}.toml"), &vendor, 15, 2).await;
+        let asking = capture(&place, &format!("{name}.toml"));
+        let (books, ceiling) = (vendor.books(), 6_000_000);
+        assert!(asking["stopped"].as_str().unwrap().starts_with("the ceiling of $0.006"), "{asking}");
+        assert!(books.nanos <= ceiling && nanos(&asking["cost"]) + nanos(&asking["lost"]) <= ceiling, "{books:?}");
+        assert!(books.nanos > ceiling / 4, "it is used: {books:?} {asking}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_server_says_of_its_limits_is_kept() {
+    let place = place();
+    let window = Duration::from_millis(400);
+    let config = VendorConfig { limit: Some(60), window, ..VendorConfig::default() };
+    let vendor = Vendor::start(config, prices()).await.unwrap();
+    recipe(&place, "limited", &vendor.base_url, "ceiling = \"1\"");
+    let asking = capture(&place, "limited.toml");
+    let books = vendor.books();
+    assert_eq!(asking["answered"], 300);
+    // The first round knows nothing yet; after it the head of each answer says how much is left.
+    assert!(books.over <= 16, "{books:?}");
+
+    let vendor = Vendor::start(VendorConfig::default(), prices()).await.unwrap();
+    recipe(&place, "slow", &vendor.base_url, "ceiling = \"1\"\nrequests_per_minute = 6000");
+    let begun = std::time::Instant::now();
+    capture(&place, "slow.toml");
+    // A hundred at once, then a hundred less a sixtieth a second.
+    assert!(begun.elapsed() > Duration::from_secs_f64(200.0 / 98.4), "{:?}", begun.elapsed());
+    assert_ne!(vendor.books(), Books::default());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pilot_says_what_the_whole_will_cost() {
+    let place = place();
+    let vendor = Vendor::start(VendorConfig::default(), prices()).await.unwrap();
+    recipe(&place, "pilot", &vendor.base_url, "ceiling = \"1\"");
+    let pilot = capture(&place, "pilot.toml --pilot");
+    let sample = pilot["forecast"]["sample"].as_u64().unwrap();
+    assert!((150..250).contains(&sample), "{pilot}");
+    assert_eq!(pilot["asking"]["answered"], sample);
+    let band = |field: &str| pilot["forecast"]["money"][field].as_f64().unwrap();
+    let again = place.run("distill run pilot.toml --dry-run --json");
+    let estimate: Value = serde_json::from_str(&again.out).unwrap();
+    assert_eq!(estimate["forecast"]["money"], pilot["forecast"]["money"], "a dry run reads it from the capture");
+
+    let asking = capture(&place, "pilot.toml");
+    assert_eq!((asking["reused"].as_u64(), &asking["requests"]), (Some(sample), &300.into()));
+    let bill = vendor.books().nanos as f64 / 1e9;
+    assert!(band("low") <= bill && bill <= band("high"), "{bill} {pilot}");
+    assert!((band("expected") / bill - 1.0).abs() < 0.05, "{bill} {pilot}");
+}
+
+/// What `distill probe` finds, without how much it asked.
+fn probed(place: &Place, recipe: &str) -> String {
+    let done = place.run(&format!("distill probe {recipe}"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    done.out.lines().filter(|line| !line.starts_with("asked with")).map(|line| format!("{line}\n")).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_teacher_can_tell_is_found_by_asking() {
+    let place = place();
+    let plain = Vendor::start(VendorConfig { keys: false, ..VendorConfig::default() }, prices()).await.unwrap();
+    recipe(&place, "plain", &plain.base_url, "ceiling = \"1\"");
+    insta::assert_snapshot!(probed(&place, "plain.toml"), @r"
+    log-probabilities  none
+      of given text    none
+    token numbers      no
+    several answers    no
+    seeds are kept     yes
+    tokens counted     yes, in streams no
+    Idempotency-Key    no
+    the teacher tells  its answers
+      lost             no log-probabilities: a student learns from the texts alone
+      lost             no log-probabilities of given text: this teacher cannot judge a student's own answers
+      lost             `Idempotency-Key` is not kept: an answer that is cut off may be charged twice, and counts so
+    ");
+    let can = Can { logprobs: Some(5), echo: true, several: true, token_ids: true, usage_in_streams: true };
+    // It is found in spite of faults.
+    let config = VendorConfig { can, busy: 0.2, failing: 0.1, cut: 0.05, ..VendorConfig::default() };
+    let able = Vendor::start(config, prices()).await.unwrap();
+    recipe(&place, "able", &able.base_url, "ceiling = \"1\"\nlogprobs = \"best\"");
+    insta::assert_snapshot!(probed(&place, "able.toml"), @r"
+    log-probabilities  of the 5 likeliest tokens, with their bytes
+      of given text    by `echo`
+    token numbers      yes
+    several answers    yes
+    seeds are kept     yes
+    tokens counted     yes, in streams yes
+    Idempotency-Key    yes
+    the teacher tells  its answers, with the likeliest tokens at each place; of given text too
+      lost             5 alternatives a token, not 20: all others count as one class
+    ");
+
+    // What it cost counts, and the capture uses what was found without asking again.
+    let before = able.books();
+    let asking = capture(&place, "able.toml");
+    assert_eq!((&asking["signal"]["tier"], &asking["signal"]["logprobs"]), (&"given".into(), &5.into()));
+    assert_eq!(able.books().different - before.different, 300);
+    assert!(nanos(&asking["cost"]) + nanos(&asking["lost"]) >= able.books().nanos, "{asking} {:?}", able.books());
+    let first: Value = serde_json::from_str(place.read("able.jsonl").lines().next().unwrap()).unwrap();
+    assert_eq!(first["logprobs"][0][0]["top"].as_array().unwrap().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_is_probed_and_asked_like_any_server() {
+    let place = Place::gateway();
+    let toml = place.read("anbiq.toml").replace("# requests_per_minute = 60 ", "max_logprobs = 20 #");
+    place.write("anbiq.toml", &toml);
+    assert_eq!(place.run("account open acme --plan standard --budget 5").code, 0);
+    assert_eq!(place.run("terms accept acme teacher").code, 0);
+    let grant = place.run("grant give class --account acme --model teacher --purpose tests --days 9");
+    place.write("grant.json", &grant.out);
+    let acme = crate::gateway::key(&place, "acme");
+    let gateway = Running::start(&place);
+    place.write("prompts.jsonl", &"{\"prompt\": \"Tell me of a fox.\"}\n{\"prompt\": \"And of a mill.\"}\n".repeat(2));
+    let text = r#"
+out = "student"
+[teacher]
+name = "teacher"
+terms = "terms.json"
+account = "acme"
+grant = "grant.json"
+prices = { input = "0.50", output = "2.00", distillation_output = "6.00" }
+[capture]
+source = "answers.jsonl"
+[capture.ask]
+url = "URL"
+key_env = "TEACHER_KEY"
+prompts = "prompts.jsonl"
+answers = 2
+max_tokens = 16
+logprobs = "best"
+ceiling = "1"
+[student]
+name = "student"
+init = "teacher"
+"#;
+    place.write("recipe.toml", &text.replace("URL", gateway.url()));
+    let run = |words: &str| {
+        let output = place.command(words).env("TEACHER_KEY", &acme).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(output.status.success(), "{said}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    insta::assert_snapshot!(run("distill probe recipe.toml"), @r"
+    log-probabilities  of the 20 likeliest tokens, with their bytes
+      of given text    none
+    token numbers      no
+    several answers    yes
+    seeds are kept     no
+    tokens counted     yes, in streams yes
+    Idempotency-Key    yes
+    the teacher tells  its answers, with the likeliest tokens at each place
+      lost             no log-probabilities of given text: this teacher cannot judge a student's own answers
+      lost             seeds are not kept: another capture would hold other answers
+    asked with 11 requests
+    ");
+    let asking: Value = serde_json::from_str(&run("distill capture recipe.toml --json")).unwrap();
+    assert_eq!(
+        (&asking["requests"], &asking["answered"]),
+        (&4.into(), &4.into()),
+        "two prompts, each twice in the file"
+    );
+    assert_eq!(gateway.stop(), 0);
+    // The gateway's own books agree to the nano-dollar.
+    let budget: Value = serde_json::from_str(&place.run("account budget acme").out).unwrap();
+    assert_eq!(nanos(&budget["spent"]), nanos(&asking["cost"]) + nanos(&asking["lost"]), "{budget} {asking}");
+}

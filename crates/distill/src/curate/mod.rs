@@ -1,0 +1,401 @@
+//! Which answers are worth learning from.
+//!
+//! Each filter is applied to what those before it left, in the order of [`Curated`], and its count says how many it took.
+
+mod check;
+mod near;
+
+use std::collections::{HashMap, HashSet};
+use std::path::Path;
+
+use anbiq_domain::{Digest, Finish, Prompt};
+use serde::{Deserialize, Serialize};
+
+use crate::DistillError;
+use crate::capture::Sample;
+use crate::data::{Document, Lines};
+use crate::recipe::{CuratePart, EvaluatePart};
+
+/// What was left out, and why.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Curated {
+    /// Answers before.
+    pub answers: u64,
+    /// Left out because they say nothing.
+    pub empty: u64,
+    /// Left out because they were cut off at their largest length.
+    pub truncated: u64,
+    /// Left out because they have fewer or more words than they should.
+    pub lengths: u64,
+    /// Left out because too few of their letters are of the script that they should be in.
+    pub scripts: u64,
+    /// Left out because they decline to answer.
+    pub refusals: u64,
+    /// Left out because they are not of the form that they should have.
+    pub malformed: u64,
+    /// Left out because they are not the right answer.
+    pub wrong: u64,
+    /// Left out because they have words in a row in common with what the student is measured on.
+    pub contaminated: u64,
+    /// Left out because the same prompt had the same answer before.
+    pub duplicates: u64,
+    /// Left out because an earlier answer is nearly the same.
+    pub near: u64,
+    /// Answers after.
+    pub kept: u64,
+}
+
+impl Curated {
+    /// Why answers were left out and how many, as far as any were.
+    pub fn reasons(&self) -> String {
+        let counts = [
+            (self.lengths, "too short or too long"),
+            (self.scripts, "in another script"),
+            (self.refusals, "refusals"),
+            (self.malformed, "of another form"),
+            (self.wrong, "wrong"),
+            (self.contaminated, "known from the evaluation"),
+            (self.near, "nearly repeated"),
+        ];
+        let counts = counts.iter().filter(|(count, _)| *count > 0);
+        counts.map(|(count, reason)| format!(", {count} {reason}")).collect()
+    }
+}
+
+/// Leaves out what `part` says, in order. What the student is measured on is said by `measured`.
+///
+/// # Errors
+/// A file that a filter needs cannot be read, or is not what it should be.
+pub(crate) fn curate(
+    samples: Vec<Sample>,
+    part: &CuratePart,
+    measured: &EvaluatePart,
+) -> Result<(Vec<Sample>, Curated), DistillError> {
+    let mut counts = Curated { answers: samples.len() as u64, ..Curated::default() };
+    let schema = part.json_schema.as_deref().map(check::Schema::load).transpose()?;
+    let right = part.expected.as_deref().map(right_answers).transpose()?;
+    let known = part.contamination.map(|words| Known::read(words, measured)).transpose()?;
+    let mut seen = HashSet::new();
+    let mut near = part.near_duplicates.map(near::Near::new);
+    let mut keep = |sample: &Sample| {
+        let text = sample.answer.text.as_str();
+        let length = text.split_whitespace().count();
+        let count = if length == 0 {
+            &mut counts.empty
+        } else if sample.answer.finish == Finish::Length && !part.keep_truncated {
+            &mut counts.truncated
+        } else if part.least_words.is_some_and(|least| length < least)
+            || part.most_words.is_some_and(|most| length > most)
+        {
+            &mut counts.lengths
+        } else if part.script.is_some_and(|script| script.share(text) < LEAST_SHARE) {
+            &mut counts.scripts
+        } else if part.drop_refusals && declines(text) {
+            &mut counts.refusals
+        } else if schema.as_ref().is_some_and(|schema| !schema.holds(text)) {
+            &mut counts.malformed
+        } else if right
+            .as_ref()
+            .is_some_and(|right| right.get(&key(&sample.prompt)).is_some_and(|task| !task.accepts(text)))
+        {
+            &mut counts.wrong
+        } else if known.as_ref().is_some_and(|known| known.meets(sample.prompt.last_text()) || known.meets(text)) {
+            &mut counts.contaminated
+        } else if !seen.insert(Digest::of_parts(&[key(&sample.prompt).as_bytes(), text.as_bytes()]))
+            && !part.keep_duplicates
+        {
+            &mut counts.duplicates
+        } else if near.as_mut().is_some_and(|near| near.repeats(text)) {
+            &mut counts.near
+        } else {
+            return true;
+        };
+        *count += 1;
+        false
+    };
+    let kept: Vec<Sample> = samples.into_iter().filter(|sample| keep(sample)).collect();
+    counts.kept = kept.len() as u64;
+    Ok((kept, counts))
+}
+
+/// How much of an answer's letters must be of the script that it should be in.
+const LEAST_SHARE: f64 = 0.9;
+
+/// A family of letters. It tells Russian from English, not English from French.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Script {
+    /// Of English, French, Turkish, Vietnamese and many more.
+    Latin,
+    /// Of Russian, Ukrainian, Serbian and more.
+    Cyrillic,
+    /// Of Greek.
+    Greek,
+    /// Of Arabic, Persian, Urdu.
+    Arabic,
+    /// Of Hebrew and Yiddish.
+    Hebrew,
+    /// Of Hindi, Marathi, Nepali.
+    Devanagari,
+    /// Of Chinese; Japanese has its letters and others.
+    Han,
+    /// Of Japanese: kana and Chinese letters.
+    Japanese,
+    /// Of Korean.
+    Hangul,
+    /// Of Thai.
+    Thai,
+}
+
+impl Script {
+    /// The share of the letters of `text` that are of this script; 1 where there are no letters.
+    fn share(self, text: &str) -> f64 {
+        let (mut all, mut own) = (0_u64, 0_u64);
+        for letter in text.chars().filter(|letter| letter.is_alphabetic()) {
+            all += 1;
+            own += u64::from(self.has(letter));
+        }
+        if all == 0 { 1.0 } else { own as f64 / all as f64 }
+    }
+
+    /// By the blocks of Unicode.
+    fn has(self, letter: char) -> bool {
+        let han = || matches!(letter, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3134f}');
+        match self {
+            Self::Latin => {
+                matches!(letter, 'a'..='z' | 'A'..='Z' | '\u{aa}' | '\u{ba}' | '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}')
+            }
+            Self::Cyrillic => matches!(letter, '\u{400}'..='\u{52f}'),
+            Self::Greek => matches!(letter, '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}'),
+            Self::Arabic => {
+                matches!(letter, '\u{600}'..='\u{6ff}' | '\u{750}'..='\u{77f}' | '\u{fb50}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}')
+            }
+            Self::Hebrew => matches!(letter, '\u{590}'..='\u{5ff}'),
+            Self::Devanagari => matches!(letter, '\u{900}'..='\u{97f}'),
+            Self::Han => han(),
+            Self::Japanese => {
+                han() || matches!(letter, '\u{3040}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{ff66}'..='\u{ff9f}')
+            }
+            Self::Hangul => {
+                matches!(letter, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '\u{ac00}'..='\u{d7af}')
+            }
+            Self::Thai => matches!(letter, '\u{e00}'..='\u{e7f}'),
+        }
+    }
+}
+
+/// How answers begin that decline, in lower case and with plain apostrophes.
+const DECLINING: [&str; 18] = [
+    "i can't help",
+    "i can't assist",
+    "i can't provide",
+    "i can't fulfill",
+    "i cannot help",
+    "i cannot assist",
+    "i cannot provide",
+    "i cannot fulfill",
+    "i'm sorry, but",
+    "i am sorry, but",
+    "sorry, but i can",
+    "sorry, i can",
+    "i'm unable to",
+    "i am unable to",
+    "i'm not able to",
+    "i am not able to",
+    "as an ai",
+    "i must decline",
+];
+
+/// Does it decline to answer? English only, and by its beginning only: an answer that says so later has answered before.
+fn declines(text: &str) -> bool {
+    let start: String = text.trim_start().chars().take(40).flat_map(char::to_lowercase).collect();
+    let start = start.replace('\u{2019}', "'");
+    DECLINING.iter().any(|words| start.starts_with(words))
+}
+
+/// The tasks of `path` that have one right answer, by their prompts.
+fn right_answers(path: &Path) -> Result<HashMap<String, Document>, DistillError> {
+    let mut right = HashMap::new();
+    for document in Lines::<Document>::open(path)? {
+        let document = document?;
+        if document.expected.is_some() {
+            right.insert(key(&document.prompt()), document);
+        }
+    }
+    Ok(right)
+}
+
+fn key(prompt: &Prompt) -> String {
+    let mut key = prompt.canonical();
+    key.push('\0');
+    key
+}
+
+/// What the student is measured on, as hashes of so many words in a row.
+struct Known {
+    words: usize,
+    rows: HashSet<u64>,
+}
+
+impl Known {
+    fn read(words: usize, measured: &EvaluatePart) -> Result<Self, DistillError> {
+        let mut known = Self { words, rows: HashSet::new() };
+        for path in [&measured.held_out, &measured.tasks].into_iter().flatten() {
+            for document in Lines::<Document>::open(path)? {
+                let document = document?;
+                for text in [Some(document.prompt().last_text()), document.answer.as_deref()].into_iter().flatten() {
+                    known.rows.extend(rows(text, words));
+                }
+            }
+        }
+        Ok(known)
+    }
+
+    fn meets(&self, text: &str) -> bool {
+        rows(text, self.words).iter().any(|row| self.rows.contains(row))
+    }
+}
+
+fn rows(text: &str, length: usize) -> Vec<u64> {
+    let words = words(text);
+    words.windows(length.max(1)).map(|row| hash(&row.iter().collect::<Vec<_>>())).collect()
+}
+
+/// The words of a text in lower case, without what stands between them.
+fn words(text: &str) -> Vec<String> {
+    let words = text.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty());
+    words.map(str::to_lowercase).collect()
+}
+
+/// A hash of words that is the same everywhere.
+fn hash(words: &[&String]) -> u64 {
+    let mut digest = anbiq_domain::DigestBuilder::default();
+    for word in words {
+        digest.update(word.as_bytes());
+        digest.update(b"\0");
+    }
+    let digest = digest.finish();
+    digest.as_bytes()[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+}
+
+/// Parts samples into those to train on and a `share` to measure on: by the digest of the prompt, so that all answers to
+/// one prompt fall on one side, whatever else the capture holds.
+pub(crate) fn hold_out(samples: Vec<Sample>, share: f64) -> (Vec<Sample>, Vec<Sample>) {
+    let limit = (share * 65_536.0) as u32;
+    samples.into_iter().partition(|sample| {
+        let digest = Digest::of_parts(&[b"anbiq held out v1\0", sample.prompt.canonical().as_bytes()]);
+        let bytes = digest.as_bytes();
+        u32::from(bytes[0]) << 8 | u32::from(bytes[1]) >= limit
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use anbiq_domain::{Answer, Prompt};
+
+    use super::*;
+
+    #[test]
+    fn what_teaches_nothing_is_left_out() {
+        let sample = |prompt: &str, text: &str, finish| Sample {
+            prompt: Prompt::user(prompt),
+            answer: Answer::new(text, finish),
+            logprobs: None,
+        };
+        let samples = vec![
+            sample("a", "one", Finish::Stop),
+            sample("a", " \n", Finish::Stop),
+            sample("a", "one", Finish::Stop),
+            sample("b", "one", Finish::Stop),
+            sample("a", "on", Finish::Length),
+        ];
+        let none = EvaluatePart::default();
+        let (kept, counts) = curate(samples.clone(), &CuratePart::default(), &none).unwrap();
+        assert_eq!(kept, [samples[0].clone(), samples[3].clone()]);
+        assert_eq!(
+            counts,
+            Curated { answers: 5, empty: 1, truncated: 1, duplicates: 1, kept: 2, ..Curated::default() }
+        );
+        let all = CuratePart { keep_truncated: true, keep_duplicates: true, ..CuratePart::default() };
+        assert_eq!(curate(samples, &all, &none).unwrap().1.kept, 4);
+    }
+
+    #[test]
+    fn each_filter_takes_what_it_is_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let write = |name: &str, text: &str| {
+            std::fs::write(dir.path().join(name), text).unwrap();
+            Some(dir.path().join(name))
+        };
+        let sample = |prompt: &str, text: &str| Sample {
+            prompt: Prompt::user(prompt),
+            answer: Answer::new(text, Finish::Stop),
+            logprobs: None,
+        };
+        let long = "the old miller took seven sacks of barley over the bridge before it was dark";
+        let samples = vec![
+            sample("sum", "It is seven."),
+            sample("sum", "It is nine."),
+            sample("a", "I\u{2019}m sorry, but I can't help with that request."),
+            sample("b", "Не знаю, что сказать об этом."),
+            sample("c", "no"),
+            sample("d", long),
+            sample("e", &long.replace("seven", "eight")),
+            sample("f", "A tale of one small grey fox that lived under the hill for years"),
+            sample("tell me a tale of one small grey fox that lived", "There was once a fox."),
+        ];
+        let measured = EvaluatePart {
+            held_out: write(
+                "held.jsonl",
+                "{\"prompt\": \"x\", \"answer\": \"A tale of one small grey fox that lived alone\"}\n",
+            ),
+            ..EvaluatePart::default()
+        };
+        let part = CuratePart {
+            drop_refusals: true,
+            script: Some(Script::Latin),
+            least_words: Some(2),
+            near_duplicates: Some(0.7),
+            contamination: Some(8),
+            expected: write("tasks.jsonl", "{\"prompt\": \"sum\", \"expected\": \"seven\"}\n"),
+            ..CuratePart::default()
+        };
+        let (kept, counts) = curate(samples.clone(), &part, &measured).unwrap();
+        let expected = Curated {
+            answers: 9,
+            lengths: 1,
+            scripts: 1,
+            refusals: 1,
+            wrong: 1,
+            contaminated: 2,
+            near: 1,
+            kept: 2,
+            ..Curated::default()
+        };
+        assert_eq!(counts, expected);
+        assert_eq!(kept, [samples[0].clone(), samples[5].clone()]);
+        assert_eq!(
+            counts.reasons(),
+            ", 1 too short or too long, 1 in another script, 1 refusals, 1 wrong, 2 known from the evaluation, 1 nearly repeated"
+        );
+        let forms = CuratePart { json_schema: write("schema.json", "{\"type\": \"string\"}"), ..CuratePart::default() };
+        let (kept, counts) = curate(vec![sample("a", "\"yes\""), sample("b", "yes")], &forms, &measured).unwrap();
+        assert_eq!((kept.len(), counts.malformed), (1, 1));
+        let none = CuratePart { expected: Some(dir.path().join("absent")), ..CuratePart::default() };
+        assert_eq!(curate(samples, &none, &measured).unwrap_err().code(), "file_failed");
+    }
+
+    #[test]
+    fn a_prompt_is_held_out_with_all_its_answers() {
+        let sample = |number: usize| Sample {
+            prompt: Prompt::user((number / 2).to_string()),
+            answer: Answer::new(number.to_string(), Finish::Stop),
+            logprobs: None,
+        };
+        let (train, out) = hold_out((0..2_000).map(sample).collect(), 0.1);
+        assert!((100..300).contains(&out.len()), "{}", out.len());
+        assert!(train.iter().all(|one| out.iter().all(|other| other.prompt != one.prompt)));
+        assert_eq!(hold_out((0..50).map(sample).collect(), 0.0).1.len(), 0);
+    }
+}
