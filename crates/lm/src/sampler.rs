@@ -1,5 +1,8 @@
+use std::sync::Arc;
+
 use anbiq_domain::Seeded;
 use anbiq_model::Sampling;
+use anbiq_watermark::{Mark, Marker};
 
 use crate::kernel::exponentials;
 
@@ -9,6 +12,7 @@ pub(crate) struct Sampler {
     temperature: f32,
     top_p: f32,
     random: Seeded,
+    marker: Option<Marker>,
 }
 
 /// Room that draws need, shared by all completions of a worker.
@@ -20,32 +24,59 @@ pub(crate) struct Scratch {
 
 impl Sampler {
     /// The draws of completion `index` of a request with this `seed`: streams of different indices are independent.
-    pub(crate) fn new(sampling: &Sampling, seed: u64, index: u32) -> Self {
+    pub(crate) fn new(sampling: &Sampling, seed: u64, index: u32, mark: Option<Arc<Mark>>) -> Self {
         let random = Seeded::new(seed).fork(&format!("completion {index}"));
-        Self { temperature: sampling.temperature, top_p: sampling.top_p, random }
+        Self { temperature: sampling.temperature, top_p: sampling.top_p, random, marker: mark.map(Marker::new) }
     }
 
     /// Draws a token from `logits`, one for each token of the vocabulary.
     ///
     /// Temperature 0 takes the likeliest, of equals the first. Otherwise the logits are divided by the temperature,
     /// the likeliest tokens that together hold `top_p` are kept (Holtzman et al. 2020), and one of them is drawn with
-    /// exactly one random number.
+    /// exactly one random number. A watermark has its say where it has one, see [`Marker`].
     pub(crate) fn draw(&mut self, logits: &[f32], scratch: &mut Scratch) -> u32 {
-        if self.temperature <= 0.0 {
-            return likeliest(logits);
+        let token = self.choose(logits, scratch);
+        if let Some(marker) = &mut self.marker {
+            marker.push(token);
         }
+        token
+    }
+
+    fn choose(&mut self, logits: &[f32], scratch: &mut Scratch) -> u32 {
         scratch.weights.clear();
-        scratch.weights.extend(logits.iter().map(|&logit| logit / self.temperature));
+        scratch.weights.extend_from_slice(logits);
+        if let Some(marker) = &self.marker {
+            marker.raise(&mut scratch.weights);
+        }
+        if self.temperature <= 0.0 {
+            return likeliest(&scratch.weights);
+        }
+        scratch.weights.iter_mut().for_each(|logit| *logit /= self.temperature);
         exponentials(&mut scratch.weights);
         let mass = sum(&scratch.weights);
         if !mass.is_finite() || mass <= 0.0 {
             return likeliest(logits);
         }
         let unit = self.random.unit();
-        if self.top_p < 1.0 {
-            return pick_nucleus(scratch, f64::from(self.top_p.max(0.0)) * mass, unit);
+        let nucleus = self.top_p < 1.0;
+        let kept = if nucleus { keep_nucleus(scratch, f64::from(self.top_p.max(0.0)) * mass) } else { mass };
+        let Scratch { weights, order } = scratch;
+        if let Some(marker) = &self.marker {
+            let weigh = |token: u32| (token, weights[token as usize]);
+            // Which half the number is in is a fair coin.
+            let coin = unit < 0.5;
+            let won = match nucleus {
+                true => marker.race(order.iter().copied().map(weigh), coin),
+                false => marker.race((0..weights.len() as u32).map(weigh), coin),
+            };
+            if let Some(token) = won {
+                return token;
+            }
         }
-        pick(&scratch.weights, unit * mass).unwrap_or_else(|| likeliest(logits))
+        match nucleus {
+            true => pick_nucleus(weights, order, unit * kept),
+            false => pick(weights, unit * mass).unwrap_or_else(|| likeliest(logits)),
+        }
     }
 }
 
@@ -94,8 +125,8 @@ fn pick(weights: &[f32], target: f64) -> Option<u32> {
     weights.iter().rposition(|&weight| weight > 0.0).map(|place| place as u32)
 }
 
-/// As [`pick`], among the likeliest tokens that together weigh `enough`; always at least one.
-fn pick_nucleus(scratch: &mut Scratch, enough: f64, unit: f64) -> u32 {
+/// Puts the likeliest tokens that together weigh `enough`, always at least one, into the order, and says what they weigh.
+fn keep_nucleus(scratch: &mut Scratch, enough: f64) -> f64 {
     let weights = &scratch.weights;
     let order = &mut scratch.order;
     order.clear();
@@ -109,8 +140,12 @@ fn pick_nucleus(scratch: &mut Scratch, enough: f64, unit: f64) -> u32 {
     });
     let size = within.count().max(1);
     order.truncate(size);
-    let mut target = unit * kept;
-    for &token in order.iter() {
+    kept
+}
+
+/// As [`pick`], among the tokens of `order`.
+fn pick_nucleus(weights: &[f32], order: &[u32], mut target: f64) -> u32 {
+    for &token in order {
         target -= f64::from(weights[token as usize]);
         if target < 0.0 {
             return token;
@@ -227,12 +262,13 @@ fn may_become_character(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use anbiq_watermark::{Scheme, Tally};
     use proptest::prelude::*;
 
     use super::*;
 
     fn sampler(temperature: f32, top_p: f32, index: u32) -> Sampler {
-        Sampler::new(&Sampling { temperature, top_p, seed: None }, 7, index)
+        Sampler::new(&Sampling { temperature, top_p, seed: None }, 7, index, None)
     }
 
     #[test]
@@ -255,6 +291,54 @@ mod tests {
                 assert!((f64::from(*count) / 20_000.0 - expected).abs() < 0.015, "{temperature} {top_p} {counts:?}");
             }
         }
+    }
+
+    #[test]
+    fn two_keys_leave_every_draw_its_distribution_and_the_green_list_does_not() {
+        let logits: Vec<f32> = [0.5_f32, 0.25, 0.125, 0.125].iter().map(|p| p.ln()).collect();
+        let shares = |scheme, top_p| {
+            let mut counts = [0.0; 4];
+            // Over the keys: with one key the draws after one window are few.
+            for key in 0..20_000_u32 {
+                let mut bytes = [0; 32];
+                bytes[..4].copy_from_slice(&key.to_le_bytes());
+                let mark = Arc::new(Mark::new(scheme, 1, &bytes).unwrap());
+                let sampling = Sampling { temperature: 1.0, top_p, seed: None };
+                let mut sampler = Sampler::new(&sampling, u64::from(key), 0, Some(mark));
+                sampler.draw(&logits, &mut Scratch::default());
+                counts[sampler.draw(&logits, &mut Scratch::default()) as usize] += 1.0 / 20_000.0;
+            }
+            counts
+        };
+        for (top_p, expected) in [(1.0, [0.5, 0.25, 0.125, 0.125]), (0.7, [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0])] {
+            let shares = shares(Scheme::Gumbel, top_p);
+            for (share, expected) in shares.iter().zip(expected) {
+                assert!((share - expected).abs() < 0.015, "{shares:?}");
+            }
+        }
+        // A green list moves every probability towards one half, here by some hundredths.
+        assert!(shares(Scheme::Green { share: 0.5, bias: 3.0 }, 1.0)[0] < 0.49);
+    }
+
+    #[test]
+    fn draws_under_one_key_differ_and_are_seen() {
+        let mark = Arc::new(Mark::new(Scheme::Gumbel, 2, &[5; 32]).unwrap());
+        let logits: Vec<f32> = (0..50).map(|token| (token % 7) as f32 * 0.3).collect();
+        let answers: Vec<Vec<u32>> = (0..4)
+            .map(|seed| {
+                let sampling = Sampling::default();
+                let mut sampler = Sampler::new(&sampling, seed, 0, Some(Arc::clone(&mark)));
+                (0..80).map(|_| sampler.draw(&logits, &mut Scratch::default())).collect()
+            })
+            .collect();
+        let detect = |mark: &Mark| {
+            let mut tally = Tally::new(mark);
+            answers.iter().for_each(|answer| tally.text(answer));
+            tally.detect()
+        };
+        assert_ne!(answers[0], answers[1]);
+        assert!(detect(&mark).p_value < 1e-30, "{:?}", detect(&mark));
+        assert!(detect(&Mark::new(Scheme::Gumbel, 2, &[6; 32]).unwrap()).p_value > 1e-4);
     }
 
     #[test]
