@@ -15,6 +15,10 @@ use anbiq_journal::{PublicKey, SigningKey};
 use crate::canonical::{self, CanonicalError};
 use crate::statement::pae;
 
+/// Most readings of a document before it is signed. One or two are enough; a document that still changes would be refused by
+/// [`Signed::open`].
+const READINGS: usize = 16;
+
 /// A document with its digest and its signature. It keeps every member of the file, so that what was signed is what is
 /// checked, also members that this version does not know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -89,10 +93,19 @@ impl Signed {
     ///
     /// It has no canonical JSON.
     pub fn sign<T: Serialize>(document: &T, payload_type: &str, signer: &SigningKey) -> Result<Self, CanonicalError> {
-        let payload = canonical::to_string(document)?;
-        let value = serde_json::from_str(&payload).map_err(|error| CanonicalError::NotJson(error.to_string()))?;
+        let mut payload = canonical::to_string(document)?;
+        let mut document = Value::Null;
+        // A reader may lose the last bit of a long number. What is signed is what is read, so it is read until it stays.
+        for _ in 0..READINGS {
+            document = serde_json::from_str(&payload).map_err(|error| CanonicalError::NotJson(error.to_string()))?;
+            let again = canonical::to_string(&document)?;
+            if again == payload {
+                break;
+            }
+            payload = again;
+        }
         Ok(Self {
-            document: value,
+            document,
             sha256: Digest::of(payload.as_bytes()),
             payload_type: payload_type.to_owned(),
             keyid: signer.public(),
@@ -156,6 +169,13 @@ mod tests {
     fn no_other_bytes_are_taken() {
         let key = SigningKey::from_bytes([3; 32]);
         let document = json!({"b": [1, 2.5], "a": "words"});
+        // Long numbers survive being written and read.
+        for place in 1..2_000 {
+            let number = f64::from(place).sqrt() * 1e-7 / 13.0;
+            let text = serde_json::to_string(&Signed::sign(&number, KIND, &key).unwrap()).unwrap();
+            let read: Signed = serde_json::from_str(&text).unwrap();
+            assert!((read.open::<f64>(KIND, None).unwrap() / number - 1.0).abs() < 1e-15);
+        }
         let text = serde_json::to_string_pretty(&Signed::sign(&document, KIND, &key).unwrap()).unwrap();
         let taken =
             |text: &str| serde_json::from_str::<Signed>(text).ok().map(|signed| signed.open::<Value>(KIND, None));

@@ -61,7 +61,8 @@ fn ln_beta_front(a: f64, b: f64, x: f64) -> f64 {
     // Terms as large as ln_gamma(a) cancel, and their last digits with them: what is left is written out (Loader 2000).
     let n = a + b;
     let rest = 0.5 * (a * (b / n) / (2.0 * PI)).ln() + stirling_rest(n) - stirling_rest(a) - stirling_rest(b);
-    a * (x * n / a).ln() + b * ((1.0 - x) * n / b).ln() + rest
+    let off = x * n - a;
+    a * (off / a).ln_1p() + b * (-off / b).ln_1p() + rest
 }
 
 /// ln(x^a e^-x / gamma(a)).

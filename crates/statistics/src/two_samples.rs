@@ -150,11 +150,7 @@ mod tests {
     #[test]
     fn the_permutations_of_a_small_case_are_all_there_are() {
         // Two answers each, of one letter: of the six ways to give labels two have the largest discrepancy.
-        let prompts = [Answers { one: vec![b"a", b"a"], other: vec![b"b", b"b"] }];
-        let prompts = prompts.map(|p| Answers {
-            one: p.one.into_iter().map(|text| text.to_vec()).collect(),
-            other: p.other.into_iter().map(|text| text.to_vec()).collect(),
-        });
+        let prompts = [Answers { one: vec![vec![1], vec![1]], other: vec![vec![2], vec![2]] }];
         let (observed, p) = mmd(&prompts, 1, 20_000, &mut Seeded::new(2));
         assert_eq!(observed, 2.0);
         assert!((p - 1.0 / 3.0).abs() < 0.015, "{p}");

@@ -238,7 +238,7 @@ fn matched(score: f64, base: &str, controls: &[ControlScore]) -> Option<Matched>
 }
 
 impl StyleReport {
-    pub(super) fn of(accused: &str, prompts: usize, parts: &[Part], repeated: u64, findings: Vec<Finding>) -> Self {
+    pub(crate) fn of(accused: &str, prompts: usize, parts: &[Part], repeated: u64, findings: Vec<Finding>) -> Self {
         Self {
             format: FORMAT,
             software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 
 use anbiq_domain::{Answer, Digest, Finish, Prompt};
-use anbiq_lm::score::{Likeliest, likeliest};
+use anbiq_lm::score::likeliest;
 use anbiq_lm::{Codec, Local, Tokenizer};
 use anbiq_trace::Strength;
 use anbiq_trace::radioactivity::{Fit, Mode, Radioactivity, render_radioactivity};
@@ -128,7 +128,7 @@ fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyh
         let says = likeliest(suspect.network(), &borrowed, k, threads)?;
         if args.marked {
             for ((tokens, first), says) in batch.iter().zip(&says) {
-                reading.text(tokens, *first, &says.iter().map(top).collect::<Vec<u32>>());
+                reading.text(tokens, *first, &says.iter().map(|says| top(says)).collect::<Vec<u32>>());
             }
         } else {
             let reference = likeliest(teacher.network(), &borrowed, LIKELIEST, threads)?;
@@ -152,7 +152,7 @@ fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyh
     })
 }
 
-fn top(says: &Likeliest) -> u32 {
+fn top(says: &[(u32, f32)]) -> u32 {
     says.first().map_or(0, |(token, _)| *token)
 }
 
