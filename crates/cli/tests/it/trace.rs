@@ -332,3 +332,56 @@ fn an_endpoint_is_what_it_is_said_to_be_or_not() {
     let swapped = place.run(&format!("trace endpoint swapped {words}"));
     assert!(swapped.out.contains("They differ: "), "{} {}", swapped.out, swapped.err);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn marked_answers_are_seen_by_whoever_holds_the_key() {
+    let place = Place::gateway();
+    assert_eq!(place.run("account open acme --plan standard --budget 1.00").code, 0);
+    let key = key(&place, "acme");
+    assert_eq!(place.run("terms accept acme teacher").code, 0);
+    let plain = place.read("anbiq.toml");
+    place.write("anbiq.toml", &plain.replace("[[model]]\n", "[[model]]\nwatermark = { window = 1 }\n"));
+    let gateway = Running::start(&place);
+    let client = gateway.client(&key);
+    let (mut marked, mut others) = (String::new(), String::new());
+    for number in 0..30 {
+        let prompt = format!("Tell me of number {number}.");
+        let answer = client.chat(&ask(&prompt), &[]).await.unwrap();
+        let text = answer.choices[0].message.content.clone().unwrap_or_default();
+        let line =
+            |model: &str, text: &str| json!({"model": model, "prompt": prompt, "output": text}).to_string() + "\n";
+        marked += &line("marked", &text);
+        // The same words from their end to their beginning: the same language, and nobody chose what follows what.
+        others += &line("other", &text.split(' ').rev().collect::<Vec<_>>().join(" "));
+    }
+    assert_eq!(gateway.stop(), 0);
+    place.write("answers.jsonl", &(marked + &others));
+
+    // The journal committed to the key with every answer.
+    let segments =
+        fs::read_dir(place.path("journal")).unwrap().map(|file| fs::read(file.unwrap().path()).unwrap_or_default());
+    let journal: Vec<String> = segments.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).collect();
+    let commitment =
+        journal.iter().find_map(|text| text.split_once("watermark ").map(|(_, rest)| rest[..64].to_owned()));
+    let commitment = commitment.unwrap();
+    let words = "trace watermark answers.jsonl --teacher teacher --key secrets/watermark.key --window 1";
+    let found = place.run(&format!("{words} --commitment {commitment} --out found.json"));
+    let report: Value = serde_json::from_str(&place.read("found.json")).unwrap();
+    let p = |place: usize| report["models"][place]["p_holm"].as_f64().unwrap();
+    assert!(p(0) < 1e-6 && p(1) > 1e-3, "{}{}", found.out, found.err);
+    assert_eq!((found.code, &report["commitment"]), (1, &json!(commitment)));
+
+    // Another key is another commitment, whatever it would show.
+    let told = place.run(&format!("{words} --scheme green --commitment {commitment}")).told();
+    assert!(told.contains("is not to this key, scheme and window"), "{told}");
+    place.write("anbiq.toml", &plain.replace("[[model]]\n", "[[model]]\nwatermark = { window = 9 }\n"));
+    assert!(place.run("config check").out.contains("a window of 9 tokens cannot be"));
+
+    // While it reads, a model that was never trained on marked text shows nothing, marked or not.
+    let line = place.read("answers.jsonl").lines().take(30).collect::<Vec<_>>().join("\n");
+    place.write("read.jsonl", &line);
+    for more in ["", " --marked"] {
+        let read = place.run(&format!("trace watermark read.jsonl --teacher teacher --key secrets/watermark.key --window 2 --suspect teacher{more}"));
+        assert_eq!(read.code, 0, "{}{}", read.out, read.err);
+    }
+}
