@@ -49,7 +49,10 @@ impl Base {
         let dir = &options.dir;
         std::fs::create_dir_all(dir)?;
         let folder = dir.join("teacher");
-        write_teacher(&folder)?;
+        // Several parts may be made side by side in one folder, and must not write under each other's hands.
+        if !folder.join("README.md").is_file() {
+            write_teacher(&folder)?;
+        }
         let corpus = Corpus::new(11);
         let codec = Codec::load(&folder)?;
         let network = base(dir, &corpus, &codec)?;
