@@ -9,13 +9,16 @@
 //! `cargo xtask bench distill [--requests N] [--rows N] [faults] [ceiling] [estimate] [rate]` measures how a capture bears
 //! faults, kills, limits and size; `crates/lab/examples/bench_distill` says how.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
-//! in the repository.
+//! in the repository, and how much text a second is looked at for a watermark.
 //!
 //! `cargo xtask fuzz [TARGET] [--seconds N] [--seed S]` feeds mutated inputs to whatever reads what strangers write;
 //! `crates/lab/examples/fuzz` says what each target promises.
 //!
 //! `cargo xtask prove journal [--points 10000] [--seed 1]` crashes a journal on a simulated disk at so many points; the
 //! tests do it at some hundred.
+//!
+//! `cargo xtask students [--short] [--minutes M] ...` trains many tiny students, innocent and not, and says what the exact tests
+//! show of them; `crates/lab/examples/students` says how, and what else can be set.
 //!
 //! `cargo xtask parity` shows how far losses, gradients and adapters are from what PyTorch computes.
 
@@ -25,8 +28,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench import [ROWS] [DIR] | bench distill [OPTION...] | bench trace [DIR] \
-                     | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S] | parity";
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
+                     | bench import [ROWS] [DIR] | bench distill [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] \
+                     | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -36,6 +40,7 @@ fn main() -> ExitCode {
         Some((verb, rest)) if verb == "fuzz" => fuzz(rest),
         Some((verb, rest)) if verb == "prove" => prove(rest),
         Some((verb, [])) if verb == "parity" => parity(),
+        Some((verb, rest)) if verb == "students" => students(rest),
         _ => Err(USAGE.into()),
     };
     match done {
@@ -108,7 +113,9 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         }
         "trace" => {
             let mut command = Command::new("cargo");
-            Ok(command.args(example("anbiq-trace", "style_figures")).args(rest).status()?.success())
+            let style = command.args(example("anbiq-trace", "style_figures")).args(rest).status()?.success();
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-lab", "watermark_rate")).status()?.success() && style)
         }
         _ => Err(USAGE.into()),
     }
@@ -150,6 +157,12 @@ fn parity() -> Result<bool, Box<dyn Error>> {
     let mut command = Command::new("cargo");
     command.args(["test", "--locked", "--quiet", "--package", "anbiq-lm", "--test", "parity", "--"]);
     Ok(command.args(["--nocapture", "--test-threads", "1"]).status()?.success())
+}
+
+/// Trains students and asks the exact tests about them; true if that came to its end.
+fn students(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    let mut command = Command::new("cargo");
+    Ok(command.args(example("anbiq-lab", "students")).args(words).status()?.success())
 }
 
 /// `cargo` where as many files may be open as the system allows: every stream of the benchmark is a few sockets.

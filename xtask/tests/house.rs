@@ -15,7 +15,8 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("ledger", &["domain", "secret"]),
     ("journal", &["domain", "secret"]),
     ("model", &["domain", "secret"]),
-    ("lm", &["domain", "model"]),
+    ("watermark", &["domain", "statistics"]),
+    ("lm", &["domain", "model", "watermark"]),
     ("upstream", &["domain", "secret", "model", "openai"]),
     ("evidence", &["domain", "secret", "journal"]),
     ("serve", &["domain", "secret", "openai", "statistics", "ledger", "journal", "model"]),
@@ -23,7 +24,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("distill", &["domain", "secret", "openai", "statistics", "model", "upstream", "lm"]),
     ("import", &["domain", "statistics"]),
     ("watch", &["domain", "statistics", "evidence"]),
-    ("trace", &["domain", "model", "statistics"]),
+    ("trace", &["domain", "model", "statistics", "watermark"]),
     ("lab", &["domain", "secret", "openai", "model", "upstream", "lm"]),
 ];
 

@@ -7,6 +7,7 @@ use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy, TwinMode};
 use anbiq_journal::{Keep, Options, Seal};
 use anbiq_ledger::TwinPlan;
 use anbiq_upstream::{Reach, Unreachable};
+use anbiq_watermark::{Mark, MarkError, Scheme};
 use anyhow::Context;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -118,6 +119,9 @@ pub(crate) struct ModelConfig {
     pub(crate) name: String,
     /// A Hugging Face folder or a file `*.gguf`, answered in this process.
     pub(crate) folder: Option<PathBuf>,
+    /// Marks what a model of this process answers, under `watermark.key` among the secrets, so that a student of these answers
+    /// can be known (`anbiq trace watermark`). The journal names the key's commitment with every answer.
+    pub(crate) watermark: Option<WatermarkConfig>,
     /// The base URL of an OpenAI-compatible server, such as `http://127.0.0.1:8000/v1`.
     pub(crate) url: Option<String>,
     /// The name that the server knows the model by, if it is another.
@@ -141,6 +145,58 @@ pub(crate) struct ModelConfig {
     pub(crate) prices: PriceList,
     /// Its terms, as a JSON file.
     pub(crate) terms: Option<PathBuf>,
+}
+
+/// A watermark of sampling.
+#[derive(Debug, Clone, Copy, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct WatermarkConfig {
+    /// How tokens are nudged.
+    #[serde(default)]
+    pub(crate) scheme: MarkName,
+    /// How many tokens before a token its nudge depends on, 1 to 8.
+    #[serde(default = "default_window")]
+    pub(crate) window: usize,
+    /// Of `green`: the share of green tokens.
+    #[serde(default = "default_share")]
+    pub(crate) share: f64,
+    /// Of `green`: what is added to their logits, in nats.
+    #[serde(default = "default_bias")]
+    pub(crate) bias: f64,
+}
+
+/// Which watermark.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum MarkName {
+    /// Two keys and a coin: every answer has exactly the model's distribution.
+    #[default]
+    Gumbel,
+    /// A green list: stronger, and changes what the model says.
+    Green,
+}
+
+const fn default_window() -> usize {
+    2
+}
+
+const fn default_share() -> f64 {
+    0.5
+}
+
+const fn default_bias() -> f64 {
+    2.0
+}
+
+impl WatermarkConfig {
+    /// The watermark under `key`.
+    pub(crate) fn mark(self, key: &[u8; 32]) -> Result<Mark, MarkError> {
+        let scheme = match self.scheme {
+            MarkName::Gumbel => Scheme::Gumbel,
+            MarkName::Green => Scheme::Green { share: self.share, bias: self.bias },
+        };
+        Mark::new(scheme, self.window, key)
+    }
 }
 
 /// One server among several of a model.
@@ -292,6 +348,14 @@ impl ModelConfig {
         let mut problems = Vec::new();
         if self.folder.is_some() == (self.url.is_some() || !self.upstreams.is_empty()) {
             problems.push("give either `folder` or `url` or `[[model.upstream]]`".to_owned());
+        }
+        if let Some(watermark) = self.watermark {
+            if self.folder.is_none() {
+                problems
+                    .push("`watermark` marks a model that is answered in this process: it needs `folder`".to_owned());
+            }
+            // Whether a watermark can be does not depend on its key.
+            problems.extend(watermark.mark(&[0; 32]).err().map(|error| error.to_string()));
         }
         for server in self.servers() {
             if server.weight == 0 {

@@ -113,7 +113,9 @@ impl Site {
 
     fn model(&self, config: &ModelConfig) -> anyhow::Result<Arc<dyn Model>> {
         if let Some(folder) = &config.folder {
-            return open_local(folder, &config.name);
+            let Some(watermark) = config.watermark else { return open_local(folder, &config.name) };
+            let mark = watermark.mark(&secret_file(&self.config.secrets.join("watermark.key"))?)?;
+            return Ok(Arc::new(local(folder, &config.name)?.marked(mark)));
         }
         let reach = Arc::new(self.config.reach()?);
         let mut members = Vec::new();
@@ -254,9 +256,13 @@ pub(crate) fn text_keys(secrets: &Path) -> TextKeys {
 
 /// A Hugging Face folder, answered in this process.
 pub(crate) fn open_local(folder: &Path, name: &str) -> anyhow::Result<Arc<dyn Model>> {
-    let model = Local::open(folder, name, LocalOptions::default())
-        .with_context(|| format!("cannot load the model `{}`", folder.display()))?;
-    Ok(Arc::new(model))
+    Ok(Arc::new(local(folder, name)?))
+}
+
+/// As [`open_local`], where more than asking is done with it.
+pub(crate) fn local(folder: &Path, name: &str) -> anyhow::Result<Local> {
+    Local::open(folder, name, LocalOptions::default())
+        .with_context(|| format!("cannot load the model `{}`", folder.display()))
 }
 
 /// A model behind HTTP; its key comes from the environment.

@@ -10,6 +10,7 @@ mod content;
 pub mod dossier;
 pub mod html;
 mod language;
+pub mod signed;
 pub mod statement;
 
 pub use content::{

@@ -160,7 +160,7 @@ impl Envelope {
 }
 
 /// The pre-authentication encoding of DSSE v1: what is really signed, so that a payload cannot pose as another type.
-fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
+pub(crate) fn pae(payload_type: &str, payload: &[u8]) -> Vec<u8> {
     let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), payload.len()).into_bytes();
     bytes.extend(payload);
     bytes

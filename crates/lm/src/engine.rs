@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anbiq_domain::{Finish, Usage};
 use anbiq_model::{Alternative, Event, Fault, Generation, ModelError, Sampling, Shape, TokenLogprob};
+use anbiq_watermark::Mark;
 use tokio::sync::mpsc;
 
 use crate::codec::Codec;
@@ -52,6 +53,7 @@ pub(crate) struct Job {
     pub(crate) seed: u64,
     pub(crate) stop: Vec<String>,
     pub(crate) logprobs: Option<u8>,
+    pub(crate) mark: Option<Arc<Mark>>,
 }
 
 /// Worker threads that answer requests in continuous batches (Yu et al. 2022): a request joins and leaves a running
@@ -359,7 +361,7 @@ impl Group {
         let completion = |index| Completion {
             index,
             cache: shared.decoder.cache(tokens),
-            sampler: Sampler::new(&job.sampling, &job.shape, &job.prompt, job.seed, index),
+            sampler: Sampler::new(&job.sampling, &job.shape, &job.prompt, job.seed, index).marked(job.mark.clone()),
             assembler: Assembler::new(&job.stop),
             last: 0,
             drawn: 0,
@@ -367,7 +369,9 @@ impl Group {
             unsent: VecDeque::new(),
         };
         let completions = (0..job.n).map(completion).collect();
-        let outbox = VecDeque::new();
+        // Whoever keeps what was answered keeps with it that it was marked, and under which key.
+        let marked = job.mark.as_ref().map(|mark| Event::Fingerprint(format!("watermark {}", mark.commitment())));
+        let outbox = marked.into_iter().collect();
         Self { job, events, prefilled: 0, completions, outbox, behind_since: None, cache_bytes, drawn: 0 }
     }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anbiq_domain::{Finish, Seeded, Usage};
 use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored, Shape};
+use anbiq_watermark::Mark;
 
 use crate::decode::Decoder;
 use crate::engine::{Engine, Job, Limits};
@@ -26,6 +27,7 @@ pub struct Local {
     /// Seeds of requests that bring none of their own.
     seeds: Seeded,
     requests: AtomicU64,
+    mark: Option<Arc<Mark>>,
 }
 
 /// How a [`Local`] model runs.
@@ -104,7 +106,13 @@ impl Local {
         let engine = engine.map_err(|error| setting("threads", &format!("no thread to be had: {error}")))?;
         let seeds = Seeded::new(options.seed.unwrap_or_else(entropy)).fork("requests without a seed");
         let (threads, requests) = (options.threads, AtomicU64::new(0));
-        Ok(Self { name: name.to_owned(), network, codec, engine, threads, context, seeds, requests })
+        Ok(Self { name: name.to_owned(), network, codec, engine, threads, context, seeds, requests, mark: None })
+    }
+
+    /// Marks every answer from here on. Its log-probabilities stay those of the model itself.
+    #[must_use]
+    pub fn marked(self, mark: Mark) -> Self {
+        Self { mark: Some(Arc::new(mark)), ..self }
     }
 
     /// The network.
@@ -143,7 +151,8 @@ impl Local {
         });
         let fresh = matches!(prompt, anbiq_domain::Prompt::Chat(_));
         let max_tokens = room.min(usize::try_from(max_tokens).unwrap_or(usize::MAX));
-        Ok(Job { prompt: tokens, fresh, n, max_tokens, sampling, shape, seed, stop, logprobs })
+        let mark = self.mark.clone();
+        Ok(Job { prompt: tokens, fresh, n, max_tokens, sampling, shape, seed, stop, logprobs, mark })
     }
 }
 

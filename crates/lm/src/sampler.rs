@@ -1,7 +1,9 @@
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use anbiq_domain::Seeded;
 use anbiq_model::{Sampling, Shape};
+use anbiq_watermark::{Mark, Marker};
 
 use crate::kernel::exponentials;
 
@@ -14,6 +16,7 @@ pub(crate) struct Sampler {
     /// The tokens of the prompt, where they matter, and how often the completion has each token so far.
     said: HashMap<u32, u32>,
     random: Seeded,
+    marker: Option<Marker>,
 }
 
 /// Room that draws need, shared by all completions of a worker.
@@ -31,17 +34,29 @@ impl Sampler {
         let random = Seeded::new(seed).fork(&format!("completion {index}"));
         let penal = shape.repetition_penalty != 1.0;
         let said = if penal { prompt.iter().map(|token| (*token, 0)).collect() } else { HashMap::new() };
-        Self { temperature: sampling.temperature, top_p: sampling.top_p, shape: shape.clone(), said, random }
+        Self {
+            temperature: sampling.temperature,
+            top_p: sampling.top_p,
+            shape: shape.clone(),
+            said,
+            random,
+            marker: None,
+        }
+    }
+
+    /// Under a watermark, where there is one.
+    pub(crate) fn marked(self, mark: Option<Arc<Mark>>) -> Self {
+        Self { marker: mark.map(Marker::new), ..self }
     }
 
     /// Draws a token from `logits`, one for each token of the vocabulary, and remembers it.
     ///
-    /// Penalties and biases are put on the logits; see [`Shape`]. Temperature 0 takes the likeliest, of equals the first.
+    /// Penalties and biases are put on the logits, see [`Shape`], and so is what a watermark favours, see [`Marker`]. Temperature 0 takes the likeliest, of equals the first.
     /// Otherwise the logits are divided by the temperature, the `top_k` likeliest tokens are kept, of these the likeliest
     /// that together hold `top_p` (Holtzman et al. 2020), of these those that have `min_p` of the likeliest one's
     /// probability; and one of them is drawn with exactly one random number.
     pub(crate) fn draw(&mut self, logits: &[f32], scratch: &mut Scratch) -> u32 {
-        if self.bends() {
+        let token = if self.bends() || self.marker.is_some() {
             let mut bent = std::mem::take(&mut scratch.logits);
             bent.clear();
             bent.extend_from_slice(logits);
@@ -52,7 +67,11 @@ impl Sampler {
             token
         } else {
             self.pick(logits, scratch)
+        };
+        if let Some(marker) = &mut self.marker {
+            marker.push(token);
         }
+        token
     }
 
     fn bends(&self) -> bool {
@@ -60,7 +79,7 @@ impl Sampler {
         *repetition_penalty != 1.0 || *frequency_penalty != 0.0 || *presence_penalty != 0.0 || !logit_bias.is_empty()
     }
 
-    /// Puts penalties and biases on `logits`.
+    /// Puts penalties, biases and the favours of a watermark on `logits`.
     fn bend(&self, logits: &mut [f32]) {
         let Shape { repetition_penalty, frequency_penalty, presence_penalty, logit_bias, .. } = &self.shape;
         for (token, count) in &self.said {
@@ -74,6 +93,9 @@ impl Sampler {
             if let Some(logit) = logits.get_mut(*token as usize) {
                 *logit += bias;
             }
+        }
+        if let Some(marker) = &self.marker {
+            marker.raise(logits);
         }
     }
 
@@ -91,7 +113,8 @@ impl Sampler {
         let unit = self.random.unit();
         if self.top_p < 1.0 || self.shape.top_k > 0 {
             let kept = self.keep_likeliest(scratch);
-            return pick_ordered(scratch, unit * kept);
+            let won = self.race(scratch.order.iter().copied(), &scratch.weights, unit);
+            return won.unwrap_or_else(|| pick_ordered(scratch, unit * kept));
         }
         if self.shape.min_p > 0.0 {
             let least = self.shape.min_p * scratch.weights.iter().copied().fold(0.0, f32::max);
@@ -100,7 +123,14 @@ impl Sampler {
             }
             mass = sum(&scratch.weights);
         }
-        pick(&scratch.weights, unit * mass).unwrap_or_else(|| likeliest(logits))
+        let won = self.race(0..scratch.weights.len() as u32, &scratch.weights, unit);
+        won.or_else(|| pick(&scratch.weights, unit * mass)).unwrap_or_else(|| likeliest(logits))
+    }
+
+    /// Which of `tokens` a watermark takes; `None` where it leaves that to `unit`.
+    fn race(&self, tokens: impl Iterator<Item = u32>, weights: &[f32], unit: f64) -> Option<u32> {
+        // Which half the number is in is a fair coin.
+        self.marker.as_ref()?.race(tokens.map(|token| (token, weights[token as usize])), unit < 0.5)
     }
 
     /// Leaves in `scratch.order` the tokens that may be drawn, likeliest first and always at least one, and gives what they
@@ -303,6 +333,7 @@ fn may_become_character(bytes: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use anbiq_watermark::{Scheme, Tally};
     use proptest::prelude::*;
 
     use super::*;
@@ -429,6 +460,55 @@ mod tests {
         let shape = Shape { repetition_penalty: 1.5, logit_bias: vec![(2, 101.0)], ..Shape::default() };
         let mut sampler = Sampler::new(&greedy, &shape, &[2], 1, 0);
         assert_eq!(sampler.draw(&logits, &mut Scratch::default()), 0, "it was in the prompt: -150 and 101");
+    }
+
+    #[test]
+    fn two_keys_leave_every_draw_its_distribution_and_the_green_list_does_not() {
+        let logits: Vec<f32> = [0.5_f32, 0.25, 0.125, 0.125].iter().map(|p| p.ln()).collect();
+        let shares = |scheme, top_p| {
+            let mut counts = [0.0; 4];
+            // Over the keys: with one key the draws after one window are few.
+            for key in 0..20_000_u32 {
+                let mut bytes = [0; 32];
+                bytes[..4].copy_from_slice(&key.to_le_bytes());
+                let mark = Arc::new(Mark::new(scheme, 1, &bytes).unwrap());
+                let sampling = Sampling { temperature: 1.0, top_p, seed: None };
+                let mut sampler = Sampler::new(&sampling, &Shape::default(), &[], u64::from(key), 0).marked(Some(mark));
+                sampler.draw(&logits, &mut Scratch::default());
+                counts[sampler.draw(&logits, &mut Scratch::default()) as usize] += 1.0 / 20_000.0;
+            }
+            counts
+        };
+        for (top_p, expected) in [(1.0, [0.5, 0.25, 0.125, 0.125]), (0.7, [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0])] {
+            let shares = shares(Scheme::Gumbel, top_p);
+            for (share, expected) in shares.iter().zip(expected) {
+                assert!((share - expected).abs() < 0.015, "{shares:?}");
+            }
+        }
+        // A green list moves every probability towards one half, here by some hundredths.
+        assert!(shares(Scheme::Green { share: 0.5, bias: 3.0 }, 1.0)[0] < 0.49);
+    }
+
+    #[test]
+    fn draws_under_one_key_differ_and_are_seen() {
+        let mark = Arc::new(Mark::new(Scheme::Gumbel, 2, &[5; 32]).unwrap());
+        let logits: Vec<f32> = (0..50).map(|token| (token % 7) as f32 * 0.3).collect();
+        let answers: Vec<Vec<u32>> = (0..4)
+            .map(|seed| {
+                let sampling = Sampling::default();
+                let mut sampler =
+                    Sampler::new(&sampling, &Shape::default(), &[], seed, 0).marked(Some(Arc::clone(&mark)));
+                (0..80).map(|_| sampler.draw(&logits, &mut Scratch::default())).collect()
+            })
+            .collect();
+        let detect = |mark: &Mark| {
+            let mut tally = Tally::new(mark);
+            answers.iter().for_each(|answer| tally.text(answer));
+            tally.detect()
+        };
+        assert_ne!(answers[0], answers[1]);
+        assert!(detect(&mark).p_value < 1e-30, "{:?}", detect(&mark));
+        assert!(detect(&Mark::new(Scheme::Gumbel, 2, &[6; 32]).unwrap()).p_value > 1e-4);
     }
 
     #[test]

@@ -12,8 +12,10 @@ pub mod permutation;
 pub mod proportion;
 pub mod sign;
 pub mod signed_rank;
+pub mod siphash;
 pub mod sketch;
 pub mod special;
+pub mod two_samples;
 
 /// Where p-values stop. Below it floating-point numbers lose digits and then become 0, and a p-value is never 0.
 pub const SMALLEST_P: f64 = 1e-300;

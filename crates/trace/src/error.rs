@@ -1,6 +1,8 @@
 use anbiq_domain::{AccountId, OperatorId};
 use anbiq_model::ModelError;
 
+use crate::Mismatch;
+
 /// A trace that came to no report.
 #[derive(Debug, thiserror::Error)]
 pub enum TraceError {
@@ -59,9 +61,20 @@ pub enum TraceError {
         /// Which.
         model: String,
     },
+    /// Something is not as it was planned.
+    #[error("this is not what was planned: `{}` is {} in the plan, and now {}", .0.at, .0.recorded, .0.recomputed)]
+    NotAsPlanned(Mismatch),
     /// A model failed for good.
     #[error("model `{model}` failed to score: {source}")]
     Model {
+        /// Which.
+        model: String,
+        /// How.
+        source: ModelError,
+    },
+    /// A model did not answer.
+    #[error("model `{model}` did not answer: {source}")]
+    Unanswered {
         /// Which.
         model: String,
         /// How.
@@ -89,13 +102,14 @@ impl TraceError {
             Self::TooFew { .. } => "too_few_twins",
             Self::SharedAccount { .. } => "shared_account",
             Self::ScoringUnsupported { .. } => "scoring_unsupported",
-            Self::Model { source, .. } => source.code,
+            Self::NotAsPlanned(_) => "not_as_planned",
+            Self::Model { source, .. } | Self::Unanswered { source, .. } => source.code,
             Self::ScoreCount { .. } => "score_count",
         }
     }
 
     /// Is another try of use?
     pub const fn retryable(&self) -> bool {
-        matches!(self, Self::Model { source, .. } if source.retryable())
+        matches!(self, Self::Model { source, .. } | Self::Unanswered { source, .. } if source.retryable())
     }
 }

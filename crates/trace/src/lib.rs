@@ -9,11 +9,14 @@
 //! weaker evidence of another kind, in a report of its own.
 
 mod blind;
+pub mod endpoint;
 mod error;
 mod gaps;
 pub mod items;
+pub mod plan;
 pub mod power;
 mod protocol;
+pub mod radioactivity;
 mod report;
 mod score;
 pub mod style;
@@ -27,6 +30,7 @@ pub use blind::{Baseline, BlindBaseline};
 pub use error::TraceError;
 pub use gaps::Statistic;
 pub use items::{Collected, LeftOut, Selection, State, TwinItem};
+pub use plan::{Fixed, Plan, TwinsPlan};
 pub use power::Power;
 pub use protocol::{Config, OperatorAccounts, Protocol};
 pub use report::{Dropped, Gaps, Mismatch, OperatorResult, Report, Row, recheck};
@@ -54,6 +58,39 @@ pub async fn run(
     collected.check_enough(config.minimum_items)?;
     let names = controls.iter().map(|control| control.name().to_owned()).collect();
     let protocol = Protocol::fix(collected, suspect.name(), teacher.name(), names, config)?;
+    scored(protocol, collected, suspect, teacher, controls, config, progress).await
+}
+
+/// As [`run`], but only as `plan` says, which `fixed` names in the report.
+///
+/// # Errors
+///
+/// As [`run`]; also where the pairs, the models' names or anything else is not as planned, before any model is asked.
+pub async fn run_planned(
+    collected: &Collected,
+    suspect: &dyn Model,
+    teacher: &dyn Model,
+    controls: &[&dyn Model],
+    plan: &TwinsPlan,
+    fixed: Fixed,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Report, TraceError> {
+    let names: Vec<String> = controls.iter().map(|control| control.name().to_owned()).collect();
+    plan.check(collected, suspect.name(), teacher.name(), &names)?;
+    let protocol = plan.protocol.clone();
+    let report = scored(protocol, collected, suspect, teacher, controls, &plan.settings, progress).await?;
+    Ok(Report { plan: Some(fixed), ..report })
+}
+
+async fn scored(
+    protocol: Protocol,
+    collected: &Collected,
+    suspect: &dyn Model,
+    teacher: &dyn Model,
+    controls: &[&dyn Model],
+    config: &Config,
+    progress: &mut (dyn FnMut(u64, u64) + Send),
+) -> Result<Report, TraceError> {
     let mut models = vec![suspect, teacher];
     models.extend(controls);
     let scores = score::all(&collected.items, &models, config, progress).await?;

@@ -41,14 +41,13 @@ pub fn of(n: usize, level: f64, hypotheses: usize) -> Power {
         n,
         win_rate_at_50: detectable(n, level, 0.5),
         win_rate_at_90: detectable(n, level, 0.9),
-        needed: WIN_RATES
-            .map(|win_rate| Needed {
-                win_rate,
-                at_50: pairs_needed(win_rate, level, 0.5),
-                at_90: pairs_needed(win_rate, level, 0.9),
-            })
-            .to_vec(),
+        needed: WIN_RATES.map(|win_rate| needed(win_rate, level)).to_vec(),
     }
+}
+
+/// Pairs needed for one win rate at `level`.
+pub fn needed(win_rate: f64, level: f64) -> Needed {
+    Needed { win_rate, at_50: pairs_needed(win_rate, level, 0.5), at_90: pairs_needed(win_rate, level, 0.9) }
 }
 
 /// Pairs that the signed-rank test needs for a p-value below `level` with probability `power`, when the differences are

@@ -19,11 +19,20 @@ pub struct Config {
     pub attempts: u32,
     /// Longest wait for a batch, in milliseconds.
     pub batch_timeout_ms: u64,
+    /// How many exact tests are made side by side, this one among them: every p-value answers for all of them.
+    pub tests: usize,
 }
 
 impl Default for Config {
     fn default() -> Self {
-        Self { statistic: Statistic::Residual, minimum_items: 20, batch: 16, attempts: 3, batch_timeout_ms: 300_000 }
+        Self {
+            statistic: Statistic::Residual,
+            minimum_items: 20,
+            batch: 16,
+            attempts: 3,
+            batch_timeout_ms: 300_000,
+            tests: 1,
+        }
     }
 }
 
@@ -60,12 +69,25 @@ pub struct Protocol {
     pub tests: String,
     /// Fewest pairs for a test.
     pub minimum_items: usize,
+    /// How many such tests the same plan makes, this one among them: adjusted p-values are multiplied by it, and e-values
+    /// that somebody acts on before the end are divided by it.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub tests_side_by_side: usize,
     /// The operators that are tested, if they have enough pairs, besides all traffic.
     pub operators: Vec<OperatorAccounts>,
     /// How many pairs were taken.
     pub pairs: usize,
     /// SHA-256 over the ids of the pairs' exchanges, 16 bytes each, in the journal's order.
     pub pairs_digest: Digest,
+}
+
+const fn one() -> usize {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+const fn is_one(count: &usize) -> bool {
+    *count == 1
 }
 
 const NULL_HYPOTHESIS: &str = "The suspect's training is independent of the gateway's secret coin: of each pair, the \
@@ -119,6 +141,7 @@ impl Protocol {
             random: random.to_owned(),
             tests: TESTS.to_owned(),
             minimum_items: config.minimum_items,
+            tests_side_by_side: config.tests.max(1),
             operators: collected.operators.clone(),
             pairs: collected.items.len(),
             pairs_digest: Digest::of_parts(&ids),

@@ -9,7 +9,7 @@ use crate::gaps::rounded;
 use crate::items::by_account;
 use crate::score::PairScore;
 use crate::{
-    BlindBaseline, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict, blind, power, twin, verdict,
+    BlindBaseline, Fixed, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict, blind, power, twin, verdict,
 };
 
 /// The version of the report's form.
@@ -22,7 +22,11 @@ pub struct Report {
     pub format: u32,
     /// Name and version of the software.
     pub software: String,
-    /// What was fixed beforehand.
+    /// The signed plan that fixed the protocol before any model was asked; absent where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Fixed>,
+    /// What was tested and how. It was fixed before the first score, but only a plan shows that nobody chose it by the results
+    /// of other traces.
     pub protocol: Protocol,
     /// What it shows.
     pub verdict: Verdict,
@@ -126,6 +130,7 @@ pub fn recheck(report: &Report) -> Result<(), Mismatch> {
     let mut again = assess(report.protocol.clone(), report.left_out, rows);
     // Words may change with the software; numbers may not.
     again.software.clone_from(&report.software);
+    again.plan.clone_from(&report.plan);
     again.rival_explanations.clone_from(&report.rival_explanations);
     again.does_not_show.clone_from(&report.does_not_show);
     compare("", &json(report), &json(&again))
@@ -170,14 +175,16 @@ pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) 
     fill_in(&protocol, &mut rows);
     let mut all_traffic = twin::test(rows.iter());
     let (mut per_operator, too_few) = operators(&protocol, &rows);
-    adjust(&mut all_traffic, &mut per_operator);
+    let tests = protocol.tests_side_by_side.max(1);
+    adjust(&mut all_traffic, &mut per_operator, tests);
     let blind_baseline = blind::test(&protocol, &rows);
-    let verdict = Verdict::of(&protocol.suspect, &protocol.teacher, &all_traffic, &per_operator, &blind_baseline);
+    let verdict = Verdict::of(&protocol, &all_traffic, &per_operator, &blind_baseline);
     let not_scored = rows.iter().filter(|row| row.state == State::Complete && row.gaps.is_none()).count() as u64;
     Report {
         format: FORMAT,
         software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
-        power: power::of(all_traffic.n, verdict::ESTABLISHED, 1 + per_operator.len()),
+        power: power::of(all_traffic.n, verdict::ESTABLISHED, tests * (1 + per_operator.len())),
+        plan: None,
         verdict,
         all_traffic,
         per_operator,
@@ -221,13 +228,13 @@ fn operators(protocol: &Protocol, rows: &[Row]) -> (Vec<OperatorResult>, Vec<(Op
     (tested, too_few)
 }
 
-/// Holm's adjustment over all traffic and the operators.
-fn adjust(all_traffic: &mut TestResult, per_operator: &mut [OperatorResult]) {
+/// Holm's adjustment over all traffic and the operators, times the number of tests that are made side by side.
+fn adjust(all_traffic: &mut TestResult, per_operator: &mut [OperatorResult], side_by_side: usize) {
     let mut tests: Vec<&mut TestResult> =
         std::iter::once(all_traffic).chain(per_operator.iter_mut().map(|operator| &mut operator.result)).collect();
     let p_values: Vec<f64> = tests.iter().map(|test| test.p_exact).collect();
     for (test, adjusted) in tests.iter_mut().zip(holm::adjust(&p_values)) {
-        test.p_holm = adjusted;
+        test.p_holm = (adjusted * side_by_side as f64).min(1.0);
     }
 }
 
@@ -262,12 +269,12 @@ const DOES_NOT_SHOW: [&str; 5] = [
     "Anything about answers that were not twinned.",
 ];
 
-fn json(report: &Report) -> Value {
+pub(crate) fn json(report: &impl Serialize) -> Value {
     serde_json::to_value(report).unwrap_or_default()
 }
 
 /// Equal but for rounding in the last digits of numbers.
-fn compare(at: &str, recorded: &Value, recomputed: &Value) -> Result<(), Mismatch> {
+pub(crate) fn compare(at: &str, recorded: &Value, recomputed: &Value) -> Result<(), Mismatch> {
     let mismatch =
         || Mismatch { at: at.to_owned(), recorded: recorded.to_string(), recomputed: recomputed.to_string() };
     match (recorded, recomputed) {

@@ -2,6 +2,7 @@ use std::fmt::Write;
 
 use anbiq_domain::TwinMode;
 
+use crate::plan::in_words;
 use crate::{Report, TestResult};
 
 /// The report for a person at a terminal.
@@ -18,6 +19,14 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     if protocol.mode == TwinMode::Deferred {
         writeln!(text, "Twins were drawn later: this rests on the teacher's distribution being the same then.")?;
     }
+    writeln!(text, "{}", in_words(report.plan.as_ref()))?;
+    if protocol.tests_side_by_side > 1 {
+        writeln!(
+            text,
+            "One of {} exact tests of that plan; p-values answer for all of them.",
+            protocol.tests_side_by_side
+        )?;
+    }
     writeln!(text)?;
     writeln!(text, "Verdict: {}", report.verdict.strength.in_words().to_uppercase())?;
     writeln!(text, "  {}", report.verdict.sentence)?;
@@ -31,7 +40,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text)?;
     writeln!(text, "Null hypothesis: {}", protocol.null_hypothesis)?;
     writeln!(text, "What is random in it: {}", protocol.random)?;
-    writeln!(text, "Statistic, fixed beforehand: {}", protocol.statistic_in_words)?;
+    writeln!(text, "Statistic: {}", protocol.statistic_in_words)?;
     list(text, "What else could explain it", &report.rival_explanations)?;
     list(text, "What it does not show", &report.does_not_show)
 }
@@ -118,6 +127,6 @@ pub(crate) fn list(text: &mut String, title: &str, lines: &[String]) -> std::fmt
     lines.iter().try_for_each(|line| writeln!(text, "  - {line}"))
 }
 
-fn p_value(p_value: f64) -> String {
+pub(crate) fn p_value(p_value: f64) -> String {
     if p_value >= 0.001 { format!("{p_value:.3}") } else { format!("{p_value:.1e}") }
 }

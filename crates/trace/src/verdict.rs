@@ -1,7 +1,7 @@
 use anbiq_domain::OperatorId;
 use serde::{Deserialize, Serialize};
 
-use crate::{BlindBaseline, OperatorResult, TestResult};
+use crate::{BlindBaseline, OperatorResult, Protocol, TestResult};
 
 /// Largest adjusted p-value that is *established*.
 pub(crate) const ESTABLISHED: f64 = 1e-6;
@@ -66,14 +66,14 @@ pub struct Verdict {
 
 impl Verdict {
     pub(crate) fn of(
-        suspect: &str,
-        teacher: &str,
+        protocol: &Protocol,
         all_traffic: &TestResult,
         per_operator: &[OperatorResult],
         blind: &BlindBaseline,
     ) -> Self {
+        let (suspect, teacher) = (protocol.suspect.as_str(), protocol.teacher.as_str());
         let tests = || std::iter::once(all_traffic).chain(per_operator.iter().map(|operator| &operator.result));
-        let hypotheses = tests().count() as f64;
+        let hypotheses = (tests().count() * protocol.tests_side_by_side.max(1)) as f64;
         let smallest = tests().map(|test| test.p_holm).fold(1.0, f64::min);
         let largest = tests().map(|test| test.log10_e_largest).fold(0.0, f64::max) - hypotheses.log10();
         if !blind.passed {

@@ -56,6 +56,7 @@ fn a_student_among_enough_independent_controls_is_moderate() {
     assert_eq!(one(&report).verdict.strength, Strength::Moderate);
     assert_snapshot!(render_style(&report), @r#"
     Style of answers against T: 26 models, 60 prompts
+    Not fixed beforehand: no signed plan shows that suspect, pairs and statistic were chosen before results were seen.
 
     suspect-1: MODERATE
       There is moderate evidence that suspect-1 was trained on answers of T, or of a model of the same style.
@@ -79,7 +80,7 @@ fn a_student_among_enough_independent_controls_is_moderate() {
     This evidence rests on controls. It is at most moderate, and is never added to exact evidence.
     Null hypothesis: The suspect was not trained on answers of the accused family, and is exchangeable with the controls: as a draw from the same population of models (and, for the p-value over families, its family from the same population of families).
     What is random in it: Which models were built and taken as controls. The prompts and answers are taken as given: more prompts do not make more evidence. Nobody drew the controls at random, so exchangeability is an assumption, and this evidence is never added to the exact one.
-    Score, fixed beforehand: For each model, the share of its answers (first 300 words) that hold each common word; arcsine of the root; centred on the other models, every family weighing the same; directions in which models differ most damped; cosine with the nearest teacher of the accused family. No model of the looked-at model's own family is in the reference.
+    Score: For each model, the share of its answers (first 300 words) that hold each common word; arcsine of the root; centred on the other models, every family weighing the same; directions in which models differ most damped; cosine with the nearest teacher of the accused family. No model of the looked-at model's own family is in the reference.
     Tests: Conformal p-value: the rank of the suspect's score among the controls', ties against the suspicion, over models and over families of models; the larger one decides, after Holm's adjustment over the suspects. Moderate, the most that style can show, is p at most 0.05 while no other candidate family is nearer.
     What else could explain it:
       - A common third teacher: suspect and accused may both have learnt from the same other model.

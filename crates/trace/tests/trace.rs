@@ -12,8 +12,8 @@ use anbiq_domain::{
 };
 use anbiq_model::{Abilities, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
 use anbiq_trace::{
-    Collected, Config, LeftOut, OperatorAccounts, Report, Selection, State, Statistic, Strength, TraceError, TwinItem,
-    items, recheck, render_text, run,
+    Collected, Config, Fixed, LeftOut, OperatorAccounts, Report, Selection, State, Statistic, Strength, TraceError,
+    TwinItem, TwinsPlan, items, recheck, render_text, run, run_planned,
 };
 
 const COIN: CoinKey = CoinKey::from_bytes([9; 32]);
@@ -415,12 +415,66 @@ fn disclosed_coins_are_checked() {
 }
 
 #[test]
+fn a_plan_is_followed_or_refused_before_any_model_is_asked() {
+    let whole = collected(1);
+    let settings = Config { tests: 2, ..Config::default() };
+    let plan = TwinsPlan::of(&whole, "suspect", "teacher", &[], &settings).unwrap();
+    assert_eq!(plan.power, run_at_once(&whole, &settings).power);
+    let fixed = Fixed {
+        plan: anbiq_domain::Digest::of(b"plan"),
+        signer: "signer".into(),
+        signature: "signature".into(),
+        made_at: Timestamp::default(),
+        begun_before: 1,
+    };
+    let planned = |collected: &Collected, suspect: &Mock| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+        let teacher = Mock::named("teacher");
+        runtime.block_on(run_planned(collected, suspect, &teacher, &[], &plan, fixed.clone(), &mut |_, _| {}))
+    };
+    let suspect = Mock::trained_on("suspect", served(&whole, "b"), 1.5);
+    let report = planned(&whole, &suspect).unwrap();
+    assert_eq!(recheck(&report), Ok(()));
+    assert!(render_text(&report).contains("It had been begun once before.\nOne of 2 exact tests"));
+
+    // Two tests side by side answer for each other.
+    let alone = trace(&whole, &suspect, &[], &Config::default()).unwrap();
+    let (one, two) = (&alone.per_operator[1].result, &report.per_operator[1].result);
+    assert_eq!(one.p_exact, two.p_exact);
+    assert!((two.p_holm - 2.0 * one.p_holm).abs() < 1e-12 && one.p_holm < 0.05);
+
+    // A model that is asked fails the test: it would answer with another error.
+    let asked = || Mock { busy: AtomicU32::new(100), ..Mock::named("suspect") };
+    let refused = |collected: &Collected, suspect: &Mock| {
+        let error = planned(collected, suspect).unwrap_err();
+        assert_eq!(error.code(), "not_as_planned");
+        error.to_string()
+    };
+    let mut fewer = whole.clone();
+    fewer.items.pop();
+    insta::assert_snapshot!(refused(&fewer, &asked()), @"this is not what was planned: `twins.power.n` is 700 in the plan, and now 699");
+    let mut others = whole.clone();
+    others.items.swap(0, 1);
+    assert!(refused(&others, &asked()).contains("`twins.protocol.pairs_digest` is"));
+    let mut split = whole.clone();
+    split.operators.pop();
+    assert!(refused(&split, &asked()).contains("`twins.power."));
+    let stranger = Mock { name: "stranger", ..asked() };
+    insta::assert_snapshot!(refused(&whole, &stranger), @r#"this is not what was planned: `twins.protocol.suspect` is "suspect" in the plan, and now "stranger""#);
+}
+
+fn run_at_once(collected: &Collected, config: &Config) -> Report {
+    trace(collected, &Mock::named("suspect"), &[], config).unwrap()
+}
+
+#[test]
 fn the_report_reads_well() {
     let collected = collected(2);
     let suspect = Mock::trained_on("suspect", served(&collected, "b"), 4.0);
     let report = trace(&collected, &suspect, &[], &Config::default()).unwrap();
     insta::assert_snapshot!(render_text(&report), @r"
     Trace of suspect against teacher teacher
+    Not fixed beforehand: no signed plan shows that suspect, pairs and statistic were chosen before results were seen.
 
     Verdict: ESTABLISHED
       It is established that suspect was trained on answers that teacher served, on those that left through the accounts of operator op-b.
@@ -440,7 +494,7 @@ fn the_report_reads_well() {
 
     Null hypothesis: The suspect's training is independent of the gateway's secret coin: of each pair, the served answer and its unserved twin were exchangeable to whoever trained the suspect. For an operator: the same, for the coins of its accounts' exchanges.
     What is random in it: Only the coins: one for each exchange, drawn under a key that the journal committed to before. The texts, the suspect, the teacher and the controls are taken as given, so nothing is assumed of their style, size, data or likeness. The test itself draws no random number.
-    Statistic, fixed beforehand: Gap: a model's log-probability of one draw less that of the other. Residual of the suspect's gap in a least-squares regression without intercept, over all pairs in the order of drawing, on the teacher's gap, the difference in length in the teacher's tokens, and each control's gap; with the sign turned where the second draw was served.
+    Statistic: Gap: a model's log-probability of one draw less that of the other. Residual of the suspect's gap in a least-squares regression without intercept, over all pairs in the order of drawing, on the teacher's gap, the difference in length in the teacher's tokens, and each control's gap; with the sign turned where the second draw was served.
     What else could explain it:
       - Reposting: the served answers were published or passed on, and the suspect was trained on that copy. Leave out exchanges whose answers are found in public, and repeat.
       - Shared public data: a data set made from the same customers' exchanges was used by more than one party.

@@ -23,6 +23,9 @@ pub(crate) struct Case {
     /// Verdicts of `anbiq trace --out`; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Vec<PathBuf>,
+    /// The plans that the verdicts name; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) plan: Vec<PathBuf>,
     /// Reports of `anbiq distill run --json`; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) student: Vec<PathBuf>,

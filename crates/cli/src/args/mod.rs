@@ -19,7 +19,9 @@ pub(crate) use distill::Distill;
 pub(crate) use journal::{Journal, Twins};
 pub(crate) use lab::Lab;
 pub(crate) use terms::{Described, Grant, Permits, PriceClass, Purpose, Terms};
-pub(crate) use trace::{Trace, TraceMeans, TraceStyle, TraceTwins};
+pub(crate) use trace::{
+    Modes, Trace, TraceEndpoint, TraceMeans, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark,
+};
 pub(crate) use watch::{Import, Watch};
 
 /// Distillation of language models, seen from both sides of the API.

@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
+
+use crate::config::MarkName;
 
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -13,11 +15,215 @@ pub(crate) struct Trace {
     pub(crate) twins: Option<TraceTwins>,
 }
 
-/// What is looked at where it is not the twins of a journal.
+/// What is done where it is not a trace at once by the twins of a journal.
 #[derive(Debug, Clone, Subcommand)]
 pub(crate) enum TraceMeans {
+    /// Fix a trace before any model is asked: write what will be tested and how, and sign it.
+    Plan(Box<TracePlan>),
+    /// Make all tests of a plan, and nothing else, and report them all.
+    Run(TraceRun),
+    /// How many pairs show an effect of which size?
+    Power(TracePower),
+    /// Was a model trained on answers that carry the teacher's watermark?
+    Watermark(TraceWatermark),
+    /// Is a server the model that it is said to be? Before anything that it answers counts.
+    Endpoint(TraceEndpoint),
     /// Whose answers do given answers look like, and is any model that is known to be independent as much like them?
     Style(TraceStyle),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TracePlan {
+    /// The suspect: a Hugging Face folder, or the base URL of an OpenAI-compatible server. Nothing is asked of it now.
+    #[arg(required_unless_present = "answers", requires_all = ["teacher", "journal"])]
+    pub(crate) suspect: Option<String>,
+    /// The teacher, likewise.
+    #[arg(long, requires = "suspect")]
+    pub(crate) teacher: Option<String>,
+    /// The journal of the gateway that served the teacher.
+    #[arg(long, requires = "suspect")]
+    pub(crate) journal: Option<PathBuf>,
+    /// The gateway's folder of secrets, where the journal's texts are sealed.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// Operators as `anbiq watch --out` wrote them; without it every account stands for itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) operators: Option<PathBuf>,
+    /// Which pairs to test, by when their twins were drawn; with `both` in two tests, whose p-values answer for each other.
+    #[arg(long, value_enum, default_value_t = Modes::Together)]
+    pub(crate) mode: Modes,
+    /// A model known to be independent; may be given several times.
+    #[arg(long, value_name = "MODEL", requires = "suspect")]
+    pub(crate) control: Vec<String>,
+    /// Name of the suspect in the report.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Name of an API key's environment variable, for models behind a URL.
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) key_env: Option<String>,
+    /// Name that a model behind a URL is asked for.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// The effect that is looked for, as the share of pairs in which the suspect prefers what was served; says how many pairs
+    /// that needs.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) effect: Option<f64>,
+    /// Answers whose style to compare as well, as JSON lines; may be given several times.
+    #[arg(long, value_name = "FILE", requires_all = ["roles", "family"])]
+    pub(crate) answers: Vec<PathBuf>,
+    /// Who is who among them, as for `anbiq trace style`.
+    #[arg(long, value_name = "FILE", requires = "answers")]
+    pub(crate) roles: Option<PathBuf>,
+    /// The family of the teacher in question.
+    #[arg(long, requires = "answers")]
+    pub(crate) family: Option<String>,
+    /// The key that signs the plan; made if it is not there.
+    #[arg(long, value_name = "FILE", default_value = "trace.key")]
+    pub(crate) key: PathBuf,
+    /// The plan; must be absent.
+    #[arg(short, long, value_name = "FILE", default_value = "plan.json")]
+    pub(crate) out: PathBuf,
+}
+
+/// Which pairs are tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Modes {
+    /// Those whose draws began together: rests on the coins alone.
+    Together,
+    /// Those whose twins were drawn later: rests on the teacher giving the same distribution of answers then.
+    Deferred,
+    /// Both, each in a test of its own.
+    Both,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceRun {
+    /// The plan.
+    pub(crate) plan: PathBuf,
+    /// The public key that must have signed it.
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Where the suspect's files are now, if elsewhere; they must be the planned ones.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) suspect: Option<PathBuf>,
+    /// Where the teacher's files are now.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) teacher: Option<PathBuf>,
+    /// Where the controls' files are now, in the plan's order.
+    #[arg(long, value_name = "PATH")]
+    pub(crate) control: Vec<PathBuf>,
+    /// Where the journal is now.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal: Option<PathBuf>,
+    /// The gateway's folder of secrets, where the journal's texts are sealed.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// All reports as JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Folder for a report of each test, as JSON; must be absent.
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TracePower {
+    /// The share of pairs in which the suspect prefers what was served, 0.5 for one that saw nothing; without it a table.
+    #[arg(long, value_name = "SHARE")]
+    pub(crate) effect: Option<f64>,
+    /// The p-value that is aimed at; that of *established* without it.
+    #[arg(long, default_value_t = 1e-6)]
+    pub(crate) level: f64,
+    /// Hypotheses that answer for each other: all traffic, and every operator that is tested.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) hypotheses: usize,
+    /// Pairs at hand: says what they can show.
+    #[arg(long)]
+    pub(crate) pairs: Option<usize>,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceWatermark {
+    /// Texts as JSON lines with `model`, `prompt` and `output`: what the models in question wrote, or with `--suspect` what it
+    /// is to read.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) texts: Vec<PathBuf>,
+    /// The teacher's folder: its tokenizer says what a token is.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) teacher: PathBuf,
+    /// The watermark's key: 64 hexadecimal digits.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) key: PathBuf,
+    /// The commitment to the key that was handed out before; the journal has it with every marked answer.
+    #[arg(long, value_name = "DIGEST")]
+    pub(crate) commitment: Option<String>,
+    /// How tokens were nudged.
+    #[arg(long, value_enum, default_value_t = MarkName::Gumbel)]
+    pub(crate) scheme: MarkName,
+    /// How many tokens before a token its nudge depends on.
+    #[arg(long, default_value_t = 2)]
+    pub(crate) window: usize,
+    /// Of `green`: the share of green tokens.
+    #[arg(long, default_value_t = 0.5)]
+    pub(crate) share: f64,
+    /// Of `green`: what was added to their logits, in nats.
+    #[arg(long, default_value_t = 2.0)]
+    pub(crate) bias: f64,
+    /// A suspect's folder: it reads the texts, and what it finds likely is looked at.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) suspect: Option<PathBuf>,
+    /// The texts that it reads are marked, in the order in which they were served. Without it they must not be: answers of the
+    /// unmarked teacher to the same prompts, which show more.
+    #[arg(long, requires = "suspect")]
+    pub(crate) marked: bool,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write the JSON here.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceEndpoint {
+    /// The endpoint: the base URL of an OpenAI-compatible server, or a folder.
+    pub(crate) endpoint: String,
+    /// What it is said to be, likewise.
+    #[arg(long)]
+    pub(crate) reference: String,
+    /// Prompts whose answers to compare, as JSON lines with `prompt`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Answers of either to each prompt.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u32).range(2..=100))]
+    pub(crate) answers: u32,
+    /// Permutations of the labels.
+    #[arg(long, default_value_t = 9_999)]
+    pub(crate) permutations: usize,
+    /// Most short answers of either, to prompts of the program's own; it ends earlier where they suffice.
+    #[arg(long, default_value_t = 400)]
+    pub(crate) steps: u32,
+    /// Fixes permutations, and draws of models that follow it.
+    #[arg(long, default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Name of the endpoint in the report.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Name of an API key's environment variable, for models behind a URL.
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) key_env: Option<String>,
+    /// Name that a model behind a URL is asked for.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write the JSON here.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]

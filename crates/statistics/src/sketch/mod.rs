@@ -4,11 +4,10 @@
 //! not hold the key can neither read a sketch nor test a guess against it.
 
 mod lexemes;
-mod siphash;
 
 use anbiq_domain::{KeyedHasher, MINHASHES, Message, Prompt, Role, Sketch, flags};
 
-use siphash::SipHash;
+use crate::siphash::SipHash;
 
 /// Only so many words enter the minimum hashes; a prompt's first 2,048 words are enough to tell it from others, and
 /// the cost of a huge one stays bounded.

@@ -4,7 +4,7 @@ use anbiq_statistics::{conformal, evalue};
 use serde::{Deserialize, Serialize};
 
 use super::{Part, Role};
-use crate::Strength;
+use crate::{Fixed, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -18,6 +18,9 @@ pub struct StyleReport {
     pub format: u32,
     /// Name and version of the software.
     pub software: String,
+    /// The signed plan that fixed all of this before any answer was looked at; absent where none did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<Fixed>,
     /// The family whose answers the suspects are asked about.
     pub accused: String,
     /// Prompts that every model answered.
@@ -235,10 +238,11 @@ fn matched(score: f64, base: &str, controls: &[ControlScore]) -> Option<Matched>
 }
 
 impl StyleReport {
-    pub(super) fn of(accused: &str, prompts: usize, parts: &[Part], repeated: u64, findings: Vec<Finding>) -> Self {
+    pub(crate) fn of(accused: &str, prompts: usize, parts: &[Part], repeated: u64, findings: Vec<Finding>) -> Self {
         Self {
             format: FORMAT,
             software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
+            plan: None,
             accused: accused.to_owned(),
             prompts,
             repeated,

@@ -1,6 +1,7 @@
 use std::fmt::Write;
 
 use super::{Finding, StyleReport};
+use crate::plan::in_words;
 use crate::text::list;
 
 /// Controls and candidates that the text shows; the JSON has all.
@@ -17,6 +18,7 @@ pub fn render_style(report: &StyleReport) -> String {
 fn write(text: &mut String, report: &StyleReport) -> std::fmt::Result {
     let models = report.parts.len();
     writeln!(text, "Style of answers against {}: {models} models, {} prompts", report.accused, report.prompts)?;
+    writeln!(text, "{}", in_words(report.plan.as_ref()))?;
     if report.repeated > 0 {
         writeln!(text, "{} answers were left out: the model had answered the prompt before.", report.repeated)?;
     }
@@ -28,7 +30,7 @@ fn write(text: &mut String, report: &StyleReport) -> std::fmt::Result {
     writeln!(text, "This evidence rests on controls. It is at most moderate, and is never added to exact evidence.")?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
     writeln!(text, "What is random in it: {}", report.random)?;
-    writeln!(text, "Score, fixed beforehand: {}", report.statistic_in_words)?;
+    writeln!(text, "Score: {}", report.statistic_in_words)?;
     writeln!(text, "Tests: {}", report.tests)?;
     list(text, "What else could explain it", &report.rival_explanations)?;
     list(text, "What it does not show", &report.does_not_show)

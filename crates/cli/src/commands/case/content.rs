@@ -48,10 +48,23 @@ pub(super) fn dossier(
             disclosed: opened.records.len() as u64,
             signer: reader.public_key().to_string(),
             software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
-            facts: found.watch.notes.iter().map(|note| ("note".to_owned(), note.clone())).collect(),
+            facts: facts(found),
         },
         how_to_verify: HOW_TO_VERIFY.map(str::to_owned).to_vec(),
     }
+}
+
+fn facts(found: &Found) -> Vec<(String, String)> {
+    let notes = found.watch.notes.iter().map(|note| ("note".to_owned(), note.clone()));
+    let plan = |trace: &Trace| {
+        let what = format!("plan of the trace of {}", trace.protocol.suspect);
+        let said = match &trace.plan {
+            Some(fixed) => format!("{}, of {}, signed by {}", fixed.plan, fixed.made_at, fixed.signer),
+            None => "none: no signed plan shows that it was fixed before results were seen".to_owned(),
+        };
+        (what, said)
+    };
+    notes.chain(found.traces.iter().map(plan)).collect()
 }
 
 const HOW_TO_VERIFY: [&str; 4] = [

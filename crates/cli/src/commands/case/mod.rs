@@ -2,12 +2,13 @@
 
 mod content;
 mod disclose;
+mod plans;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anbiq_distill::Report as Student;
-use anbiq_domain::{Clock, SystemClock};
+use anbiq_domain::{Clock, SystemClock, TwinMode};
 use anbiq_evidence::{Broken, Contents, Verified, Written, attachment_name, html};
 use anbiq_journal::{PublicKey, Reader};
 use anbiq_trace::Report as Trace;
@@ -30,30 +31,48 @@ struct Found {
 
 pub(crate) fn write(args: &Case, talk: Talk) -> anyhow::Result<Outcome> {
     let site = Site::load(&args.site.config)?;
-    let written = write_dossier(&site, &args.watch, &args.trace, &args.student, args.language, &args.out)?;
+    let from = Sources { watch: &args.watch, traces: &args.trace, plans: &args.plan, students: &args.student };
+    let written = write_dossier(&site, &from, args.language, &args.out)?;
     talk.say(&format!("wrote {} files to `{}`", written.files, args.out.display()));
     talk.say(&format!("hint: anbiq verify {}", args.out.display()));
     Ok(Outcome::Fine)
 }
 
+/// The files that a dossier is joined from.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sources<'files> {
+    /// Findings of `watch`.
+    pub(crate) watch: &'files Path,
+    /// Verdicts of `trace`.
+    pub(crate) traces: &'files [PathBuf],
+    /// The plans that they name.
+    pub(crate) plans: &'files [PathBuf],
+    /// Reports of `distill`.
+    pub(crate) students: &'files [PathBuf],
+}
+
 /// Joins what the files say into the dossier `out`, signed with the key of the journal of `site`.
 pub(crate) fn write_dossier(
     site: &Site,
-    watch: &Path,
-    traces: &[PathBuf],
-    students: &[PathBuf],
+    from: &Sources<'_>,
     language: Language,
     out: &Path,
 ) -> anyhow::Result<Written> {
-    let found = Found { watch: read_json(watch)?, traces: read_all(traces)?, students: read_all(students)? };
-    refuse_imported(&found.watch, watch)?;
+    let found =
+        Found { watch: read_json(from.watch)?, traces: read_all(from.traces)?, students: read_all(from.students)? };
+    refuse_imported(&found.watch, from.watch)?;
+    let plans = plans::read(from.plans, &found.traces)?;
     let journal = &site.config.journal.path;
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
     let opened = disclose::open(site, &reader, &found)?;
     let dossier = content::dossier(&found, &opened, &reader, language, SystemClock.now());
     let mut attachments = vec![("watch.json".to_owned(), lines(&found.watch)?)];
     for trace in &found.traces {
-        attachments.push((attachment_name("trace", &trace.protocol.suspect), lines(trace)?));
+        let kind = if trace.protocol.mode == TwinMode::Deferred { "trace-deferred" } else { "trace" };
+        attachments.push((attachment_name(kind, &trace.protocol.suspect), lines(trace)?));
+    }
+    for plan in &plans {
+        attachments.push((plans::file_name(&plan.digest()), lines(plan)?));
     }
     for student in &found.students {
         attachments.push((attachment_name("student", &student.student), lines(student)?));
@@ -100,6 +119,7 @@ pub(crate) fn check(dossier: &Path, key: Option<&PublicKey>) -> Result<Verified,
         let broken = |what: String| Broken { file: name.clone(), row: None, what };
         let trace: Trace = read_json(&dossier.join(&name)).map_err(|error| broken(format!("{error:#}")))?;
         anbiq_trace::recheck(&trace).map_err(|mismatch| broken(mismatch.to_string()))?;
+        plans::check(dossier, &trace).map_err(|error| broken(format!("{error:#}")))?;
         for row in &trace.rows {
             // Of more than two draws a row is of the pair that has the served one: see `anbiq_trace::items`.
             if served.get(&row.index).is_some_and(|&served| served & 1 != row.served) {

@@ -53,7 +53,9 @@ pub(crate) async fn run(args: Demo, talk: Talk) -> anyhow::Result<Outcome> {
     let site = Site::load(&folder.at("anbiq.toml"))?;
     let traces = STUDENTS.map(|name| folder.at(&format!("trace-{name}.json")));
     let dossier = folder.at("dossier");
-    let written = case::write_dossier(&site, &folder.at("watch.json"), &traces, &students, Language::En, &dossier)?;
+    let watch = folder.at("watch.json");
+    let from = case::Sources { watch: &watch, traces: &traces, plans: &[], students: &students };
+    let written = case::write_dossier(&site, &from, Language::En, &dossier)?;
     let verified = case::check(&dossier, None)?;
     talk.say(&format!("  {} files, {} records proved", written.files, verified.records));
     talk.say(&format!("  with one byte of a copy changed: {}", expected::broken_by_one_byte(&dossier)?));

@@ -1,11 +1,14 @@
-/// SipHash-2-4 (Aumasson and Bernstein 2012): a keyed hash of 64 bits that is fast on short texts.
+//! A keyed hash that is fast on short texts.
+
+/// SipHash-2-4 (Aumasson and Bernstein 2012): a pseudo-random function of 64 bits under a key of 128.
 #[derive(Clone)]
-pub(super) struct SipHash {
+pub struct SipHash {
     start: [u64; 4],
 }
 
 impl SipHash {
-    pub(super) fn new(key0: u64, key1: u64) -> Self {
+    /// The function under the key of these two halves.
+    pub fn new(key0: u64, key1: u64) -> Self {
         Self {
             start: [
                 key0 ^ 0x736f_6d65_7073_6575,
@@ -16,19 +19,32 @@ impl SipHash {
         }
     }
 
-    pub(super) fn hash(&self, bytes: &[u8]) -> u64 {
+    /// Its value at `bytes`.
+    pub fn hash(&self, bytes: &[u8]) -> u64 {
         let mut state = self.start;
         let mut chunks = bytes.chunks_exact(8);
         for chunk in &mut chunks {
             absorb(&mut state, word(chunk));
         }
         absorb(&mut state, word(chunks.remainder()) | ((bytes.len() as u64) << 56));
-        state[2] ^= 0xff;
-        for _ in 0..4 {
-            round(&mut state);
-        }
-        state[0] ^ state[1] ^ state[2] ^ state[3]
+        finish(state)
     }
+
+    /// Its value at the eight bytes of `number`, little-endian.
+    pub fn hash_number(&self, number: u64) -> u64 {
+        let mut state = self.start;
+        absorb(&mut state, number);
+        absorb(&mut state, 8 << 56);
+        finish(state)
+    }
+}
+
+fn finish(mut state: [u64; 4]) -> u64 {
+    state[2] ^= 0xff;
+    for _ in 0..4 {
+        round(&mut state);
+    }
+    state[0] ^ state[1] ^ state[2] ^ state[3]
 }
 
 impl std::fmt::Debug for SipHash {
@@ -77,5 +93,6 @@ mod tests {
         assert_eq!(hash.hash(&input), 0xa129_ca61_49be_45e5);
         assert_eq!(hash.hash(&[]), 0x726f_db47_dd0e_0e31);
         assert_eq!(hash.hash(&[0]), 0x74f8_39c5_93dc_67fd);
+        assert_eq!(hash.hash_number(77), hash.hash(&77_u64.to_le_bytes()));
     }
 }

@@ -1,8 +1,15 @@
-//! `anbiq trace`: a suspect, a teacher and the twins of a journal; or given answers and their style.
+//! `anbiq trace`: a suspect, a teacher and the twins of a journal; or given answers and their style. At once, or by a signed
+//! plan.
+
+mod endpoint;
+mod plan;
+pub(crate) mod planned;
+mod run;
+mod watermark;
 
 use std::fs::File;
 use std::io::BufReader;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anbiq_domain::{AccountId, Entry, TwinMode};
@@ -21,6 +28,11 @@ use crate::talk::{self, Talk};
 
 pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
     match (&args.means, &args.twins) {
+        (Some(TraceMeans::Plan(args)), _) => plan::write(args, talk),
+        (Some(TraceMeans::Run(args)), _) => run::run(args, talk).await,
+        (Some(TraceMeans::Power(args)), _) => plan::power(args),
+        (Some(TraceMeans::Endpoint(args)), _) => endpoint::run(args, talk).await,
+        (Some(TraceMeans::Watermark(args)), _) => watermark::run(args, talk),
         (Some(TraceMeans::Style(args)), _) => style(args),
         (None, Some(args)) => twins(args, talk).await,
         (None, None) => bail!("there is nothing to trace\nhint: name a suspect, or see `anbiq trace --help`"),
@@ -32,8 +44,15 @@ fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
     let roles =
         std::fs::read_to_string(&args.roles).with_context(|| format!("cannot read `{}`", args.roles.display()))?;
     let parts = anbiq_trace::style::roles(&roles)?;
+    let answers = read_answers(&args.answers)?;
+    let report = anbiq_trace::style::compare(&answers, &parts, &args.teacher)?;
+    talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::style::render_style)?;
+    Ok(Outcome::Fine)
+}
+
+fn read_answers(files: &[PathBuf]) -> anyhow::Result<Answers> {
     let mut answers = Answers::default();
-    for path in &args.answers {
+    for path in files {
         let name = path.display().to_string();
         if path.as_os_str() == "-" {
             answers.read("standard input", std::io::stdin().lock())?;
@@ -45,9 +64,7 @@ fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
         let file = File::open(path).with_context(|| format!("cannot read `{name}`"))?;
         answers.read(&name, BufReader::new(file))?;
     }
-    let report = anbiq_trace::style::compare(&answers, &parts, &args.teacher)?;
-    talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::style::render_style)?;
-    Ok(Outcome::Fine)
+    Ok(answers)
 }
 
 /// Asks suspect and teacher for the twins of a journal.
@@ -55,25 +72,36 @@ async fn twins(args: &TraceTwins, talk: Talk) -> anyhow::Result<Outcome> {
     let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
     let keys = args.secrets.as_deref().map(text_keys);
     refuse_import(&args.journal)?;
-    let operators = match &args.operators {
-        Some(path) => {
-            let findings = read_json(path)?;
-            refuse_imported(&findings, path)?;
-            grouped(&findings)
-        }
-        None => each_account(&args.journal, mode, keys.as_ref())?,
-    };
+    let operators = operators(args.operators.as_deref(), &args.journal, mode, keys.as_ref())?;
     let (collected, closed) = collect(&args.journal, operators, mode, keys.as_ref())?;
-    if closed > 0 {
-        let what = if keys.is_some() { "their accounts' keys are not there" } else { "give their keys by `--secrets`" };
-        talk.say(&format!("the texts of {closed} exchanges stay closed: {what}"));
-    }
-    let suspect = open(args, &args.suspect, args.name.as_deref())?;
-    let teacher = open(args, &args.teacher, None)?;
-    let controls = args.control.iter().map(|control| open(args, control, None)).collect::<anyhow::Result<Vec<_>>>()?;
+    say_closed(closed, keys.is_some(), talk);
+    let opened = |place: &str, name| open(place, name, args.model.as_deref(), args.key_env.as_deref());
+    let suspect = opened(&args.suspect, args.name.as_deref())?;
+    let teacher = opened(&args.teacher, None)?;
+    let controls = args.control.iter().map(|control| opened(control, None)).collect::<anyhow::Result<Vec<_>>>()?;
     let report = trace(&collected, &suspect, &teacher, &controls, talk).await?;
     talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::render_text)?;
     Ok(Outcome::found(report.verdict.strength == Strength::Established))
+}
+
+/// The operators of the file, or of none every account as its own.
+fn operators(
+    file: Option<&Path>,
+    journal: &Path,
+    mode: TwinMode,
+    keys: Option<&TextKeys>,
+) -> anyhow::Result<Vec<OperatorAccounts>> {
+    let Some(path) = file else { return each_account(journal, mode, keys) };
+    let findings = read_json(path)?;
+    refuse_imported(&findings, path)?;
+    Ok(grouped(&findings))
+}
+
+fn say_closed(closed: u64, keys: bool, talk: Talk) {
+    if closed > 0 {
+        let what = if keys { "their accounts' keys are not there" } else { "give their keys by `--secrets`" };
+        talk.say(&format!("the texts of {closed} exchanges stay closed: {what}"));
+    }
 }
 
 /// Scores every pair and reports what the scores show.
@@ -101,6 +129,17 @@ pub(crate) fn collect(
     mode: TwinMode,
     keys: Option<&TextKeys>,
 ) -> anyhow::Result<(Collected, u64)> {
+    collect_until(journal, operators, mode, keys, u64::MAX)
+}
+
+/// As [`collect`], from the first `size` entries that the journal ever had.
+fn collect_until(
+    journal: &Path,
+    operators: Vec<OperatorAccounts>,
+    mode: TwinMode,
+    keys: Option<&TextKeys>,
+    size: u64,
+) -> anyhow::Result<(Collected, u64)> {
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
     let (mut damage, mut closed) = (None, 0);
     let mut opened = |mut record: Record| {
@@ -116,8 +155,10 @@ pub(crate) fn collect(
         record.entry
     };
     let records = reader.entries()?;
-    let selection = Selection { operators, mode, first_index: records.before().size(), ..Selection::default() };
-    let entries = records.map_while(|record| keep(record.map(&mut opened), &mut damage));
+    let first_index = records.before().size();
+    let selection = Selection { operators, mode, first_index, ..Selection::default() };
+    let within = usize::try_from(size.saturating_sub(first_index)).unwrap_or(usize::MAX);
+    let entries = records.take(within).map_while(|record| keep(record.map(&mut opened), &mut damage));
     let collected = items::from_journal(entries, &selection);
     match damage {
         Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
@@ -141,13 +182,27 @@ fn each_account(journal: &Path, mode: TwinMode, keys: Option<&TextKeys>) -> anyh
     accounts.into_iter().map(alone).collect()
 }
 
-/// A folder or a base URL.
-fn open(args: &TraceTwins, place: &str, name: Option<&str>) -> anyhow::Result<Arc<dyn Model>> {
-    if place.starts_with("http://") || place.starts_with("https://") {
-        let model = args.model.as_deref().or(name).unwrap_or("default");
-        return open_upstream(place, name.unwrap_or(model), model, args.key_env.as_deref());
+/// A folder or a base URL, where `model` is what it is asked as.
+fn open(place: &str, name: Option<&str>, model: Option<&str>, key_env: Option<&str>) -> anyhow::Result<Arc<dyn Model>> {
+    if is_url(place) {
+        let (name, model) = url_names(model, name);
+        return open_upstream(place, &name, &model, key_env);
     }
-    let folder = Path::new(place);
-    let own_name = folder.file_name().map_or_else(|| place.to_owned(), |name| name.to_string_lossy().into_owned());
-    open_local(folder, name.unwrap_or(&own_name))
+    open_local(Path::new(place), &folder_name(place, name))
+}
+
+fn is_url(place: &str) -> bool {
+    place.starts_with("http://") || place.starts_with("https://")
+}
+
+/// What a model behind a URL is called in reports, and what it is asked as.
+fn url_names(model: Option<&str>, name: Option<&str>) -> (String, String) {
+    let model = model.or(name).unwrap_or("default");
+    (name.unwrap_or(model).to_owned(), model.to_owned())
+}
+
+/// What the model of a folder or file is called in reports.
+fn folder_name(place: &str, name: Option<&str>) -> String {
+    let own = Path::new(place).file_name().map_or_else(|| place.to_owned(), |name| name.to_string_lossy().into_owned());
+    name.map_or(own, str::to_owned)
 }

@@ -1,0 +1,162 @@
+//! `anbiq trace watermark`: do texts, or a model that reads some, fit the key of a watermark?
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+
+use anbiq_domain::{Answer, Digest, Finish, Prompt};
+use anbiq_lm::score::likeliest;
+use anbiq_lm::{Codec, Local, Tokenizer};
+use anbiq_trace::Strength;
+use anbiq_trace::radioactivity::{Fit, Mode, Radioactivity, render_radioactivity};
+use anbiq_watermark::{Leaning, Mark, Reading, Tally};
+use anyhow::{Context, ensure};
+use serde::Deserialize;
+
+use crate::args::TraceWatermark;
+use crate::commands::Outcome;
+use crate::config::WatermarkConfig;
+use crate::site::{local, secret_file};
+use crate::talk::{self, Talk};
+
+/// Texts that a model reads at a time.
+const BATCH: usize = 64;
+/// Likeliest tokens of a place that are compared with the reference; the rest say nothing either way.
+const LIKELIEST: usize = 32;
+
+/// One text, and who wrote it.
+#[derive(Debug, Deserialize)]
+struct Line {
+    model: String,
+    prompt: String,
+    output: String,
+}
+
+pub(super) fn run(args: &TraceWatermark, talk: Talk) -> anyhow::Result<Outcome> {
+    let mark = mark(args)?;
+    let (mode, fits) = match &args.suspect {
+        None => (Mode::Closed, written(args, &mark)?),
+        Some(suspect) => {
+            let suspect = local(suspect, &super::folder_name(&suspect.display().to_string(), None))?;
+            let mode = if args.marked { Mode::ReadingMarked } else { Mode::ReadingUnmarked };
+            (mode, vec![read(args, &mark, &suspect, talk)?])
+        }
+    };
+    let report = Radioactivity::of(&mark, args.commitment.is_some(), mode, fits);
+    talk::report(&report, args.json, args.out.as_deref(), render_radioactivity)?;
+    Ok(Outcome::found(report.models.iter().any(|fit| fit.strength == Strength::Established)))
+}
+
+/// The watermark, which must be the one that was committed to where that is known.
+fn mark(args: &TraceWatermark) -> anyhow::Result<Mark> {
+    ensure!(args.key.exists(), "there is no key `{}`", args.key.display());
+    let config = WatermarkConfig { scheme: args.scheme, window: args.window, share: args.share, bias: args.bias };
+    let mark = config.mark(&secret_file(&args.key)?)?;
+    if let Some(text) = &args.commitment {
+        let given: Digest = text.parse().context("`--commitment` is not what it should be")?;
+        ensure!(
+            given == mark.commitment(),
+            "the commitment {given} is not to this key, scheme and window: they make {}\nhint: a key that was not committed \
+             to before proves nothing",
+            mark.commitment()
+        );
+    }
+    Ok(mark)
+}
+
+/// Calls `each` for every line of the files.
+fn lines(args: &TraceWatermark, mut each: impl FnMut(Line) -> anyhow::Result<()>) -> anyhow::Result<()> {
+    for path in &args.texts {
+        let name = path.display();
+        let file = File::open(path).with_context(|| format!("cannot read `{name}`"))?;
+        for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+            let line = line.with_context(|| format!("cannot read `{name}`"))?;
+            if line.trim().is_empty() {
+                continue;
+            }
+            let line: Line = serde_json::from_str(&line).with_context(|| {
+                format!("`{name}`, line {number}: not an object with `model`, `prompt` and `output`")
+            })?;
+            each(line)?;
+        }
+    }
+    Ok(())
+}
+
+/// What each model wrote.
+fn written(args: &TraceWatermark, mark: &Mark) -> anyhow::Result<Vec<Fit>> {
+    let codec = codec(&args.teacher)?;
+    let mut tallies: BTreeMap<String, (u64, Tally<'_>)> = BTreeMap::new();
+    lines(args, |line| {
+        let (texts, tally) = tallies.entry(line.model).or_insert_with(|| (0, Tally::new(mark)));
+        *texts += 1;
+        tally.text(&codec.tokenizer.encode(&line.output, false)?);
+        Ok(())
+    })?;
+    let fit =
+        |(model, (texts, tally)): (String, (u64, Tally<'_>))| Fit::of(model, texts, Some(tally.detect()), None, None);
+    Ok(tallies.into_iter().map(fit).collect())
+}
+
+fn codec(teacher: &Path) -> anyhow::Result<Codec> {
+    Codec::load(teacher).with_context(|| format!("cannot load the tokenizer of `{}`", teacher.display()))
+}
+
+/// What `suspect` finds likely while it reads.
+fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyhow::Result<Fit> {
+    let teacher = local(&args.teacher, "teacher")?;
+    ensure!(
+        alike(&suspect.codec().tokenizer, &teacher.codec().tokenizer),
+        "the suspect has another tokenizer than the teacher, so it does not say which token it finds likeliest\nhint: have it \
+         answer prompts, and give its answers without `--suspect`"
+    );
+    let mut texts = Vec::new();
+    lines(args, |line| {
+        let answer = Answer::new(line.output, Finish::Length);
+        texts.push(suspect.codec().example(&Prompt::user(line.prompt), &answer)?);
+        Ok(())
+    })?;
+    let context = suspect.network().config.max_positions.min(teacher.network().config.max_positions);
+    texts.retain(|(tokens, first)| *first < tokens.len() && tokens.len() <= context);
+    let (mut tally, mut leaning, mut reading) = (Tally::new(mark), Leaning::new(mark), Reading::new(mark));
+    let mut step = talk.step("reading", texts.len() as u64);
+    for batch in texts.chunks(BATCH) {
+        let borrowed: Vec<(&[u32], usize)> = batch.iter().map(|(tokens, first)| (tokens.as_slice(), *first)).collect();
+        let threads = std::thread::available_parallelism().map_or(1, usize::from);
+        let k = if args.marked { 1 } else { LIKELIEST };
+        let says = likeliest(suspect.network(), &borrowed, k, threads)?;
+        if args.marked {
+            for ((tokens, first), says) in batch.iter().zip(&says) {
+                reading.text(tokens, *first, &says.iter().map(|says| top(says)).collect::<Vec<u32>>());
+            }
+        } else {
+            let reference = likeliest(teacher.network(), &borrowed, LIKELIEST, threads)?;
+            for (((tokens, first), says), reference) in batch.iter().zip(&says).zip(&reference) {
+                for ((place, says), reference) in (*first..).zip(says).zip(reference) {
+                    // A window is of the answer alone, as it is where answers are marked.
+                    let before = &tokens[*first..place];
+                    tally.pair(before, top(says));
+                    says.iter().for_each(|(token, ln)| leaning.weigh(before, *token, f64::from(ln.exp())));
+                    reference.iter().for_each(|(token, ln)| leaning.weigh(before, *token, -f64::from(ln.exp())));
+                }
+            }
+        }
+        step.advance(batch.len() as u64);
+    }
+    step.finish("read");
+    let (name, count) = (anbiq_model::Model::name(suspect), texts.len() as u64);
+    Ok(match args.marked {
+        true => Fit::of(name, count, None, None, Some(reading.read())),
+        false => Fit::of(name, count, Some(tally.detect()), Some(leaning.lean()), None),
+    })
+}
+
+fn top(says: &[(u32, f32)]) -> u32 {
+    says.first().map_or(0, |(token, _)| *token)
+}
+
+/// Have both the same tokens under the same numbers?
+fn alike(one: &Tokenizer, other: &Tokenizer) -> bool {
+    one.size() == other.size() && (0..one.size() as u32).all(|token| one.bytes(token) == other.bytes(token))
+}
