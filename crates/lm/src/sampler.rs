@@ -479,7 +479,7 @@ mod tests {
             }
             counts
         };
-        for (top_p, expected) in [(1.0, [0.5, 0.25, 0.125, 0.125]), (0.7, [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0])] {
+        for (top_p, expected) in [(1.0, [0.5_f64, 0.25, 0.125, 0.125]), (0.7, [2.0 / 3.0, 1.0 / 3.0, 0.0, 0.0])] {
             let shares = shares(Scheme::Gumbel, top_p);
             for (share, expected) in shares.iter().zip(expected) {
                 assert!((share - expected).abs() < 0.015, "{shares:?}");
