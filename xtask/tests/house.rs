@@ -24,6 +24,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("import", &["domain", "statistics"]),
     ("watch", &["domain", "statistics", "evidence"]),
     ("trace", &["domain", "model", "statistics"]),
+    ("arena", &["domain", "statistics", "watch", "lab"]),
     ("lab", &["domain", "secret", "openai", "model", "upstream", "lm"]),
 ];
 

@@ -1,38 +1,88 @@
 //! The small models that turn a comparison into nats.
 
 /// `ln(a (a+1) ... (a+n-1))`: the rising factorial that Dirichlet-multinomial probabilities are made of.
-pub(crate) fn ln_rising(a: f64, n: u32) -> f64 {
+fn ln_rising(a: f64, n: u32) -> f64 {
     (0..n).map(|i| (a + f64::from(i)).ln()).sum()
 }
 
-/// Log Bayes factor that two rows of counts come from one distribution rather than from two.
-///
-/// Both hypotheses put the same Dirichlet prior with mean `base` and total weight `alpha` on a distribution over
-/// cells (Minka 2000). It weighs by rarity by itself: a shared cell that everybody uses says nothing.
-/// `a` and `b` hold `(cell, count)` sorted by cell.
-pub(crate) fn same_distribution(a: &[(usize, u32)], b: &[(usize, u32)], base: &[f64], alpha: f64) -> f64 {
-    let total = |row: &[(usize, u32)]| row.iter().map(|(_, count)| count).sum::<u32>();
-    let (all_a, all_b) = (total(a), total(b));
-    let mut nats = ln_rising(alpha, all_b) - ln_rising(alpha + f64::from(all_a), all_b);
-    let (mut i, mut j) = (0, 0);
-    while let (Some((cell_a, n)), Some((cell_b, m))) = (a.get(i), b.get(j)) {
-        match cell_a.cmp(cell_b) {
-            std::cmp::Ordering::Less => i += 1,
-            std::cmp::Ordering::Greater => j += 1,
-            std::cmp::Ordering::Equal => {
-                let weight = alpha * base[*cell_a];
-                nats += ln_rising(weight + f64::from(*n), *m) - ln_rising(weight, *m);
-                i += 1;
-                j += 1;
+/// Counts up to which [`Habitat`] has the logarithms at hand.
+const AT_HAND: usize = 4_096;
+
+/// What accounts in general draw from: a Dirichlet prior on distributions over cells.
+#[derive(Debug)]
+pub(crate) struct Habitat {
+    /// Mean share of each cell, never 0.
+    base: Vec<f64>,
+    /// Total weight: small where every account has its own habits, large where all are alike.
+    alpha: f64,
+    /// [`ln_rising`] of `alpha` for every small count.
+    rising: Vec<f64>,
+}
+
+impl Habitat {
+    /// Of the accounts whose counts are `rows`, sorted by cell, among `cells` cells.
+    pub(crate) fn fit(rows: &[Vec<(usize, u32)>], cells: usize) -> Self {
+        let base = base_rates(rows, cells);
+        let alpha = fit_alpha(rows, &base);
+        Self::new(base, alpha)
+    }
+
+    fn new(base: Vec<f64>, alpha: f64) -> Self {
+        let mut sum = 0.0;
+        let steps = (0..AT_HAND).map(|n| {
+            let before = sum;
+            sum += (alpha + n as f64).ln();
+            before
+        });
+        Self { base, alpha, rising: steps.collect() }
+    }
+
+    fn rising(&self, n: u32) -> f64 {
+        self.rising.get(n as usize).copied().unwrap_or_else(|| ln_rising(self.alpha, n))
+    }
+
+    /// Log Bayes factor that two rows of counts come from one distribution rather than from two.
+    ///
+    /// Both hypotheses put the same Dirichlet prior on a distribution over cells (Minka 2000). It weighs by rarity by itself: a
+    /// shared cell that everybody uses says nothing. `a` and `b` hold `(cell, count)` sorted by cell.
+    pub(crate) fn same_distribution(&self, a: &[(usize, u32)], b: &[(usize, u32)]) -> f64 {
+        let total = |row: &[(usize, u32)]| row.iter().map(|(_, count)| count).sum::<u32>();
+        let (all_a, all_b) = (total(a), total(b));
+        let mut nats = self.rising(all_b) - (self.rising(all_a + all_b) - self.rising(all_a));
+        let (mut i, mut j) = (0, 0);
+        while let (Some((cell_a, n)), Some((cell_b, m))) = (a.get(i), b.get(j)) {
+            match cell_a.cmp(cell_b) {
+                std::cmp::Ordering::Less => i += 1,
+                std::cmp::Ordering::Greater => j += 1,
+                std::cmp::Ordering::Equal => {
+                    let weight = self.alpha * self.base[*cell_a];
+                    nats += ln_rising(weight + f64::from(*n), *m) - ln_rising(weight, *m);
+                    i += 1;
+                    j += 1;
+                }
             }
         }
+        nats
     }
-    nats
+}
+
+/// The mean over accounts of how much of each goes to each cell, never 0.
+fn base_rates(rows: &[Vec<(usize, u32)>], cells: usize) -> Vec<f64> {
+    let floor = 0.01 / cells.max(1) as f64;
+    let mut rates = vec![floor; cells];
+    let used = rows.iter().filter(|row| !row.is_empty()).count().max(1) as f64;
+    for row in rows {
+        let all: u32 = row.iter().map(|(_, count)| count).sum();
+        for (cell, count) in row {
+            rates[*cell] += 0.99 * f64::from(*count) / f64::from(all) / used;
+        }
+    }
+    rates
 }
 
 /// The total prior weight under which `rows` are most probable, from a grid: small where every account has its own
 /// habits, large where all are alike.
-pub(crate) fn fit_alpha(rows: &[Vec<(usize, u32)>], base: &[f64]) -> f64 {
+fn fit_alpha(rows: &[Vec<(usize, u32)>], base: &[f64]) -> f64 {
     let likelihood = |alpha: f64| -> f64 {
         rows.iter()
             .map(|row| {
@@ -139,14 +189,14 @@ mod tests {
 
     #[test]
     fn sharing_what_is_rare_weighs_more() {
-        let base = [0.9, 0.05, 0.05];
-        let common = same_distribution(&[(0, 5)], &[(0, 5)], &base, 2.0);
-        let rare = same_distribution(&[(1, 5)], &[(1, 5)], &base, 2.0);
-        let apart = same_distribution(&[(1, 5)], &[(2, 5)], &base, 2.0);
+        let habitat = Habitat::new(vec![0.9, 0.05, 0.05], 2.0);
+        let common = habitat.same_distribution(&[(0, 5)], &[(0, 5)]);
+        let rare = habitat.same_distribution(&[(1, 5)], &[(1, 5)]);
+        let apart = habitat.same_distribution(&[(1, 5)], &[(2, 5)]);
         assert!(rare > common && common > 0.0 && apart < 0.0, "{rare} {common} {apart}");
         // The factor does not depend on which of the two comes first.
         let (a, b) = ([(0, 3), (1, 1)], [(1, 4), (2, 2)]);
-        let (ab, ba) = (same_distribution(&a, &b, &base, 2.0), same_distribution(&b, &a, &base, 2.0));
+        let (ab, ba) = (habitat.same_distribution(&a, &b), habitat.same_distribution(&b, &a));
         assert!((ab - ba).abs() < 1e-9);
     }
 

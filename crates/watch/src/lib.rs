@@ -31,6 +31,7 @@ mod cells;
 mod cluster;
 mod config;
 mod fit;
+mod gather;
 mod link;
 mod profile;
 mod purpose;

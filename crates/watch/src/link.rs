@@ -7,7 +7,7 @@ use anbiq_domain::{Keyed, Seeded};
 
 use crate::Config;
 use crate::cells::{Cells, tally};
-use crate::fit::{Calibration, fit_alpha, moments, same_distribution, two_covariance};
+use crate::fit::{Calibration, Habitat, moments, two_covariance};
 use crate::profile::{Profile, Sample};
 use crate::report::Channel;
 
@@ -40,6 +40,12 @@ impl Evidence {
         self.0[channel as usize] = nats.clamp(low, high);
     }
 
+    /// Without the channels of `ignored`.
+    fn without(mut self, ignored: &BTreeSet<Channel>) -> Self {
+        ignored.iter().for_each(|channel| self.0[*channel as usize] = 0.0);
+        self
+    }
+
     /// All nats together, without the channels of family `but`.
     pub(crate) fn total(&self, but: Option<&str>) -> f64 {
         let kept = Channel::ALL.iter().filter(|channel| Some(channel.family()) != but);
@@ -68,10 +74,10 @@ pub(crate) struct Linker<'a> {
     /// Milliseconds between the first and the last opening of an account, where that is long enough to say something.
     openings: Option<f64>,
     rows: Vec<Vec<(usize, u32)>>,
-    base: Vec<f64>,
-    alpha: f64,
+    habitat: Habitat,
     content: Option<Calibration>,
-    prompts: Vec<BTreeMap<usize, BTreeSet<Keyed>>>,
+    /// For every account the distinct prompts of each of its cells, all sorted.
+    prompts: Vec<Vec<(usize, Vec<Keyed>)>>,
     repeats: Vec<Repeats>,
     repeat_rate: f64,
     habits: Vec<Option<[f64; HABITS]>>,
@@ -93,8 +99,7 @@ impl<'a> Linker<'a> {
     pub(crate) fn fit(profiles: &'a [Profile], cells: &Cells, reference: &[usize], config: &'a Config) -> Self {
         let rows = cells.rows();
         let population: Vec<_> = reference.iter().map(|place| rows[*place].clone()).collect();
-        let base = base_rates(&population, cells.count);
-        let alpha = fit_alpha(&population, &base);
+        let habitat = Habitat::fit(&population, cells.count);
         let prompts: Vec<_> = profiles.iter().zip(&cells.of).map(|(profile, cells)| by_cell(profile, cells)).collect();
         let repeats = repeats(&prompts, cells.count);
         let all = repeats.iter().fold(Repeats::default(), |sum, one| Repeats {
@@ -111,10 +116,9 @@ impl<'a> Linker<'a> {
             agents: frequencies(profiles.iter().map(|profile| profile.agents.keys().copied())),
             settings: frequencies(profiles.iter().map(|profile| profile.settings.keys().copied())),
             openings: opening_span(profiles, config),
-            content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &base, alpha, config),
+            content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
             rows,
-            base,
-            alpha,
+            habitat,
             prompts,
             repeat_rate: if all.compared > 0.0 { all.equal / all.compared } else { 0.0 },
             repeats,
@@ -125,7 +129,7 @@ impl<'a> Linker<'a> {
         let count = profiles.len();
         if count <= config.all_pairs_up_to {
             let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
-            this.known = pairs.map(|(a, b)| (this.weigh(a, b), this.queue(a, b))).collect();
+            this.known = pairs.map(|(a, b)| this.weigh(a, b)).collect();
         }
         this
     }
@@ -137,7 +141,7 @@ impl<'a> Linker<'a> {
 
     /// The evidence that accounts `a` and `b` are of one operator.
     pub(crate) fn pair(&self, a: usize, b: usize) -> Evidence {
-        self.known(a, b).map_or_else(|| self.weigh(a, b), |known| known.0)
+        self.known(a, b).map_or_else(|| self.weigh(a, b).0, |known| known.0)
     }
 
     fn known(&self, a: usize, b: usize) -> Option<&(Evidence, f64)> {
@@ -146,28 +150,39 @@ impl<'a> Linker<'a> {
         (a != b).then(|| self.known.get(before + b - a - 1)).flatten()
     }
 
-    fn weigh(&self, a: usize, b: usize) -> Evidence {
-        let mut evidence = Evidence::default();
+    fn weigh(&self, a: usize, b: usize) -> (Evidence, f64) {
+        let (mut evidence, mut queue) = (Evidence::default(), 0.0);
         let (one, two) = (&self.profiles[a], &self.profiles[b]);
         evidence.put(Channel::Payment, self.payment(one, two));
         evidence.put(Channel::Network, self.network(one, two));
         evidence.put(Channel::Client, self.client(one, two));
         evidence.put(Channel::SignUp, self.sign_up(one, two));
         if one.exchanges >= self.config.min_exchanges && two.exchanges >= self.config.min_exchanges {
+            queue = self.queue(a, b);
             evidence.put(Channel::Content, self.content(a, b));
-            evidence.put(Channel::Queue, self.queue(a, b));
+            evidence.put(Channel::Queue, queue);
             evidence.put(Channel::Rhythm, self.rhythm(a, b));
         }
-        evidence
+        (evidence.without(&self.config.ignored), queue)
+    }
+
+    /// The evidence of every pair of one of `a` and one of `b`, each with its work-queue nats before their cap.
+    pub(crate) fn between(&self, a: &[usize], b: &[usize]) -> Vec<(Evidence, f64)> {
+        let pair = |one: usize, two: usize| self.known(one, two).copied().unwrap_or_else(|| self.weigh(one, two));
+        a.iter().flat_map(|one| b.iter().map(move |two| pair(*one, *two))).collect()
     }
 
     /// The evidence that the accounts `a` and the accounts `b`, each of one operator, are of the same one.
+    pub(crate) fn groups(&self, a: &[usize], b: &[usize]) -> Evidence {
+        self.pooled(a, b, &self.between(a, b))
+    }
+
+    /// The same with the evidence of their `pairs` at hand.
     ///
     /// Networks, prompts and repeats are pooled, since a whole shows more than its parts; the rest is the mean over pairs.
-    pub(crate) fn groups(&self, a: &[usize], b: &[usize]) -> Evidence {
-        let pairs: Vec<Evidence> = a.iter().flat_map(|one| b.iter().map(|two| self.pair(*one, *two))).collect();
+    pub(crate) fn pooled(&self, a: &[usize], b: &[usize], pairs: &[(Evidence, f64)]) -> Evidence {
         let mean =
-            |channel: Channel| pairs.iter().map(|pair| pair.of(channel)).sum::<f64>() / pairs.len().max(1) as f64;
+            |channel: Channel| pairs.iter().map(|pair| pair.0.of(channel)).sum::<f64>() / pairs.len().max(1) as f64;
         let mut evidence = Evidence::default();
         for channel in [Channel::Payment, Channel::Client, Channel::SignUp, Channel::Rhythm] {
             evidence.put(channel, mean(channel));
@@ -178,9 +193,8 @@ impl<'a> Linker<'a> {
         let shared: f64 = networks(a).intersection(&networks(b)).map(|network| self.shared_network(*network)).sum();
         evidence.put(Channel::Network, shared.max(mean(Channel::Network)));
         evidence.put(Channel::Content, self.pooled_content(a, b, mean(Channel::Content)));
-        let queue = |one: usize, two: usize| self.known(one, two).map_or_else(|| self.queue(one, two), |known| known.1);
-        evidence.put(Channel::Queue, a.iter().flat_map(|one| b.iter().map(move |two| queue(*one, *two))).sum());
-        evidence
+        evidence.put(Channel::Queue, pairs.iter().map(|pair| pair.1).sum());
+        evidence.without(&self.config.ignored)
     }
 
     /// Pools of many different people all look like the population and so like each other; where single accounts
@@ -194,7 +208,7 @@ impl<'a> Linker<'a> {
             }
             counts.into_iter().collect::<Vec<(usize, u32)>>()
         };
-        let pooled = calibration.apply(same_distribution(&pool(a), &pool(b), &self.base, self.alpha));
+        let pooled = calibration.apply(self.habitat.same_distribution(&pool(a), &pool(b)));
         let (low, high) = Channel::Content.bounds();
         pooled.clamp(low, high) + mean.min(0.0) * (a.len().min(b.len()) as f64).sqrt()
     }
@@ -202,11 +216,10 @@ impl<'a> Linker<'a> {
     /// Prompts of `a` that `b` also sent, and how many would be expected if both drew freely from the same prompts.
     pub(crate) fn repeats(&self, a: usize, b: usize) -> (f64, f64) {
         let (mut seen, mut expected) = (0.0, 0.0);
-        for (cell, mine) in &self.prompts[a] {
-            let Some(theirs) = self.prompts[b].get(cell) else { continue };
+        for (cell, mine, theirs) in met(&self.prompts[a], &self.prompts[b]) {
             let compared = (mine.len() * theirs.len()) as f64;
-            let equal = mine.intersection(theirs).count() as f64;
-            let others = self.repeats[*cell];
+            let equal = common(mine, theirs) as f64;
+            let others = self.repeats[cell];
             let rate =
                 (others.equal - equal + REPEAT_PRIOR * self.repeat_rate) / (others.compared - compared + REPEAT_PRIOR);
             seen += equal;
@@ -275,7 +288,7 @@ impl<'a> Linker<'a> {
 
     fn content(&self, a: usize, b: usize) -> f64 {
         let Some(calibration) = self.content else { return 0.0 };
-        calibration.apply(same_distribution(&self.rows[a], &self.rows[b], &self.base, self.alpha))
+        calibration.apply(self.habitat.same_distribution(&self.rows[a], &self.rows[b]))
     }
 
     fn queue(&self, a: usize, b: usize) -> f64 {
@@ -296,31 +309,44 @@ impl<'a> Linker<'a> {
         if count <= self.config.all_pairs_up_to {
             return ((0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect(), true);
         }
-        let mut pairs = BTreeSet::new();
-        let mut blocks: BTreeMap<(u8, u64, u64), Vec<usize>> = BTreeMap::new();
-        for (place, profile) in self.profiles.iter().enumerate() {
+        let mut blocks: BTreeMap<(u8, u64, u64), Vec<u32>> = BTreeMap::new();
+        for (place, profile) in (0_u32..).zip(self.profiles) {
             let mut join = |kind: u8, x: u64, y: u64| blocks.entry((kind, x, y)).or_default().push(place);
             profile.payment.iter().for_each(|payment| join(0, payment.0, 0));
             profile.networks.keys().for_each(|network| join(1, network.0, 0));
             for agent in profile.agents.keys() {
                 profile.settings.keys().for_each(|settings| join(2, agent.0, *settings));
             }
-            self.rows[place].iter().for_each(|(cell, _)| join(3, *cell as u64, 0));
+            self.rows[place as usize].iter().for_each(|(cell, _)| join(3, *cell as u64, 0));
         }
-        // A block that holds a tenth of all accounts tells nobody apart.
-        for members in blocks.values().filter(|members| members.len() <= count / 10) {
-            self.pair_up(members, &mut pairs);
+        // What two accounts share, weighed by how few share it: a block that holds a tenth of all accounts tells nobody apart.
+        let mut shared: Vec<HashMap<u32, f64>> = vec![HashMap::new(); count];
+        for members in blocks.values().filter(|members| members.len() > 1 && members.len() <= count / 10) {
+            self.pair_up(members, rarity(count, members.len() as f64), &mut shared);
         }
-        let mut by_opening: Vec<usize> = (0..count).filter(|place| self.profiles[*place].opened.is_some()).collect();
-        by_opening.sort_by_key(|place| (self.profiles[*place].opened, *place));
-        self.pair_up(&by_opening, &mut pairs);
-        (pairs.into_iter().collect(), false)
+        let mut by_opening: Vec<u32> =
+            (0_u32..).zip(self.profiles).filter(|(_, profile)| profile.opened.is_some()).map(|(place, _)| place).collect();
+        by_opening.sort_by_key(|place| (self.profiles[*place as usize].opened, *place));
+        self.pair_up(&by_opening, rarity(count, 10.0), &mut shared);
+        let mut pairs = Vec::new();
+        for (place, partners) in shared.iter().enumerate() {
+            let mut partners: Vec<(u32, f64)> = partners.iter().map(|(other, nats)| (*other, *nats)).collect();
+            partners.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
+            partners.truncate(self.config.partners);
+            pairs.extend(partners.iter().map(|(other, _)| (place.min(*other as usize), place.max(*other as usize))));
+        }
+        pairs.sort_unstable();
+        pairs.dedup();
+        (pairs, false)
     }
 
-    fn pair_up(&self, members: &[usize], pairs: &mut BTreeSet<(usize, usize)>) {
+    /// Brings each of a block together with the next ones of it; the last ones with the first.
+    fn pair_up(&self, members: &[u32], nats: f64, shared: &mut [HashMap<u32, f64>]) {
         for (place, a) in members.iter().enumerate() {
-            for b in members.iter().skip(place + 1).take(self.config.block_partners) {
-                pairs.insert((*a.min(b), *a.max(b)));
+            for step in 1..=self.config.block_partners.min(members.len() / 2) {
+                let b = members[(place + step) % members.len()];
+                *shared[*a as usize].entry(b).or_default() += nats;
+                *shared[b as usize].entry(*a).or_default() += nats;
             }
         }
     }
@@ -350,25 +376,10 @@ fn opening_span(profiles: &[Profile], config: &Config) -> Option<f64> {
     (opened.len() >= POPULATION && span >= 6.0 * config.burst_hours * 3_600_000.0).then_some(span)
 }
 
-/// The mean over accounts of how much of each goes to each cell, never 0.
-fn base_rates(rows: &[Vec<(usize, u32)>], cells: usize) -> Vec<f64> {
-    let floor = 0.01 / cells.max(1) as f64;
-    let mut rates = vec![floor; cells];
-    let used = rows.iter().filter(|row| !row.is_empty()).count().max(1) as f64;
-    for row in rows {
-        let all: u32 = row.iter().map(|(_, count)| count).sum();
-        for (cell, count) in row {
-            rates[*cell] += 0.99 * f64::from(*count) / f64::from(all) / used;
-        }
-    }
-    rates
-}
-
 /// Self-supervised: halves of one account are of one operator, halves of two random accounts almost never.
 fn calibrate<'a>(
     cells: impl Iterator<Item = &'a [usize]>,
-    base: &[f64],
-    alpha: f64,
+    habitat: &Habitat,
     config: &Config,
 ) -> Option<Calibration> {
     let half = |cells: &[usize], odd: usize| tally(cells.iter().skip(odd).step_by(2).copied());
@@ -379,7 +390,7 @@ fn calibrate<'a>(
     if halves.len() < POPULATION {
         return None;
     }
-    let score = |a: &[(usize, u32)], b: &[(usize, u32)]| same_distribution(a, b, base, alpha);
+    let score = |a: &[(usize, u32)], b: &[(usize, u32)]| habitat.same_distribution(a, b);
     let same: Vec<f64> = halves.iter().take(4_000).map(|[a, b]| score(a, b)).collect();
     let mut random = Seeded::new(config.seed).fork("content calibration");
     let mut other = Vec::new();
@@ -392,17 +403,46 @@ fn calibrate<'a>(
     Some(Calibration::fit(&same, &other, 0.5))
 }
 
-fn by_cell(profile: &Profile, cells: &[usize]) -> BTreeMap<usize, BTreeSet<Keyed>> {
+fn by_cell(profile: &Profile, cells: &[usize]) -> Vec<(usize, Vec<Keyed>)> {
     let mut prompts: BTreeMap<usize, BTreeSet<Keyed>> = BTreeMap::new();
     for (sketch, cell) in profile.sketches().zip(cells) {
         prompts.entry(*cell).or_default().insert(sketch.exact);
     }
-    prompts
+    prompts.into_iter().map(|(cell, prompts)| (cell, prompts.into_iter().collect())).collect()
 }
 
-fn repeats(prompts: &[BTreeMap<usize, BTreeSet<Keyed>>], cells: usize) -> Vec<Repeats> {
+/// The cells that both have, with the prompts of each in it.
+fn met<'p>(
+    a: &'p [(usize, Vec<Keyed>)],
+    b: &'p [(usize, Vec<Keyed>)],
+) -> impl Iterator<Item = (usize, &'p [Keyed], &'p [Keyed])> {
+    let mut rest = b;
+    a.iter().filter_map(move |(cell, mine)| {
+        while let Some(((other, theirs), more)) = rest.split_first() {
+            match other.cmp(cell) {
+                std::cmp::Ordering::Less => rest = more,
+                std::cmp::Ordering::Equal => return Some((*cell, &mine[..], &theirs[..])),
+                std::cmp::Ordering::Greater => break,
+            }
+        }
+        None
+    })
+}
+
+/// How many stand in both sorted lists.
+fn common(a: &[Keyed], b: &[Keyed]) -> usize {
+    let (mut i, mut j, mut count) = (0, 0, 0);
+    while let (Some(one), Some(other)) = (a.get(i), b.get(j)) {
+        i += usize::from(one <= other);
+        j += usize::from(other <= one);
+        count += usize::from(one == other);
+    }
+    count
+}
+
+fn repeats(prompts: &[Vec<(usize, Vec<Keyed>)>], cells: usize) -> Vec<Repeats> {
     let mut sums = vec![(0.0, 0.0); cells];
-    let mut users: BTreeMap<(usize, Keyed), f64> = BTreeMap::new();
+    let mut users: HashMap<(usize, Keyed), f64> = HashMap::new();
     for account in prompts {
         for (cell, prompts) in account {
             let n = prompts.len() as f64;
@@ -413,6 +453,7 @@ fn repeats(prompts: &[BTreeMap<usize, BTreeSet<Keyed>>], cells: usize) -> Vec<Re
     }
     let mut repeats: Vec<Repeats> =
         sums.iter().map(|(sum, squares)| Repeats { compared: (sum * sum - squares) / 2.0, equal: 0.0 }).collect();
+    // Whole numbers: their sum does not depend on the order.
     for ((cell, _), users) in users {
         repeats[cell].equal += users * (users - 1.0) / 2.0;
     }
