@@ -6,6 +6,7 @@
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
 //! measures how many exchanges a second a journal takes, `cargo xtask bench sketch` how long a sketch takes.
 //! `cargo xtask bench import [ROWS] [DIR]` measures how many rows of a log are imported in a second, and in how much memory.
+//! `cargo xtask bench watch [--quick] [--large] [--brief] [--seed N] [--seeds K] [--data DIR]` shows whom `watch` and others find and accuse.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
 //! in the repository.
 //!
@@ -23,7 +24,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
-const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench import [ROWS] [DIR] | bench trace [DIR] \
+const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench trace [DIR] \
                      | prove journal [--points N] [--seed S] | fuzz [TARGET] [--seconds N] [--seed S] | parity";
 
 fn main() -> ExitCode {
@@ -98,6 +99,10 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "import" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-import", "import_rate")).args(rest).status()?.success())
+        }
+        "watch" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-arena", "standings")).args(rest).status()?.success())
         }
         "trace" => {
             let mut command = Command::new("cargo");

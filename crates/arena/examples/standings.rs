@@ -1,5 +1,5 @@
-//! The standings of `anbiq lab watch` without the rest of the program: `cargo xtask bench watch [--quick] [--large] [--seed N]
-//! [--seeds K] [--data DIR] [--out FILE]`.
+//! The standings of `anbiq lab watch` without the rest of the program: `cargo xtask bench watch [--quick] [--large] [--brief]
+//! [--seed N] [--seeds K] [--data DIR] [--out FILE]`.
 
 use std::error::Error;
 use std::io::Write as _;
@@ -8,7 +8,14 @@ use std::path::PathBuf;
 use anbiq_arena::{Plan, contest, render_text};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let mut plan = Plan { seed: 1, seeds: 1, quick: false, large: false, data: std::env::var_os("ANBIQ_DATA").map(PathBuf::from) };
+    let mut plan = Plan {
+        seed: 1,
+        seeds: 1,
+        quick: false,
+        large: false,
+        brief: false,
+        data: std::env::var_os("ANBIQ_DATA").map(PathBuf::from),
+    };
     let mut out = None;
     let mut words = std::env::args().skip(1);
     while let Some(word) = words.next() {
@@ -16,6 +23,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         match word.as_str() {
             "--quick" => plan.quick = true,
             "--large" => plan.large = true,
+            "--brief" => plan.brief = true,
             "--seed" => plan.seed = value()?.parse()?,
             "--seeds" => plan.seeds = value()?.parse()?,
             "--data" => plan.data = Some(value()?.into()),

@@ -13,13 +13,12 @@ mod page;
 mod plot;
 mod score;
 mod table;
+mod tally;
 mod verdict;
 
 pub use baseline::Method;
 pub use compose::{Campaign, Class, Trick};
-pub use contest::{
-    Ablation, CampaignRow, ClassRow, CurveRow, DelayRow, LinkRow, Plan, Standings, contest,
-};
+pub use contest::{Ablation, CampaignRow, ClassRow, CurveRow, DelayRow, LinkRow, Plan, Standings, contest};
 pub use error::ArenaError;
 pub use page::page;
 pub use score::{Curve, Linking, Share};

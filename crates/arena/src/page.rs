@@ -74,8 +74,7 @@ fn honest(standings: &Standings) -> Markup {
 }
 
 fn campaigns(standings: &Standings) -> Markup {
-    let shares: Vec<(String, Share)> =
-        standings.campaigns.iter().map(|row| (row.campaign.name(), row.found)).collect();
+    let shares: Vec<(String, Share)> = standings.campaigns.iter().map(|row| (row.campaign.name(), row.found)).collect();
     html! {
         h2 { "Campaigns that are found" }
         p.soft { "Percent of campaigns of which half the accounts are flagged. With nothing shared no campaign can be accused, since nothing is done on one kind of evidence: the most is a review." }

@@ -47,7 +47,11 @@ impl Curve {
         let (mut hits, mut alarms) = (0, 0);
         let mut points = vec![(0.0, 0.0)];
         for (place, (score, is_guilty)) in scores.iter().enumerate() {
-            if *is_guilty { hits += 1 } else { alarms += 1 }
+            if *is_guilty {
+                hits += 1;
+            } else {
+                alarms += 1;
+            }
             let last = scores.get(place + 1).is_none_or(|next| next.0 < *score);
             if last && *score > f64::NEG_INFINITY {
                 points.push((alarms as f64 / honest.max(1) as f64, hits as f64 / guilty.max(1) as f64));
@@ -67,7 +71,9 @@ fn thinned(points: &[(f64, f64)]) -> Vec<(f64, f64)> {
     let mut kept: Vec<(f64, f64)> = Vec::new();
     for (place, point) in points.iter().enumerate() {
         let turns = match (kept.last(), points.get(place + 1)) {
-            (Some(last), Some(next)) => (last.0 != point.0 || next.0 != point.0) && (last.1 != point.1 || next.1 != point.1),
+            (Some(last), Some(next)) => {
+                (last.0 != point.0 || next.0 != point.0) && (last.1 != point.1 || next.1 != point.1)
+            }
             _ => true,
         };
         if turns {

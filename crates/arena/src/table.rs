@@ -47,9 +47,9 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
     for row in &standings.classes {
         write!(text, "\n{:<34}{:>9}", row.class.name(), row.reviewed.of)?;
         write!(text, "{:>8}{:>8}", percent(&row.reviewed), percent(&row.accused))?;
-        Method::BASELINES
-            .iter()
-            .try_for_each(|method| write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent)))?;
+        Method::BASELINES.iter().try_for_each(|method| {
+            write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent))
+        })?;
     }
     writeln!(text, "\n\ncampaigns that are found, %")?;
     write!(text, "{:<52}{:>6}{:>8}{:>8}", "", "of", "found", "acted")?;
@@ -57,9 +57,9 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
     for row in &standings.campaigns {
         write!(text, "\n{:<52}{:>6}", row.campaign.name(), row.found.of)?;
         write!(text, "{:>8}{:>8}", percent(&row.found), percent(&row.accused))?;
-        Method::BASELINES
-            .iter()
-            .try_for_each(|method| write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent)))?;
+        Method::BASELINES.iter().try_for_each(|method| {
+            write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent))
+        })?;
     }
     writeln!(text, "\n\nwhat was gone when a campaign was first found (median of those found)")?;
     writeln!(text, "{:<52}{:>8}{:>8}{:>12}{:>14}", "", "found", "hours", "exchanges", "tokens")?;
@@ -94,7 +94,11 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
         )?;
     }
     writeln!(text, "\nwithout one kind of evidence")?;
-    writeln!(text, "{:<16}{:>10}{:>10}{:>18}{:>16}{:>8}", "", "shared", "clean", "honest reviewed", "pair precision", "B3 F1")?;
+    writeln!(
+        text,
+        "{:<16}{:>10}{:>10}{:>18}{:>16}{:>8}",
+        "", "shared", "clean", "honest reviewed", "pair precision", "B3 F1"
+    )?;
     for row in &standings.ablations {
         let name = row.without.map_or("with all", |channel| channel.name());
         writeln!(

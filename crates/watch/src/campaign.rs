@@ -2,15 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anbiq_domain::{Digest, GrantId, Money, OperatorId, Permission, TermsRef, Timestamp};
+use anbiq_domain::{Digest, Money, OperatorId, Permission, TermsRef, Timestamp};
 
 use crate::cells::Cells;
 use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
-use crate::gather::peers;
+use crate::gather::{Group, peers};
+use crate::grants::Grants;
 use crate::link::{Evidence, Linker};
 use crate::profile::{Profile, Timeline, World};
-use crate::purpose::judge;
+use crate::purpose::{judge, spread};
 use crate::report::{
     Account, Archetype, Bucket, Campaign, Channel, Edge, Leak, Member, Operator, Purpose, Reason, Report, Standing,
     Survival,
@@ -25,8 +26,8 @@ const SAMPLE: usize = 200;
 const SURVIVES: f64 = 0.5;
 /// Accounts of one operator that speak for it in the population.
 const SPEAKERS: usize = 2;
-/// Share of an account's exchanges that must stand under a grant for the grant to explain it.
-const COVERED: f64 = 0.95;
+/// Share of the accounts of an operator that is not paid for by its usual means, up to which they openly are one customer's.
+const OPENLY: f64 = 0.2;
 /// Moments at which the stream is replayed to estimate the leak.
 const MOMENTS: usize = 32;
 
@@ -144,13 +145,14 @@ impl<'a> Desk<'a> {
         Self { world, profiles, cells, config, linker, threshold }
     }
 
-    fn operator(&self, group: &[usize]) -> Operator {
+    fn operator(&self, group: &Group) -> Operator {
+        let Group { accounts: group, linked } = group;
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let members: Vec<Member> = group.iter().map(|place| self.member(*place, group)).collect();
         let sum = |of: fn(&Profile) -> u64| accounts.iter().map(|account| of(account)).sum();
         let mut cost = Money::ZERO;
         accounts.iter().for_each(|account| cost += account.cost);
-        let purpose = self.purpose(group);
+        let purpose = self.purpose(group, *linked);
         let survival = self.survival(group);
         Operator {
             id: name(&accounts),
@@ -164,16 +166,17 @@ impl<'a> Desk<'a> {
             twinned: sum(|account| account.twinned),
             first: accounts.iter().filter_map(|account| account.first).min().unwrap_or_default(),
             last: accounts.iter().filter_map(|account| account.last).max().unwrap_or_default(),
-            standing: self.standing(&accounts, &purpose, &survival),
+            standing: if *linked { self.standing(&accounts, &purpose, &survival) } else { only_alike(&accounts) },
             purpose,
             survival,
         }
     }
 
-    fn purpose(&self, group: &[usize]) -> Purpose {
+    /// What the accounts of `group` are used for; `linked` if more than that is known to be common to them.
+    pub(crate) fn purpose(&self, group: &[usize], linked: bool) -> Purpose {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
-        judge(&accounts, &cells, self.config)
+        judge(&accounts, &cells, linked, self.config)
     }
 
     fn member(&self, one: usize, group: &[usize]) -> Member {
@@ -289,7 +292,8 @@ impl<'a> Desk<'a> {
                     pairs.iter().map(|(a, b, evidence)| (*a, *b, self.weight(evidence, Some(family)))).collect();
                 let pieces = groups(group.len(), &edges, 0.0);
                 let whole = |piece: Vec<usize>| piece.into_iter().map(|place| group[place]).collect();
-                let pieces = self.merge_all(pieces.into_iter().map(whole).collect(), Some(family));
+                let mut pieces = self.merge_all(pieces.into_iter().map(whole).collect(), Some(family));
+                self.adopt_rest(&mut pieces, &group, Some(family));
                 Survival {
                     without: family.to_owned(),
                     linked: share(pieces.iter().map(Vec::len).sum()),
@@ -314,6 +318,12 @@ impl<'a> Desk<'a> {
                     why.push("a harvest over several accounts, but no terms that speak of it are journalled".into());
                 }
                 Breach::Against(terms, permission, breach) => {
+                    if spread(accounts).is_some_and(|spread| spread <= OPENLY) {
+                        let words =
+                            "nearly all are paid for by one means, so nobody hides that they are one customer's";
+                        why.push(format!("a harvest over {} accounts, but {words}", accounts.len()));
+                        return Standing::Review { why };
+                    }
                     let weak = survival.iter().filter(|one| one.linked < SURVIVES);
                     let weak: Vec<&str> = weak.map(|one| one.without.as_str()).collect();
                     if weak.is_empty() {
@@ -429,7 +439,10 @@ impl<'a> Desk<'a> {
             let members: Vec<&Profile> = group.iter().map(|place| &past[*place]).collect();
             2 * hits >= active
                 && 2 * hits > group.len()
-                && matches!(desk.standing(&members, &desk.purpose(group), &desk.survival(group)), Standing::Campaign(_))
+                && matches!(
+                    desk.standing(&members, &desk.purpose(group, true), &desk.survival(group)),
+                    Standing::Campaign(_)
+                )
         })
     }
 }
@@ -441,42 +454,14 @@ enum Breach {
     Against(TermsRef, Permission, String),
 }
 
-/// What grants say about some accounts.
-#[derive(Debug, Default)]
-struct Grants {
-    held: Vec<GrantId>,
-    used: u64,
-    allowed: Option<u64>,
-    covers_all: bool,
-    faults: Vec<String>,
-}
-
-impl Grants {
-    fn of(accounts: &[&Profile], world: &World) -> Self {
-        let mut this = Self { covers_all: true, ..Self::default() };
-        let mut bounds = Vec::new();
-        for account in accounts {
-            let share = account.granted_exchanges as f64 / account.exchanges.max(1) as f64;
-            this.covers_all &= share >= COVERED;
-            for held in world.grants.values().filter(|held| held.grant.account == account.account) {
-                let used = account.granted_tokens.get(&held.grant.id).copied().unwrap_or(0);
-                let bound = held.grant.conditions.max_output_tokens;
-                this.used += used;
-                this.held.push(held.grant.id.clone());
-                bounds.push(bound);
-                let (name, id) = (&account.account, &held.grant.id);
-                if let Some(bound) = bound.filter(|bound| used > *bound) {
-                    this.faults.push(format!("{name} took {used} tokens under grant {id}, which allows {bound}"));
-                }
-                let ends = [held.grant.expires, held.revoked].into_iter().flatten().min();
-                if let Some(end) = ends.filter(|end| account.last.is_some_and(|last| last >= *end) && share < COVERED) {
-                    this.faults.push(format!("{name} went on after grant {id} ended at {end}"));
-                }
-            }
-        }
-        this.allowed = bounds.into_iter().collect::<Option<Vec<u64>>>().map(|bounds| bounds.iter().sum());
-        this
-    }
+/// Accounts that ask alike, each like a harvest, and share nothing else.
+fn only_alike(accounts: &[&Profile]) -> Standing {
+    let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
+    let why = format!(
+        "{} accounts ask alike, each like a harvest, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
+        accounts.len()
+    );
+    Standing::Review { why: vec![why] }
 }
 
 fn started(accounts: &[&Profile], terms: TermsRef, permission: Permission, breach: String) -> Campaign {

@@ -11,7 +11,7 @@ const SIGNALS: usize = 2;
 /// What a pair that was not examined costs inside a group, in nats.
 const UNSEEN: f64 = 0.25;
 /// Accounts against which a member of an operator is weighed.
-const PEERS: usize = 200;
+const PEERS: usize = 64;
 /// The same in a huge operator, where means are sharp with fewer.
 const FEWEST_PEERS: usize = 24;
 /// Pairs that one pass over an operator may cost.
@@ -21,7 +21,15 @@ const LARGE: usize = 9;
 /// Fewest accounts of a group that a lone account may join as a whole.
 const ADOPTING: usize = 3;
 /// Accounts of a group against which each of another is weighed.
-const MERGE_PEERS: usize = 24;
+const MERGE_PEERS: usize = 16;
+/// The same for a first look: groups that it shows to be far apart are not looked at again.
+const FIRST_PEERS: usize = 4;
+/// Groups that a group is compared with where there are many.
+const NEAREST: usize = 12;
+/// Nats below the threshold from which a pair brings nobody together.
+const FAR: f64 = 8.0;
+/// One account in so many of a large group is let go at a time.
+const AT_A_TIME: usize = 20;
 /// Groups up to which every two of them are compared as wholes; beyond, those that some examined pair brings together.
 const ALL_GROUPS: usize = 40;
 
@@ -29,6 +37,15 @@ const ALL_GROUPS: usize = 40;
 struct Examined {
     edges: Vec<(usize, usize, f64)>,
     all: bool,
+}
+
+/// Accounts that are taken for one operator.
+#[derive(Debug)]
+pub(crate) struct Group {
+    /// By number, sorted.
+    pub(crate) accounts: Vec<usize>,
+    /// Do several kinds of evidence link them? Otherwise they only ask alike.
+    pub(crate) linked: bool,
 }
 
 impl Desk<'_> {
@@ -45,13 +62,19 @@ impl Desk<'_> {
     }
 
     /// All accounts with any exchange, each in exactly one operator; accounts by number, sorted.
-    pub(crate) fn operators(&self) -> Vec<Vec<usize>> {
-        let linked = self.linked();
-        let grouped: BTreeSet<usize> = linked.iter().flatten().copied().collect();
+    pub(crate) fn operators(&self) -> Vec<Group> {
+        let mut linked = self.linked();
+        let alike = self.alike(&linked);
+        let moved: BTreeSet<usize> = alike.iter().flatten().copied().collect();
+        linked.iter_mut().for_each(|group| group.retain(|one| !moved.contains(one)));
+        linked.retain(|group| group.len() > 1);
+        let grouped: BTreeSet<usize> = linked.iter().chain(&alike).flatten().copied().collect();
         let alone =
             (0..self.profiles.len()).filter(|place| !grouped.contains(place) && self.profiles[*place].exchanges > 0);
-        let alone: Vec<Vec<usize>> = alone.map(|place| vec![place]).collect();
-        linked.into_iter().chain(alone).collect()
+        let alone: Vec<usize> = alone.collect();
+        let linked = linked.into_iter().chain(alone.into_iter().map(|place| vec![place]));
+        let linked = linked.map(|accounts| Group { accounts, linked: true });
+        linked.chain(alike.into_iter().map(|accounts| Group { accounts, linked: false })).collect()
     }
 
     pub(crate) fn linked(&self) -> Vec<Vec<usize>> {
@@ -132,8 +155,7 @@ impl Desk<'_> {
         let spare = self.threshold * (1.0 - 1.0 / looks(LARGE));
         let left = examined.edges.iter().filter(|(a, b, _)| !taken.contains(a) && !taken.contains(b));
         // What `weight` held back for want of signals counts here; the halves must show them.
-        let left =
-            left.map(|(a, b, _)| (*a, *b, self.linker.pair(*a, *b).total(None) - self.threshold + spare));
+        let left = left.map(|(a, b, _)| (*a, *b, self.linker.pair(*a, *b).total(None) - self.threshold + spare));
         let left: Vec<_> = left.filter(|edge| examined.all || edge.2 > 0.0).collect();
         let mut large = groups(self.profiles.len(), &left, if examined.all { 0.0 } else { UNSEEN });
         large.retain(|group| group.len() >= LARGE && self.halves_agree(group));
@@ -143,7 +165,7 @@ impl Desk<'_> {
     }
 
     fn halves_agree(&self, group: &[usize]) -> bool {
-        let half = |odd: usize| group.iter().copied().skip(odd).step_by(2).take(MERGE_PEERS).collect::<Vec<_>>();
+        let half = |odd: usize| group.iter().copied().skip(odd).step_by(2).take(2 * MERGE_PEERS).collect::<Vec<_>>();
         self.weight(&self.linker.groups(&half(0), &half(1)), None) > 0.0
     }
 
@@ -177,22 +199,41 @@ impl Desk<'_> {
         found.iter_mut().for_each(|group| group.sort_unstable());
     }
 
-    /// Nats by which two groups belong together, above the threshold: by their pairs or by their pools, whichever says more.
-    fn as_wholes(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
-        let (a, b): (Vec<usize>, Vec<usize>) = (thin(a, MERGE_PEERS).collect(), thin(b, MERGE_PEERS).collect());
-        let pairs = self.linker.between(&a, &b);
-        let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        self.excess(&mean, a.len().min(b.len()), &self.linker.pooled(&a, &b, &pairs), but)
+    /// The same for the accounts of `group` that are in none of the pieces `found` of it.
+    pub(crate) fn adopt_rest(&self, found: &mut [Vec<usize>], group: &[usize], but: Option<&str>) {
+        let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
+        for one in group.iter().copied().filter(|one| !held.contains(one)) {
+            let fits = found.iter().enumerate().filter(|(_, piece)| piece.len() >= ADOPTING);
+            let fits = fits.map(|(place, piece)| (place, self.as_wholes(&[one], piece, but)));
+            if let Some((place, _)) = fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0) {
+                found[place].push(one);
+            }
+        }
     }
 
-    /// Lets go of accounts that speak against the rest of their group, the worst first: one at a time of a group in which everybody
-    /// is weighed against everybody, else a tenth.
+    /// Nats by which two groups belong together, above the threshold: by their pairs or by their pools.
+    fn as_wholes(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
+        let few = |group: &[usize], most: usize| thin(group, most).collect::<Vec<usize>>();
+        if a.len() > FIRST_PEERS && b.len() > FIRST_PEERS {
+            let first = self.linker.between(&few(a, FIRST_PEERS), &few(b, FIRST_PEERS));
+            let mean = self.mean(first.iter().map(|pair| &pair.0), but);
+            if mean.total <= 0.0 {
+                return -self.threshold;
+            }
+        }
+        let (a, b) = (few(a, MERGE_PEERS), few(b, MERGE_PEERS));
+        let pairs = self.linker.between(&a, &b);
+        let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
+        self.excess(&mean, a.len().min(b.len()), || self.linker.pooled(&a, &b, &pairs), but)
+    }
+
+    /// Lets go of accounts that speak against the rest of their group, the worst first: of a large group several at a time.
     fn peel(&self, mut group: Vec<usize>) -> Vec<usize> {
         while group.len() > 1 {
             let mut against: Vec<(usize, f64)> =
                 group.iter().map(|one| (*one, self.belonging(*one, &group, None))).filter(|one| one.1 < 0.0).collect();
             against.sort_by(|a, b| a.1.total_cmp(&b.1));
-            against.truncate(if group.len() <= PEERS { 1 } else { group.len() / 10 });
+            against.truncate(if group.len() <= PEERS { 1 } else { group.len() / AT_A_TIME });
             if against.is_empty() {
                 break;
             }
@@ -206,7 +247,7 @@ impl Desk<'_> {
         let others: Vec<usize> = peers(one, group).collect();
         let pairs = self.linker.between(&[one], &others);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        self.excess(&mean, others.len(), &self.linker.pooled(&[one], &others, &pairs), but)
+        self.excess(&mean, others.len(), || self.linker.pooled(&[one], &others, &pairs), but)
     }
 
     fn mean<'e>(&self, pairs: impl Iterator<Item = &'e Evidence>, but: Option<&str>) -> Mean {
@@ -219,12 +260,17 @@ impl Desk<'_> {
         mean
     }
 
-    fn excess(&self, mean: &Mean, size: usize, pooled: &Evidence, but: Option<&str>) -> f64 {
+    /// Nats above the threshold, by the pairs or, where these do not suffice, by the pools.
+    fn excess(&self, mean: &Mean, size: usize, pooled: impl Fn() -> Evidence, but: Option<&str>) -> f64 {
         let nats = mean.total / mean.pairs.max(1) as f64 * looks(size) - self.threshold;
         // Most pairs, or the pools, must show several kinds of evidence, or one kind could carry them all.
-        let signals = 2 * mean.signals > mean.pairs || self.signals(pooled, but);
+        if 2 * mean.signals > mean.pairs && nats > 0.0 {
+            return nats;
+        }
+        let pooled = pooled();
+        let signals = 2 * mean.signals > mean.pairs || self.signals(&pooled, but);
         let by_pairs = if signals { nats } else { nats.min(-f64::EPSILON) };
-        by_pairs.max(self.weight(pooled, but))
+        by_pairs.max(self.weight(&pooled, but))
     }
 }
 
@@ -236,20 +282,29 @@ struct Mean {
     pairs: usize,
 }
 
-/// For each group those with which some pair was examined.
+/// For each group those with which its examined pairs speak most for being of one operator.
 fn neighbours(found: &[Vec<usize>], examined: &Examined) -> Vec<BTreeSet<usize>> {
     let mut of = BTreeMap::new();
     for (group, accounts) in found.iter().enumerate() {
         of.extend(accounts.iter().map(|account| (*account, group)));
     }
-    let mut near = vec![BTreeSet::new(); found.len()];
-    // A pair that speaks loudly against it brings nobody together.
-    for (a, b, _) in examined.edges.iter().filter(|edge| !examined.all || edge.2 > -6.0) {
+    let mut drawn: Vec<BTreeMap<usize, f64>> = vec![BTreeMap::new(); found.len()];
+    for (a, b, nats) in &examined.edges {
         if let (Some(a), Some(b)) = (of.get(a), of.get(b))
             && a != b
         {
-            near[*a].insert(*b);
-            near[*b].insert(*a);
+            let nats = (nats + FAR).max(0.0);
+            *drawn[*a].entry(*b).or_default() += nats;
+            *drawn[*b].entry(*a).or_default() += nats;
+        }
+    }
+    let mut near = vec![BTreeSet::new(); found.len()];
+    for (group, others) in drawn.into_iter().enumerate() {
+        let mut others: Vec<(usize, f64)> = others.into_iter().filter(|other| other.1 > 0.0).collect();
+        others.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
+        for (other, _) in others.into_iter().take(NEAREST) {
+            near[group].insert(other);
+            near[other].insert(group);
         }
     }
     near

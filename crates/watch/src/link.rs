@@ -7,8 +7,9 @@ use anbiq_domain::{Keyed, Seeded};
 
 use crate::Config;
 use crate::cells::{Cells, tally};
-use crate::fit::{Calibration, Habitat, moments, two_covariance};
-use crate::profile::{Profile, Sample};
+use crate::fit::{Calibration, Habitat, Likelihoods, Row, optional, two_covariance};
+use crate::habits::{HABITS, Spread, fit_habits, habits};
+use crate::profile::Profile;
 use crate::report::Channel;
 
 /// Probability that two accounts of one operator share a means of payment.
@@ -19,12 +20,17 @@ const PURSE: f64 = 20.0;
 const OFFICE: f64 = 8.0;
 /// Share of an operator's accounts that are opened in one go.
 const BURST_SHARE: f64 = 0.7;
+/// Share of operators whose accounts all ask alike; others give each account a topic, lend accounts out, or hide what they ask for
+/// among other things.
+const ALIKE_SHARE: f64 = 0.7;
+/// Share of operators whose accounts divide a list.
+const QUEUE_SHARE: f64 = 0.5;
 /// Repeats between two accounts that work through one list, relative to two that draw from the same prompts freely.
 const QUEUE_RATE: f64 = 0.05;
 /// Comparisons by which the repeat rate of one cell is drawn towards that of all.
 const REPEAT_PRIOR: f64 = 500.0;
 /// Fewest accounts whose habits can be compared.
-const POPULATION: usize = 8;
+pub(crate) const POPULATION: usize = 8;
 
 /// The nats of one pair by channel, in the order of [`Channel::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -65,16 +71,18 @@ impl Evidence {
 /// Everything fitted on the population, ready to weigh pairs.
 #[derive(Debug)]
 pub(crate) struct Linker<'a> {
-    profiles: &'a [Profile],
-    config: &'a Config,
+    pub(crate) profiles: &'a [Profile],
+    pub(crate) config: &'a Config,
     payments: HashMap<Keyed, usize>,
     networks: HashMap<Keyed, usize>,
     agents: HashMap<Keyed, usize>,
     settings: HashMap<u64, usize>,
     /// Milliseconds between the first and the last opening of an account, where that is long enough to say something.
     openings: Option<f64>,
-    rows: Vec<Vec<(usize, u32)>>,
+    pub(crate) rows: Vec<Vec<(usize, u32)>>,
     habitat: Habitat,
+    /// How probable each of `rows` is.
+    likelihoods: Vec<Likelihoods>,
     content: Option<Calibration>,
     /// For every account the distinct prompts of each of its cells, all sorted.
     prompts: Vec<Vec<(usize, Vec<Keyed>)>>,
@@ -117,6 +125,7 @@ impl<'a> Linker<'a> {
             settings: frequencies(profiles.iter().map(|profile| profile.settings.keys().copied())),
             openings: opening_span(profiles, config),
             content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
+            likelihoods: rows.iter().map(|row| habitat.likelihoods(row)).collect(),
             rows,
             habitat,
             prompts,
@@ -160,7 +169,7 @@ impl<'a> Linker<'a> {
         if one.exchanges >= self.config.min_exchanges && two.exchanges >= self.config.min_exchanges {
             queue = self.queue(a, b);
             evidence.put(Channel::Content, self.content(a, b));
-            evidence.put(Channel::Queue, queue);
+            evidence.put(Channel::Queue, optional(QUEUE_SHARE, queue));
             evidence.put(Channel::Rhythm, self.rhythm(a, b));
         }
         (evidence.without(&self.config.ignored), queue)
@@ -193,7 +202,7 @@ impl<'a> Linker<'a> {
         let shared: f64 = networks(a).intersection(&networks(b)).map(|network| self.shared_network(*network)).sum();
         evidence.put(Channel::Network, shared.max(mean(Channel::Network)));
         evidence.put(Channel::Content, self.pooled_content(a, b, mean(Channel::Content)));
-        evidence.put(Channel::Queue, pairs.iter().map(|pair| pair.1).sum());
+        evidence.put(Channel::Queue, optional(QUEUE_SHARE, pairs.iter().map(|pair| pair.1).sum()));
         evidence.without(&self.config.ignored)
     }
 
@@ -201,6 +210,34 @@ impl<'a> Linker<'a> {
     /// speak against one distribution, the pools are not believed.
     fn pooled_content(&self, a: &[usize], b: &[usize], mean: f64) -> f64 {
         let Some(calibration) = self.content else { return 0.0 };
+        let nats = self.pools(a, b);
+        let pooled = optional(ALIKE_SHARE, calibration.apply(nats));
+        let (low, high) = Channel::Content.bounds();
+        pooled.clamp(low, high) + mean.min(0.0) * (a.len().min(b.len()) as f64).sqrt()
+    }
+
+    /// What prompts and pace alone say: nats that the accounts `a` and the accounts `b` are of one operator, without a bound.
+    pub(crate) fn prompts(&self, a: &[usize], b: &[usize]) -> f64 {
+        let Some(calibration) = self.content else { return 0.0 };
+        let (nats, pairs) = (self.pools(a, b), (a.len() * b.len()) as f64);
+        let all = || a.iter().flat_map(|one| b.iter().map(move |two| (*one, *two)));
+        let queue: f64 = all().map(|(one, two)| self.queue(one, two)).sum();
+        let rhythm = all().map(|(one, two)| self.rhythm(one, two)).sum::<f64>() / pairs.max(1.0);
+        let kept = |channel: Channel, nats: f64| if self.config.ignored.contains(&channel) { 0.0 } else { nats };
+        let (low, high) = Channel::Queue.bounds();
+        let queue = optional(QUEUE_SHARE, queue).clamp(low, high);
+        let (slow, fast) = Channel::Rhythm.bounds();
+        kept(Channel::Content, calibration.apply(nats))
+            + kept(Channel::Queue, queue)
+            + kept(Channel::Rhythm, rhythm.clamp(slow, fast))
+    }
+
+    /// The log Bayes factor that the prompts of `a` and of `b` come from one distribution.
+    fn pools(&self, a: &[usize], b: &[usize]) -> f64 {
+        if let ([one], [two]) = (a, b) {
+            let row = |one: usize| (&self.rows[one][..], &self.likelihoods[one]);
+            return self.habitat.same_distribution(row(*one), row(*two));
+        }
         let pool = |group: &[usize]| {
             let mut counts = BTreeMap::new();
             for (cell, count) in group.iter().flat_map(|one| &self.rows[*one]) {
@@ -208,9 +245,9 @@ impl<'a> Linker<'a> {
             }
             counts.into_iter().collect::<Vec<(usize, u32)>>()
         };
-        let pooled = calibration.apply(self.habitat.same_distribution(&pool(a), &pool(b)));
-        let (low, high) = Channel::Content.bounds();
-        pooled.clamp(low, high) + mean.min(0.0) * (a.len().min(b.len()) as f64).sqrt()
+        let (a, b) = (pool(a), pool(b));
+        let likelihoods = (self.habitat.likelihoods(&a), self.habitat.likelihoods(&b));
+        self.habitat.same_distribution((&a, &likelihoods.0), (&b, &likelihoods.1))
     }
 
     /// Prompts of `a` that `b` also sent, and how many would be expected if both drew freely from the same prompts.
@@ -288,7 +325,7 @@ impl<'a> Linker<'a> {
 
     fn content(&self, a: usize, b: usize) -> f64 {
         let Some(calibration) = self.content else { return 0.0 };
-        calibration.apply(self.habitat.same_distribution(&self.rows[a], &self.rows[b]))
+        optional(ALIKE_SHARE, calibration.apply(self.pools(&[a], &[b])))
     }
 
     fn queue(&self, a: usize, b: usize) -> f64 {
@@ -302,54 +339,6 @@ impl<'a> Linker<'a> {
         let nats = (0..HABITS).map(|i| two_covariance(one[i], two[i], fit[i].mean, fit[i].between, fit[i].within));
         0.5 * nats.sum::<f64>()
     }
-
-    /// Pairs worth examining, `a < b`, and whether they are all there are.
-    pub(crate) fn candidates(&self) -> (Vec<(usize, usize)>, bool) {
-        let count = self.profiles.len();
-        if count <= self.config.all_pairs_up_to {
-            return ((0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect(), true);
-        }
-        let mut blocks: BTreeMap<(u8, u64, u64), Vec<u32>> = BTreeMap::new();
-        for (place, profile) in (0_u32..).zip(self.profiles) {
-            let mut join = |kind: u8, x: u64, y: u64| blocks.entry((kind, x, y)).or_default().push(place);
-            profile.payment.iter().for_each(|payment| join(0, payment.0, 0));
-            profile.networks.keys().for_each(|network| join(1, network.0, 0));
-            for agent in profile.agents.keys() {
-                profile.settings.keys().for_each(|settings| join(2, agent.0, *settings));
-            }
-            self.rows[place as usize].iter().for_each(|(cell, _)| join(3, *cell as u64, 0));
-        }
-        // What two accounts share, weighed by how few share it: a block that holds a tenth of all accounts tells nobody apart.
-        let mut shared: Vec<HashMap<u32, f64>> = vec![HashMap::new(); count];
-        for members in blocks.values().filter(|members| members.len() > 1 && members.len() <= count / 10) {
-            self.pair_up(members, rarity(count, members.len() as f64), &mut shared);
-        }
-        let mut by_opening: Vec<u32> =
-            (0_u32..).zip(self.profiles).filter(|(_, profile)| profile.opened.is_some()).map(|(place, _)| place).collect();
-        by_opening.sort_by_key(|place| (self.profiles[*place as usize].opened, *place));
-        self.pair_up(&by_opening, rarity(count, 10.0), &mut shared);
-        let mut pairs = Vec::new();
-        for (place, partners) in shared.iter().enumerate() {
-            let mut partners: Vec<(u32, f64)> = partners.iter().map(|(other, nats)| (*other, *nats)).collect();
-            partners.sort_by(|x, y| y.1.total_cmp(&x.1).then(x.0.cmp(&y.0)));
-            partners.truncate(self.config.partners);
-            pairs.extend(partners.iter().map(|(other, _)| (place.min(*other as usize), place.max(*other as usize))));
-        }
-        pairs.sort_unstable();
-        pairs.dedup();
-        (pairs, false)
-    }
-
-    /// Brings each of a block together with the next ones of it; the last ones with the first.
-    fn pair_up(&self, members: &[u32], nats: f64, shared: &mut [HashMap<u32, f64>]) {
-        for (place, a) in members.iter().enumerate() {
-            for step in 1..=self.config.block_partners.min(members.len() / 2) {
-                let b = members[(place + step) % members.len()];
-                *shared[*a as usize].entry(b).or_default() += nats;
-                *shared[b as usize].entry(*a).or_default() += nats;
-            }
-        }
-    }
 }
 
 /// Poisson: a shared list is worked through without replacement, so what chance would repeat does not come back.
@@ -357,7 +346,7 @@ fn divided(seen: f64, expected: f64) -> f64 {
     seen * QUEUE_RATE.ln() + (1.0 - QUEUE_RATE) * expected
 }
 
-fn rarity(accounts: usize, users: f64) -> f64 {
+pub(crate) fn rarity(accounts: usize, users: f64) -> f64 {
     (accounts as f64 / users).ln().max(0.0)
 }
 
@@ -377,11 +366,7 @@ fn opening_span(profiles: &[Profile], config: &Config) -> Option<f64> {
 }
 
 /// Self-supervised: halves of one account are of one operator, halves of two random accounts almost never.
-fn calibrate<'a>(
-    cells: impl Iterator<Item = &'a [usize]>,
-    habitat: &Habitat,
-    config: &Config,
-) -> Option<Calibration> {
+fn calibrate<'a>(cells: impl Iterator<Item = &'a [usize]>, habitat: &Habitat, config: &Config) -> Option<Calibration> {
     let half = |cells: &[usize], odd: usize| tally(cells.iter().skip(odd).step_by(2).copied());
     let halves: Vec<_> = cells
         .filter(|cells| cells.len() >= usize::try_from(config.min_exchanges).unwrap_or(usize::MAX))
@@ -390,7 +375,8 @@ fn calibrate<'a>(
     if halves.len() < POPULATION {
         return None;
     }
-    let score = |a: &[(usize, u32)], b: &[(usize, u32)]| habitat.same_distribution(a, b);
+    let score =
+        |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.likelihoods(a)), (b, &habitat.likelihoods(b)));
     let same: Vec<f64> = halves.iter().take(4_000).map(|[a, b]| score(a, b)).collect();
     let mut random = Seeded::new(config.seed).fork("content calibration");
     let mut other = Vec::new();
@@ -458,77 +444,4 @@ fn repeats(prompts: &[Vec<(usize, Vec<Keyed>)>], cells: usize) -> Vec<Repeats> {
         repeats[cell].equal += users * (users - 1.0) / 2.0;
     }
     repeats
-}
-
-/// Number of habits: log rate, evenness over the day, log irregularity of gaps.
-const HABITS: usize = 3;
-
-#[derive(Debug, Clone, Copy)]
-struct Spread {
-    mean: f64,
-    between: f64,
-    within: f64,
-}
-
-fn habits(samples: &[Sample], exchanges: u64, config: &Config) -> Option<[f64; HABITS]> {
-    if samples.len() < 2 || (samples.len() as u64) < config.min_exchanges / 2 {
-        return None;
-    }
-    let span = samples[samples.len() - 1].at.since(samples[0].at).max(60_000) as f64;
-    let gaps: Vec<f64> = samples.windows(2).map(|pair| pair[1].at.since(pair[0].at) as f64).collect();
-    let (mean, variance) = moments(&gaps);
-    let irregularity = (variance.sqrt() / mean.max(1.0)).max(0.05);
-    let mut hours = [0; 24];
-    samples.iter().for_each(|sample| hours[crate::profile::hour_of_day(sample.at)] += 1);
-    Some([(exchanges as f64 / span * 3_600_000.0).ln(), resultant(&hours), irregularity.ln()])
-}
-
-/// How far activity keeps to some hours of the day: 0 for none, 1 for all in one hour. The length of the mean
-/// direction on the 24-hour circle, corrected for its bias in small samples (Mardia and Jupp 2000).
-pub(crate) fn resultant(hours: &[u32; 24]) -> f64 {
-    let n: f64 = hours.iter().map(|count| f64::from(*count)).sum();
-    if n < 2.0 {
-        return 0.0;
-    }
-    let (mut x, mut y) = (0.0, 0.0);
-    for (hour, count) in hours.iter().enumerate() {
-        let angle = std::f64::consts::TAU * hour as f64 / 24.0;
-        x += f64::from(*count) * angle.cos();
-        y += f64::from(*count) * angle.sin();
-    }
-    ((x * x + y * y - n) / (n * (n - 1.0))).max(0.0).sqrt()
-}
-
-fn fit_habits(
-    profiles: &[Profile],
-    reference: &[usize],
-    all: &[Option<[f64; HABITS]>],
-    config: &Config,
-) -> Option<[Spread; HABITS]> {
-    let known: Vec<&[f64; HABITS]> = reference.iter().filter_map(|place| all[*place].as_ref()).collect();
-    if known.len() < POPULATION {
-        return None;
-    }
-    let mut squares = [const { Vec::new() }; HABITS];
-    let reference = reference.iter().map(|place| &profiles[*place]);
-    for profile in reference.filter(|profile| profile.exchanges >= config.min_exchanges) {
-        let (early, late) = profile.samples.split_at(profile.samples.len() / 2);
-        // A sample stands for several exchanges where not all were kept; the same for both halves.
-        let each = profile.exchanges / (profile.samples.len() as u64).max(1);
-        let half = |samples: &[Sample]| habits(samples, each * samples.len() as u64, config);
-        if let (Some(early), Some(late)) = (half(early), half(late)) {
-            for i in 0..HABITS {
-                squares[i].push((early[i] - late[i]).powi(2) / 2.0);
-            }
-        }
-    }
-    let mut spreads = [Spread { mean: 0.0, between: 0.0, within: 0.0 }; HABITS];
-    for (i, spread) in spreads.iter_mut().enumerate() {
-        let (mean, total) = moments(&known.iter().map(|habits| habits[i]).collect::<Vec<_>>());
-        // The median does not let a few restless accounts speak for all.
-        squares[i].sort_by(f64::total_cmp);
-        let within = squares[i].get(squares[i].len() / 2).map_or(total / 2.0, |median| median / 0.455).max(1e-3);
-        *spread = Spread { mean, between: (total - within).max(1e-3), within };
-    }
-    Some(spreads)
 }

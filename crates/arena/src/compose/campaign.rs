@@ -19,7 +19,7 @@ pub struct Campaign {
     pub accounts: usize,
     /// Exchanges of an account in a day.
     pub a_day: f64,
-    /// Share of its exchanges that are innocent.
+    /// Share of its exchanges that are innocent: whole conversations, as people have them.
     pub cover: f64,
     /// Do some accounts share cards, networks, software and days of sign-up?
     pub shared: bool,
@@ -83,8 +83,18 @@ impl Campaign {
 
 /// Beginnings that mean the same.
 const BEGINNINGS: [&str; 12] = [
-    "Could you", "Please help:", "I need this done:", "Task:", "Here is what I want.", "Kindly", "My question is this.", "Hi!",
-    "Quick one:", "Let me ask you something.", "For a friend:", "One more thing:",
+    "Could you",
+    "Please help:",
+    "I need this done:",
+    "Task:",
+    "Here is what I want.",
+    "Kindly",
+    "My question is this.",
+    "Hi!",
+    "Quick one:",
+    "Let me ask you something.",
+    "For a friend:",
+    "One more thing:",
 ];
 
 impl Composer<'_> {
@@ -94,7 +104,8 @@ impl Composer<'_> {
         let whole = Seeded::new(self.random.bits());
         let mut list = self.list(campaign);
         let pool: Vec<Keyed> = (0..(n / 4).max(4)).map(|_| self.own()).collect();
-        let (cards, agents) = ((0..n.div_ceil(A_CARD)).map(|_| self.own()).collect::<Vec<_>>(), [self.own(), self.own()]);
+        let (cards, agents) =
+            ((0..n.div_ceil(A_CARD)).map(|_| self.own()).collect::<Vec<_>>(), [self.own(), self.own()]);
         // A large operator needs days to open its accounts.
         let sign_up = 24.0 * (n as f64 / 500.0).clamp(0.5, 10.0);
         let begun = -sign_up - 24.0 * (1.0 + 4.0 * self.random.unit());
@@ -153,11 +164,17 @@ impl Composer<'_> {
             false => Rhythm { peak: 12.0, width: 6.0, night: 1.0, weekend: 1.0 },
         };
         let mut repeated: Vec<String> = Vec::new();
+        // Turns of innocent conversations that stand for so many exchanges.
+        let mut spoken = 0;
         for (at, arrival) in self.pace(&rhythm, count, start) {
             if self.random.chance(campaign.cover) {
-                let turns = self.phrases.session(&mut self.random);
-                let output = self.answer(&arrival);
-                self.converse(face, at, turns.into_iter().take(1).collect(), output, 60_000.0);
+                if spoken == 0 {
+                    let turns = self.phrases.session(&mut self.random);
+                    spoken = turns.len();
+                    let output = self.answer(&arrival);
+                    self.converse(face, at, turns, output, 90_000.0);
+                }
+                spoken = spoken.saturating_sub(1);
                 continue;
             }
             let text = match campaign.trick {

@@ -10,8 +10,8 @@ pub(crate) mod phrases;
 
 use anbiq_domain::{
     AccountId, Client, ClockKind, Conditions, Digest, Draws, Entry, Exchange, ExchangeId, Grant, GrantId, JournalId,
-    KeyId, Keyed, Message, Money, Outcome, Permission, PlanId, Prompt, RequestFacts, Role, Seeded, Sketch, Terms, TermsId,
-    TermsRef, Timestamp, Usage,
+    KeyId, Keyed, Message, Money, Outcome, Permission, PlanId, Prompt, RequestFacts, Role, Seeded, Sketch, Terms,
+    TermsId, TermsRef, Timestamp, Usage,
 };
 use anbiq_lab::world::Arrivals;
 use anbiq_statistics::sketch::Sketcher;
@@ -259,7 +259,12 @@ impl Stream {
         let rows = self.rows.iter().take_while(move |row| row.at <= end);
         let mut random = Seeded::new(0).fork("ids of exchanges");
         let exchanges = rows.filter_map(move |row| self.exchange(row, reference.as_ref()?, &mut random));
-        papers.into_iter().flatten().chain(opened).chain(grants.map(|grant| Entry::GrantGiven { grant })).chain(exchanges)
+        papers
+            .into_iter()
+            .flatten()
+            .chain(opened)
+            .chain(grants.map(|grant| Entry::GrantGiven { grant }))
+            .chain(exchanges)
     }
 
     fn exchange(&self, row: &Row, terms: &TermsRef, random: &mut Seeded) -> Option<Entry> {
@@ -406,7 +411,12 @@ impl Composer<'_> {
         for turn in turns {
             history.push(Message::new(Role::User, turn));
             let answer = 1 + (f64::from(output) * (0.4 + 1.2 * self.random.unit())) as u32;
-            self.say(face, at, &Prompt::Chat(history.clone()), &Said { prompt: said, output: answer, ..Said::default() });
+            self.say(
+                face,
+                at,
+                &Prompt::Chat(history.clone()),
+                &Said { prompt: said, output: answer, ..Said::default() },
+            );
             said += answer + 20;
             history.push(Message::new(Role::Assistant, "."));
             at += (span * (0.3 + self.random.exponential())) as i64;

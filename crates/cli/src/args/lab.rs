@@ -50,6 +50,9 @@ pub(crate) enum Lab {
         /// Also a campaign over 25,000 accounts; takes minutes and 2 GB of memory.
         #[arg(long)]
         large: bool,
+        /// Neither looks at several moments nor runs without each kind of evidence.
+        #[arg(long)]
+        brief: bool,
         /// Folder with real arrival times and prompts: `watch/conv_2023.csv`, `watch/code_2023.csv`, `watch/prompts_dev.jsonl`.
         #[arg(long, value_name = "DIR", env = "ANBIQ_DATA")]
         data: Option<PathBuf>,

@@ -27,11 +27,10 @@ pub(crate) async fn run(args: Lab, talk: Talk) -> anyhow::Result<Outcome> {
             Corpus::new(seed).write_files(&out, sizes)?;
             talk.say(&format!("wrote {documents} documents to `{}`", out.display()));
         }
-        Lab::Watch { seed, seeds, quick, large, data, out, json } => {
-            let plan = Plan { seed, seeds, quick, large, data };
+        Lab::Watch { seed, seeds, quick, large, brief, data, out, json } => {
+            let plan = Plan { seed, seeds, quick, large, brief, data };
             let tell = talk;
-            let standings =
-                tokio::task::spawn_blocking(move || contest(&plan, &mut |words| tell.say(words))).await??;
+            let standings = tokio::task::spawn_blocking(move || contest(&plan, &mut |words| tell.say(words))).await??;
             if let Some(out) = out {
                 std::fs::write(&out, anbiq_arena::page(&standings))
                     .with_context(|| format!("cannot write `{}`", out.display()))?;

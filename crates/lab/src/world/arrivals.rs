@@ -119,11 +119,9 @@ fn scaled(rows: &[(f64, u32, u32)]) -> Vec<Arrival> {
     };
     let mean = span / (rows.len() - 1) as f64;
     let arrival = |pair: &[(f64, u32, u32)]| match pair {
-        [one, two] => Some(Arrival {
-            gap: ((two.0 - one.0) / mean).max(0.0),
-            long: two.2 >= LONG,
-            tokens: Some((two.1, two.2)),
-        }),
+        [one, two] => {
+            Some(Arrival { gap: ((two.0 - one.0) / mean).max(0.0), long: two.2 >= LONG, tokens: Some((two.1, two.2)) })
+        }
         _ => None,
     };
     rows.windows(2).filter_map(arrival).collect()
