@@ -2,14 +2,16 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use anbiq_domain::{Digest, GrantId, Money, OperatorId, Permission, TermsRef, Timestamp};
+use anbiq_domain::{Digest, Money, OperatorId, Permission, TermsRef, Timestamp};
 
 use crate::cells::Cells;
 use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
+use crate::gather::{Group, peers};
+use crate::grants::Grants;
 use crate::link::{Evidence, Linker};
 use crate::profile::{Profile, Timeline, World};
-use crate::purpose::judge;
+use crate::purpose::{judge, spread};
 use crate::report::{
     Account, Archetype, Bucket, Campaign, Channel, Edge, Leak, Member, Operator, Purpose, Reason, Report, Standing,
     Survival,
@@ -18,24 +20,14 @@ use crate::{Config, Seen};
 
 /// Version of the report's shape.
 const FORMAT: u32 = 1;
-/// Families of channels that a link needs.
-const SIGNALS: usize = 2;
-/// What a pair that was not examined costs inside a group, in nats.
-const UNSEEN: f64 = 0.25;
+/// Accounts of a large operator that are looked at to see what holds it together.
+const SAMPLE: usize = 200;
 /// Share of an operator's accounts that must remain linked whatever one kind of evidence is left out.
 const SURVIVES: f64 = 0.5;
-/// Accounts against which a member of a large operator is weighed.
-const PEERS: usize = 200;
-/// Fewest accounts of a group that is linked as a whole though none of its pairs is.
-const LARGE: usize = 9;
-/// Fewest accounts of a group that a lone account may join as a whole.
-const ADOPTING: usize = 3;
 /// Accounts of one operator that speak for it in the population.
 const SPEAKERS: usize = 2;
-/// Accounts of a group against which each of another is weighed.
-const MERGE_PEERS: usize = 24;
-/// Share of an account's exchanges that must stand under a grant for the grant to explain it.
-const COVERED: f64 = 0.95;
+/// Share of the accounts of an operator that is not paid for by its usual means, up to which they openly are one customer's.
+const OPENLY: f64 = 0.2;
 /// Moments at which the stream is replayed to estimate the leak.
 const MOMENTS: usize = 32;
 
@@ -118,13 +110,13 @@ fn keep_listed(operators: &mut Vec<Operator>, config: &Config) -> u64 {
 
 /// The profiles of one moment and all that was fitted on them.
 #[derive(Debug)]
-struct Desk<'a> {
+pub(crate) struct Desk<'a> {
     world: &'a World,
-    profiles: &'a [Profile],
+    pub(crate) profiles: &'a [Profile],
     cells: &'a Cells,
-    config: &'a Config,
-    linker: Linker<'a>,
-    threshold: f64,
+    pub(crate) config: &'a Config,
+    pub(crate) linker: Linker<'a>,
+    pub(crate) threshold: f64,
 }
 
 impl<'a> Desk<'a> {
@@ -153,167 +145,14 @@ impl<'a> Desk<'a> {
         Self { world, profiles, cells, config, linker, threshold }
     }
 
-    /// Nats above the threshold; never positive where fewer than [`SIGNALS`] kinds of evidence speak.
-    fn weight(&self, evidence: &Evidence, but: Option<&str>) -> f64 {
-        let weight = evidence.total(but) - self.threshold;
-        if self.signals(evidence, but) { weight } else { weight.min(0.0) }
-    }
-
-    /// Whether enough kinds of evidence speak; one fewer where one is left out on purpose.
-    fn signals(&self, evidence: &Evidence, but: Option<&str>) -> bool {
-        let needed = if but.is_some() { SIGNALS - 1 } else { SIGNALS };
-        evidence.families(self.config.channel_minimum, but) >= needed
-    }
-
-    /// All accounts with any exchange, each in exactly one operator; accounts by number, sorted.
-    fn operators(&self) -> Vec<Vec<usize>> {
-        let linked = self.linked();
-        let grouped: BTreeSet<usize> = linked.iter().flatten().copied().collect();
-        let alone =
-            (0..self.profiles.len()).filter(|place| !grouped.contains(place) && self.profiles[*place].exchanges > 0);
-        let alone: Vec<Vec<usize>> = alone.map(|place| vec![place]).collect();
-        linked.into_iter().chain(alone).collect()
-    }
-
-    fn linked(&self) -> Vec<Vec<usize>> {
-        let (pairs, all) = self.linker.candidates();
-        let mut edges = Vec::new();
-        for (a, b) in pairs {
-            if self.profiles[a].exchanges == 0 || self.profiles[b].exchanges == 0 {
-                continue;
-            }
-            let weight = self.weight(&self.linker.pair(a, b), None);
-            if all || weight > 0.0 {
-                edges.push((a, b, weight));
-            }
-        }
-        let found = groups(self.profiles.len(), &edges, if all { 0.0 } else { UNSEEN });
-        let mut merged = self.merge(found, None);
-        if all {
-            if let Some(more) = self.second_look(&merged, &edges) {
-                merged = self.merge(more, None);
-            }
-            self.adopt(&mut merged);
-        }
-        merged.into_iter().map(|group| self.peel(group)).filter(|group| group.len() > 1).collect()
-    }
-
-    /// Merges groups that belong together as wholes, the surest first.
-    ///
-    /// The pairs between two groups are many looks at one question. They are not independent, so `n` of them count
-    /// as the square root of the smaller group's size (see [`looks`]).
-    fn merge(&self, mut found: Vec<Vec<usize>>, but: Option<&str>) -> Vec<Vec<usize>> {
-        let mut scores: BTreeMap<(usize, usize), f64> = BTreeMap::new();
-        let score = |a: &[usize], b: &[usize]| self.as_wholes(a, b, but);
-        for a in 0..found.len() {
-            for b in a + 1..found.len() {
-                scores.insert((a, b), score(&found[a], &found[b]));
-            }
-        }
-        while let Some((&(a, b), best)) = scores.iter().max_by(|x, y| x.1.total_cmp(y.1).then(y.0.cmp(x.0))) {
-            if *best <= 0.0 {
-                break;
-            }
-            let gone = std::mem::take(&mut found[b]);
-            found[a].extend(gone);
-            found[a].sort_unstable();
-            scores.retain(|(x, y), _| *x != b && *y != b);
-            for other in (0..found.len()).filter(|other| *other != a && !found[*other].is_empty()) {
-                scores.insert((a.min(other), a.max(other)), score(&found[a], &found[other]));
-            }
-        }
-        found.retain(|group| !group.is_empty());
-        found
-    }
-
-    /// Among accounts that no pair of them could link, looks for large groups that do as wholes: half of such a group
-    /// must be of one operator with the other half. `None` if there is none.
-    fn second_look(&self, found: &[Vec<usize>], edges: &[(usize, usize, f64)]) -> Option<Vec<Vec<usize>>> {
-        let settled = |group: &&Vec<usize>| group.len() >= ADOPTING;
-        let taken: BTreeSet<usize> = found.iter().filter(settled).flatten().copied().collect();
-        let spare = self.threshold * (1.0 - 1.0 / looks(LARGE));
-        let left = edges.iter().filter(|(a, b, _)| !taken.contains(a) && !taken.contains(b));
-        // What `weight` held back for want of signals counts here; the halves must show them.
-        let left: Vec<_> =
-            left.map(|(a, b, _)| (*a, *b, self.linker.pair(*a, *b).total(None) - self.threshold + spare)).collect();
-        let mut large = groups(self.profiles.len(), &left, 0.0);
-        large.retain(|group| group.len() >= LARGE && self.halves_agree(group));
-        let moved: BTreeSet<usize> = large.iter().flatten().copied().collect();
-        let kept = found.iter().filter(|group| !group.iter().any(|one| moved.contains(one))).cloned();
-        (!large.is_empty()).then(|| kept.chain(large.iter().cloned()).collect())
-    }
-
-    fn halves_agree(&self, group: &[usize]) -> bool {
-        let half = |odd: usize| group.iter().copied().skip(odd).step_by(2).take(MERGE_PEERS).collect::<Vec<_>>();
-        self.weight(&self.linker.groups(&half(0), &half(1)), None) > 0.0
-    }
-
-    /// Lets accounts that stand alone join the group they fit best as a whole.
-    fn adopt(&self, found: &mut [Vec<usize>]) {
-        let grouped: BTreeSet<usize> = found.iter().flatten().copied().collect();
-        for one in (0..self.profiles.len()).filter(|one| !grouped.contains(one) && self.profiles[*one].exchanges > 0) {
-            let fits = found.iter().enumerate().filter(|(_, group)| group.len() >= ADOPTING);
-            let fits = fits.map(|(place, group)| (place, self.as_wholes(&[one], group, None)));
-            if let Some((place, _)) = fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0) {
-                found[place].push(one);
-                found[place].sort_unstable();
-            }
-        }
-    }
-
-    /// Nats by which two groups belong together, above the threshold: by their pairs or by their pools, whichever says more.
-    fn as_wholes(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
-        let (a, b): (Vec<usize>, Vec<usize>) = (thin(a, MERGE_PEERS).collect(), thin(b, MERGE_PEERS).collect());
-        let mean = self.mean(a.iter().flat_map(|one| b.iter().map(move |other| (*one, *other))), but);
-        self.excess(&mean, a.len().min(b.len()), &self.linker.groups(&a, &b), but)
-    }
-
-    /// Lets go of accounts that speak against the rest of their group, the worst first.
-    fn peel(&self, mut group: Vec<usize>) -> Vec<usize> {
-        while group.len() > 1 {
-            let excesses = group.iter().map(|one| self.belonging(*one, &group, None));
-            let worst = excesses.enumerate().min_by(|a, b| a.1.total_cmp(&b.1));
-            match worst {
-                Some((place, excess)) if excess < 0.0 => group.remove(place),
-                _ => break,
-            };
-        }
-        group
-    }
-
-    /// Nats by which `one` belongs to `group`, above the threshold.
-    fn belonging(&self, one: usize, group: &[usize], but: Option<&str>) -> f64 {
-        let others: Vec<usize> = peers(one, group).collect();
-        let mean = self.mean(others.iter().map(|other| (one, *other)), but);
-        self.excess(&mean, others.len(), &self.linker.groups(&[one], &others), but)
-    }
-
-    fn mean(&self, pairs: impl Iterator<Item = (usize, usize)>, but: Option<&str>) -> Mean {
-        let mut mean = Mean::default();
-        for (a, b) in pairs {
-            let evidence = self.linker.pair(a, b);
-            mean.total += evidence.total(but);
-            mean.signals += usize::from(self.signals(&evidence, but));
-            mean.pairs += 1;
-        }
-        mean
-    }
-
-    fn excess(&self, mean: &Mean, size: usize, pooled: &Evidence, but: Option<&str>) -> f64 {
-        let nats = mean.total / mean.pairs.max(1) as f64 * looks(size) - self.threshold;
-        // Most pairs, or the pools, must show several kinds of evidence, or one kind could carry them all.
-        let signals = 2 * mean.signals > mean.pairs || self.signals(pooled, but);
-        let by_pairs = if signals { nats } else { nats.min(-f64::EPSILON) };
-        by_pairs.max(self.weight(pooled, but))
-    }
-
-    fn operator(&self, group: &[usize]) -> Operator {
+    fn operator(&self, group: &Group) -> Operator {
+        let Group { accounts: group, linked } = group;
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let members: Vec<Member> = group.iter().map(|place| self.member(*place, group)).collect();
         let sum = |of: fn(&Profile) -> u64| accounts.iter().map(|account| of(account)).sum();
         let mut cost = Money::ZERO;
         accounts.iter().for_each(|account| cost += account.cost);
-        let purpose = self.purpose(group);
+        let purpose = self.purpose(group, *linked);
         let survival = self.survival(group);
         Operator {
             id: name(&accounts),
@@ -327,16 +166,17 @@ impl<'a> Desk<'a> {
             twinned: sum(|account| account.twinned),
             first: accounts.iter().filter_map(|account| account.first).min().unwrap_or_default(),
             last: accounts.iter().filter_map(|account| account.last).max().unwrap_or_default(),
-            standing: self.standing(&accounts, &purpose, &survival),
+            standing: if *linked { self.standing(&accounts, &purpose, &survival) } else { only_alike(&accounts) },
             purpose,
             survival,
         }
     }
 
-    fn purpose(&self, group: &[usize]) -> Purpose {
+    /// What the accounts of `group` are used for; `linked` if more than that is known to be common to them.
+    pub(crate) fn purpose(&self, group: &[usize], linked: bool) -> Purpose {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
-        judge(&accounts, &cells, self.config)
+        judge(&accounts, &cells, linked, self.config)
     }
 
     fn member(&self, one: usize, group: &[usize]) -> Member {
@@ -438,7 +278,7 @@ impl<'a> Desk<'a> {
             return Vec::new();
         }
         // Enough accounts to see what holds; all of a small operator.
-        let group: Vec<usize> = group.iter().copied().step_by(group.len().div_ceil(PEERS)).collect();
+        let group: Vec<usize> = group.iter().copied().step_by(group.len().div_ceil(SAMPLE)).collect();
         let pairs: Vec<(usize, usize, Evidence)> = (0..group.len())
             .flat_map(|a| (a + 1..group.len()).map(move |b| (a, b)))
             .map(|(a, b)| (a, b, self.linker.pair(group[a], group[b])))
@@ -452,7 +292,8 @@ impl<'a> Desk<'a> {
                     pairs.iter().map(|(a, b, evidence)| (*a, *b, self.weight(evidence, Some(family)))).collect();
                 let pieces = groups(group.len(), &edges, 0.0);
                 let whole = |piece: Vec<usize>| piece.into_iter().map(|place| group[place]).collect();
-                let pieces = self.merge(pieces.into_iter().map(whole).collect(), Some(family));
+                let mut pieces = self.merge_all(pieces.into_iter().map(whole).collect(), Some(family));
+                self.adopt_rest(&mut pieces, &group, Some(family));
                 Survival {
                     without: family.to_owned(),
                     linked: share(pieces.iter().map(Vec::len).sum()),
@@ -477,6 +318,12 @@ impl<'a> Desk<'a> {
                     why.push("a harvest over several accounts, but no terms that speak of it are journalled".into());
                 }
                 Breach::Against(terms, permission, breach) => {
+                    if spread(accounts).is_some_and(|spread| spread <= OPENLY) {
+                        let words =
+                            "nearly all are paid for by one means, so nobody hides that they are one customer's";
+                        why.push(format!("a harvest over {} accounts, but {words}", accounts.len()));
+                        return Standing::Review { why };
+                    }
                     let weak = survival.iter().filter(|one| one.linked < SURVIVES);
                     let weak: Vec<&str> = weak.map(|one| one.without.as_str()).collect();
                     if weak.is_empty() {
@@ -592,22 +439,12 @@ impl<'a> Desk<'a> {
             let members: Vec<&Profile> = group.iter().map(|place| &past[*place]).collect();
             2 * hits >= active
                 && 2 * hits > group.len()
-                && matches!(desk.standing(&members, &desk.purpose(group), &desk.survival(group)), Standing::Campaign(_))
+                && matches!(
+                    desk.standing(&members, &desk.purpose(group, true), &desk.survival(group)),
+                    Standing::Campaign(_)
+                )
         })
     }
-}
-
-/// Evidence of several pairs, summed up.
-#[derive(Debug, Default)]
-struct Mean {
-    total: f64,
-    signals: usize,
-    pairs: usize,
-}
-
-/// What the looks of a group of `size` accounts count together: more than one look, far fewer than `size` independent ones.
-fn looks(size: usize) -> f64 {
-    (size.clamp(1, 9) as f64).sqrt()
 }
 
 #[derive(Debug, PartialEq)]
@@ -617,42 +454,14 @@ enum Breach {
     Against(TermsRef, Permission, String),
 }
 
-/// What grants say about some accounts.
-#[derive(Debug, Default)]
-struct Grants {
-    held: Vec<GrantId>,
-    used: u64,
-    allowed: Option<u64>,
-    covers_all: bool,
-    faults: Vec<String>,
-}
-
-impl Grants {
-    fn of(accounts: &[&Profile], world: &World) -> Self {
-        let mut this = Self { covers_all: true, ..Self::default() };
-        let mut bounds = Vec::new();
-        for account in accounts {
-            let share = account.granted_exchanges as f64 / account.exchanges.max(1) as f64;
-            this.covers_all &= share >= COVERED;
-            for held in world.grants.values().filter(|held| held.grant.account == account.account) {
-                let used = account.granted_tokens.get(&held.grant.id).copied().unwrap_or(0);
-                let bound = held.grant.conditions.max_output_tokens;
-                this.used += used;
-                this.held.push(held.grant.id.clone());
-                bounds.push(bound);
-                let (name, id) = (&account.account, &held.grant.id);
-                if let Some(bound) = bound.filter(|bound| used > *bound) {
-                    this.faults.push(format!("{name} took {used} tokens under grant {id}, which allows {bound}"));
-                }
-                let ends = [held.grant.expires, held.revoked].into_iter().flatten().min();
-                if let Some(end) = ends.filter(|end| account.last.is_some_and(|last| last >= *end) && share < COVERED) {
-                    this.faults.push(format!("{name} went on after grant {id} ended at {end}"));
-                }
-            }
-        }
-        this.allowed = bounds.into_iter().collect::<Option<Vec<u64>>>().map(|bounds| bounds.iter().sum());
-        this
-    }
+/// Accounts that ask alike, each like a harvest, and share nothing else.
+fn only_alike(accounts: &[&Profile]) -> Standing {
+    let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
+    let why = format!(
+        "{} accounts ask alike, each like a harvest, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
+        accounts.len()
+    );
+    Standing::Review { why: vec![why] }
 }
 
 fn started(accounts: &[&Profile], terms: TermsRef, permission: Permission, breach: String) -> Campaign {
@@ -674,16 +483,6 @@ fn started(accounts: &[&Profile], terms: TermsRef, permission: Permission, breac
         leaked: None,
         counter: Vec::new(),
     }
-}
-
-/// The accounts that `one` is weighed against: all others, or an even choice of them in a large group.
-fn peers(one: usize, group: &[usize]) -> impl Iterator<Item = usize> {
-    thin(group, PEERS).filter(move |other| *other != one)
-}
-
-/// An even choice of at most `most` members.
-fn thin(group: &[usize], most: usize) -> impl Iterator<Item = usize> {
-    group.iter().copied().step_by(group.len().div_ceil(most).max(1))
 }
 
 fn parts(evidence: &Evidence) -> Vec<(Channel, f64)> {

@@ -1,4 +1,8 @@
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
+
+use crate::Channel;
 
 /// What the detector assumes and where it stops. Every number is a stated prior or a bound on memory; whatever
 /// can be learned from the traffic itself is fitted instead (see the crate's documentation).
@@ -9,6 +13,9 @@ pub struct Config {
     pub seed: u64,
     /// Exchanges an account whose sketches are kept: a uniform sample of all of them.
     pub samples: usize,
+    /// Kinds of evidence that are not used.
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    pub ignored: BTreeSet<Channel>,
     /// Fewest accounts that make a campaign.
     pub min_accounts: usize,
     /// Fewest exchanges from which an account's prompts say anything.
@@ -29,6 +36,8 @@ pub struct Config {
     pub all_pairs_up_to: usize,
     /// Partners that one blocking key may give an account.
     pub block_partners: usize,
+    /// Partners with whom an account is weighed at most: those with whom it shares most.
+    pub partners: usize,
     /// Edges listed for one operator: the heaviest ones.
     pub listed_edges: usize,
     /// Unremarkable operators of one account listed in the report: those with most exchanges.
@@ -42,6 +51,7 @@ impl Default for Config {
         Self {
             seed: 0,
             samples: 64,
+            ignored: BTreeSet::new(),
             min_accounts: 5,
             min_exchanges: 8,
             review_exchanges: 500,
@@ -52,6 +62,7 @@ impl Default for Config {
             burst_hours: 2.0,
             all_pairs_up_to: 600,
             block_partners: 12,
+            partners: 48,
             listed_edges: 1_000,
             listed_singles: 1_000,
             replay_up_to: 300,

@@ -1,49 +1,150 @@
 //! The small models that turn a comparison into nats.
 
+use anbiq_statistics::special::ln_gamma;
+
 /// `ln(a (a+1) ... (a+n-1))`: the rising factorial that Dirichlet-multinomial probabilities are made of.
-pub(crate) fn ln_rising(a: f64, n: u32) -> f64 {
-    (0..n).map(|i| (a + f64::from(i)).ln()).sum()
+fn ln_rising(a: f64, n: u32) -> f64 {
+    if n > 12 { ln_gamma(a + f64::from(n)) - ln_gamma(a) } else { (0..n).map(|i| (a + f64::from(i)).ln()).sum() }
 }
 
-/// Log Bayes factor that two rows of counts come from one distribution rather than from two.
-///
-/// Both hypotheses put the same Dirichlet prior with mean `base` and total weight `alpha` on a distribution over
-/// cells (Minka 2000). It weighs by rarity by itself: a shared cell that everybody uses says nothing.
-/// `a` and `b` hold `(cell, count)` sorted by cell.
-pub(crate) fn same_distribution(a: &[(usize, u32)], b: &[(usize, u32)], base: &[f64], alpha: f64) -> f64 {
-    let total = |row: &[(usize, u32)]| row.iter().map(|(_, count)| count).sum::<u32>();
-    let (all_a, all_b) = (total(a), total(b));
-    let mut nats = ln_rising(alpha, all_b) - ln_rising(alpha + f64::from(all_a), all_b);
-    let (mut i, mut j) = (0, 0);
-    while let (Some((cell_a, n)), Some((cell_b, m))) = (a.get(i), b.get(j)) {
-        match cell_a.cmp(cell_b) {
-            std::cmp::Ordering::Less => i += 1,
-            std::cmp::Ordering::Greater => j += 1,
-            std::cmp::Ordering::Equal => {
-                let weight = alpha * base[*cell_a];
-                nats += ln_rising(weight + f64::from(*n), *m) - ln_rising(weight, *m);
-                i += 1;
-                j += 1;
+/// Counts up to which [`Habitat`] has the logarithms at hand.
+const AT_HAND: usize = 4_096;
+/// How closely accounts keep to habits of their own: total weights of Dirichlet priors, from an application with one template to
+/// somebody who may ask anything.
+const SCALES: [f64; 6] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0];
+/// Least share of a scale.
+const LEAST: f64 = 0.01;
+
+/// Log probabilities of some counts, scale by scale.
+pub(crate) type Likelihoods = [f64; SCALES.len()];
+
+/// Counts `(cell, count)`, sorted by cell.
+pub(crate) type Row = [(usize, u32)];
+
+/// What accounts in general draw from: a mixture of Dirichlet priors on distributions over cells, all with one mean. With a single
+/// one, two accounts that ask of everything would speak against each other only because they share little.
+#[derive(Debug)]
+pub(crate) struct Habitat {
+    /// Mean share of each cell, never 0.
+    base: Vec<f64>,
+    /// Logarithm of the share of each scale.
+    ln_shares: Likelihoods,
+    /// [`ln_rising`] of each scale for every small count.
+    rising: [Vec<f64>; SCALES.len()],
+}
+
+impl Habitat {
+    /// Of the accounts whose counts are `rows`, among `cells` cells. The shares of the scales are those under which the
+    /// rows are most probable (by expectation maximisation).
+    pub(crate) fn fit(rows: &[Vec<(usize, u32)>], cells: usize) -> Self {
+        let mut this = Self::new(base_rates(rows, cells), [(1.0 / SCALES.len() as f64).ln(); SCALES.len()]);
+        let known: Vec<Likelihoods> =
+            rows.iter().filter(|row| !row.is_empty()).map(|row| this.likelihoods(row)).collect();
+        for _ in 0..20 {
+            let mut shares = [LEAST; SCALES.len()];
+            for likelihoods in &known {
+                let joint = this.joint(likelihoods);
+                let all = ln_sum(&joint);
+                shares.iter_mut().zip(joint).for_each(|(share, one)| *share += (one - all).exp());
+            }
+            let all: f64 = shares.iter().sum();
+            this.ln_shares = shares.map(|share| (share / all).max(LEAST).ln());
+        }
+        this
+    }
+
+    fn new(base: Vec<f64>, ln_shares: Likelihoods) -> Self {
+        let rising = SCALES.map(|scale| {
+            let mut sum = 0.0;
+            let steps = (0..AT_HAND).map(|n| {
+                let before = sum;
+                sum += (scale + n as f64).ln();
+                before
+            });
+            steps.collect()
+        });
+        Self { base, ln_shares, rising }
+    }
+
+    fn rising(&self, scale: usize, n: u32) -> f64 {
+        self.rising[scale].get(n as usize).copied().unwrap_or_else(|| ln_rising(SCALES[scale], n))
+    }
+
+    fn joint(&self, likelihoods: &Likelihoods) -> Likelihoods {
+        let mut joint = self.ln_shares;
+        joint.iter_mut().zip(likelihoods).for_each(|(sum, one)| *sum += one);
+        joint
+    }
+
+    /// The log probability of a row under each scale.
+    pub(crate) fn likelihoods(&self, row: &Row) -> Likelihoods {
+        let all = row.iter().map(|(_, count)| count).sum();
+        let mut likelihoods = [0.0; SCALES.len()];
+        for (place, likelihood) in likelihoods.iter_mut().enumerate() {
+            let cells: f64 = row.iter().map(|(cell, count)| ln_rising(SCALES[place] * self.base[*cell], *count)).sum();
+            *likelihood = cells - self.rising(place, all);
+        }
+        likelihoods
+    }
+
+    /// Log Bayes factor that two rows of counts come from one distribution rather than from two (Minka 2000).
+    ///
+    /// It weighs by rarity by itself: a shared cell that everybody uses says nothing. Each row comes with its
+    /// [`Habitat::likelihoods`].
+    pub(crate) fn same_distribution(&self, a: (&Row, &Likelihoods), b: (&Row, &Likelihoods)) -> f64 {
+        let total = |row: &Row| row.iter().map(|(_, count)| count).sum::<u32>();
+        let (all_a, all_b) = (total(a.0), total(b.0));
+        let mut together = self.joint(a.1);
+        for (place, sum) in together.iter_mut().enumerate() {
+            *sum +=
+                b.1[place] + self.rising(place, all_b) + self.rising(place, all_a) - self.rising(place, all_a + all_b);
+        }
+        let (mut i, mut j) = (0, 0);
+        while let (Some((cell_a, n)), Some((cell_b, m))) = (a.0.get(i), b.0.get(j)) {
+            match cell_a.cmp(cell_b) {
+                std::cmp::Ordering::Less => i += 1,
+                std::cmp::Ordering::Greater => j += 1,
+                std::cmp::Ordering::Equal => {
+                    for (place, sum) in together.iter_mut().enumerate() {
+                        let weight = SCALES[place] * self.base[*cell_a];
+                        *sum += ln_rising(weight + f64::from(*n), *m) - ln_rising(weight, *m);
+                    }
+                    i += 1;
+                    j += 1;
+                }
             }
         }
+        ln_sum(&together) - ln_sum(&self.joint(a.1)) - ln_sum(&self.joint(b.1))
     }
-    nats
 }
 
-/// The total prior weight under which `rows` are most probable, from a grid: small where every account has its own
-/// habits, large where all are alike.
-pub(crate) fn fit_alpha(rows: &[Vec<(usize, u32)>], base: &[f64]) -> f64 {
-    let likelihood = |alpha: f64| -> f64 {
-        rows.iter()
-            .map(|row| {
-                let all = row.iter().map(|(_, count)| count).sum();
-                let cells: f64 = row.iter().map(|(cell, count)| ln_rising(alpha * base[*cell], *count)).sum();
-                cells - ln_rising(alpha, all)
-            })
-            .sum()
-    };
-    let grid = (-2..=20).map(|step| 2_f64.powf(f64::from(step) / 2.0));
-    grid.map(|alpha| (alpha, likelihood(alpha))).max_by(|a, b| a.1.total_cmp(&b.1)).map_or(1.0, |best| best.0)
+/// The logarithm of the sum of the exponentials.
+fn ln_sum(values: &Likelihoods) -> f64 {
+    let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    largest + values.iter().map(|value| (value - largest).exp()).sum::<f64>().ln()
+}
+
+/// The log-likelihood ratio of what only a `share` of operators does, where those who do give `nats`: it speaks for, and hardly
+/// against.
+pub(crate) fn optional(share: f64, nats: f64) -> f64 {
+    let for_it = share.ln() + nats;
+    let without = (1.0 - share).ln();
+    let largest = for_it.max(without);
+    largest + ((for_it - largest).exp() + (without - largest).exp()).ln()
+}
+
+/// The mean over accounts of how much of each goes to each cell, never 0.
+fn base_rates(rows: &[Vec<(usize, u32)>], cells: usize) -> Vec<f64> {
+    let floor = 0.01 / cells.max(1) as f64;
+    let mut rates = vec![floor; cells];
+    let used = rows.iter().filter(|row| !row.is_empty()).count().max(1) as f64;
+    for row in rows {
+        let all: u32 = row.iter().map(|(_, count)| count).sum();
+        for (cell, count) in row {
+            rates[*cell] += 0.99 * f64::from(*count) / f64::from(all) / used;
+        }
+    }
+    rates
 }
 
 /// A calibration `slope x score + offset` of scores to log-likelihood ratios.
@@ -139,15 +240,47 @@ mod tests {
 
     #[test]
     fn sharing_what_is_rare_weighs_more() {
-        let base = [0.9, 0.05, 0.05];
-        let common = same_distribution(&[(0, 5)], &[(0, 5)], &base, 2.0);
-        let rare = same_distribution(&[(1, 5)], &[(1, 5)], &base, 2.0);
-        let apart = same_distribution(&[(1, 5)], &[(2, 5)], &base, 2.0);
+        let habitat = Habitat::new(vec![0.9, 0.05, 0.05], [(1.0_f64 / 6.0).ln(); 6]);
+        let same =
+            |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.likelihoods(a)), (b, &habitat.likelihoods(b)));
+        let (common, rare) = (same(&[(0, 5)], &[(0, 5)]), same(&[(1, 5)], &[(1, 5)]));
+        let apart = same(&[(1, 5)], &[(2, 5)]);
         assert!(rare > common && common > 0.0 && apart < 0.0, "{rare} {common} {apart}");
         // The factor does not depend on which of the two comes first.
         let (a, b) = ([(0, 3), (1, 1)], [(1, 4), (2, 2)]);
-        let (ab, ba) = (same_distribution(&a, &b, &base, 2.0), same_distribution(&b, &a, &base, 2.0));
-        assert!((ab - ba).abs() < 1e-9);
+        assert!((same(&a, &b) - same(&b, &a)).abs() < 1e-9);
+    }
+
+    /// Of two hypotheses with all of their draws enumerated, the probabilities of the data add up to one.
+    #[test]
+    fn likelihoods_are_probabilities_of_sequences() {
+        let habitat = Habitat::new(vec![0.5, 0.3, 0.2], [(1.0_f64 / 6.0).ln(); 6]);
+        let mut sums = [0.0; 6];
+        for sequence in 0..81_u32 {
+            let mut counts = [0; 3];
+            (0..4).for_each(|place| counts[(sequence / 3_u32.pow(place) % 3) as usize] += 1);
+            let row: Vec<(usize, u32)> = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
+            sums.iter_mut().zip(habitat.likelihoods(&row)).for_each(|(sum, ln)| *sum += ln.exp());
+        }
+        assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-9), "{sums:?}");
+    }
+
+    #[test]
+    fn accounts_that_ask_of_everything_do_not_speak_against_each_other() {
+        let cells = 400;
+        let loner = |place: usize| vec![(place, 30)];
+        let broad = |start: usize| (0..30).map(|step| (start + 5 * step, 1)).collect::<Vec<_>>();
+        let rows: Vec<_> = (0..40).map(loner).chain((0..40).map(|place| broad(place % 5 + 40))).collect();
+        let habitat = Habitat::fit(&rows, cells);
+        let same =
+            |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.likelihoods(a)), (b, &habitat.likelihoods(b)));
+        assert!(same(&broad(41), &broad(42)) > -3.0 && same(&loner(1), &loner(2)) < -3.0);
+    }
+
+    #[test]
+    fn what_is_optional_hardly_speaks_against() {
+        assert!((optional(0.5, 0.0)).abs() < 1e-12);
+        assert!(optional(0.7, -50.0) > -1.21 && optional(0.7, 50.0) > 49.0);
     }
 
     #[test]

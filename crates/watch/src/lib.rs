@@ -16,21 +16,30 @@
 //! entries once and keeps a bounded profile of each account. Rows of other systems' logs ([`Seen::Imported`]) are read
 //! likewise; the report counts them and says so.
 //!
+//! Accounts that share nothing but what they ask for are never linked: prompts are one kind of evidence. Where many accounts that
+//! each look like a harvest ask from one distribution, they are put before a person together.
+//!
 //! # What it cannot see
 //!
-//! An application of few moulds that runs day and night over several accounts and never sees one input twice looks like
-//! a narrow harvest; both are sent to review. A harvest whose accounts share no payment, network or client is found by
-//! burst, prompts and pace together, but since none of the three can be left out it is sent to review too.
-//! An operator whose accounts share neither payment, network, client, time of opening nor any oddity of their prompts
-//! stays invisible, and so do accounts of fewer than about ten exchanges unless payment or network gives them away.
+//! `anbiq lab watch` measures it. An application of few moulds that runs day and night over several accounts and never sees one input
+//! twice is told from a harvest by how varied its prompts are and how long the answers; where neither says much, it is sent to review.
+//! Accounts that are openly one customer's, nearly all paid for by one means, are sent to review at most. A harvest whose accounts
+//! share no payment, network or client is sent to review at most. Where it is hidden among innocent conversations as well, or where every
+//! account keeps to a topic or a template of its own, nothing is left to see. Accounts of fewer than thirty exchanges are not judged one by one, and
+//! those of fewer than about ten stay invisible unless payment or network gives them away.
 //! Weights are in nats and rest partly on stated priors ([`Config`]), so a certainty is a statement of this model and
 //! not a measured frequency.
 
+mod alike;
+mod block;
 mod campaign;
 mod cells;
 mod cluster;
 mod config;
 mod fit;
+mod gather;
+mod grants;
+mod habits;
 mod link;
 mod profile;
 mod purpose;

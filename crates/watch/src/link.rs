@@ -7,8 +7,9 @@ use anbiq_domain::{Keyed, Seeded};
 
 use crate::Config;
 use crate::cells::{Cells, tally};
-use crate::fit::{Calibration, fit_alpha, moments, same_distribution, two_covariance};
-use crate::profile::{Profile, Sample};
+use crate::fit::{Calibration, Habitat, Likelihoods, Row, optional, two_covariance};
+use crate::habits::{HABITS, Spread, fit_habits, habits};
+use crate::profile::Profile;
 use crate::report::Channel;
 
 /// Probability that two accounts of one operator share a means of payment.
@@ -19,12 +20,17 @@ const PURSE: f64 = 20.0;
 const OFFICE: f64 = 8.0;
 /// Share of an operator's accounts that are opened in one go.
 const BURST_SHARE: f64 = 0.7;
+/// Share of operators whose accounts all ask alike; others give each account a topic, lend accounts out, or hide what they ask for
+/// among other things.
+const ALIKE_SHARE: f64 = 0.7;
+/// Share of operators whose accounts divide a list.
+const QUEUE_SHARE: f64 = 0.5;
 /// Repeats between two accounts that work through one list, relative to two that draw from the same prompts freely.
 const QUEUE_RATE: f64 = 0.05;
 /// Comparisons by which the repeat rate of one cell is drawn towards that of all.
 const REPEAT_PRIOR: f64 = 500.0;
 /// Fewest accounts whose habits can be compared.
-const POPULATION: usize = 8;
+pub(crate) const POPULATION: usize = 8;
 
 /// The nats of one pair by channel, in the order of [`Channel::ALL`].
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -38,6 +44,12 @@ impl Evidence {
     fn put(&mut self, channel: Channel, nats: f64) {
         let (low, high) = channel.bounds();
         self.0[channel as usize] = nats.clamp(low, high);
+    }
+
+    /// Without the channels of `ignored`.
+    fn without(mut self, ignored: &BTreeSet<Channel>) -> Self {
+        ignored.iter().for_each(|channel| self.0[*channel as usize] = 0.0);
+        self
     }
 
     /// All nats together, without the channels of family `but`.
@@ -59,19 +71,21 @@ impl Evidence {
 /// Everything fitted on the population, ready to weigh pairs.
 #[derive(Debug)]
 pub(crate) struct Linker<'a> {
-    profiles: &'a [Profile],
-    config: &'a Config,
+    pub(crate) profiles: &'a [Profile],
+    pub(crate) config: &'a Config,
     payments: HashMap<Keyed, usize>,
     networks: HashMap<Keyed, usize>,
     agents: HashMap<Keyed, usize>,
     settings: HashMap<u64, usize>,
     /// Milliseconds between the first and the last opening of an account, where that is long enough to say something.
     openings: Option<f64>,
-    rows: Vec<Vec<(usize, u32)>>,
-    base: Vec<f64>,
-    alpha: f64,
+    pub(crate) rows: Vec<Vec<(usize, u32)>>,
+    habitat: Habitat,
+    /// How probable each of `rows` is.
+    likelihoods: Vec<Likelihoods>,
     content: Option<Calibration>,
-    prompts: Vec<BTreeMap<usize, BTreeSet<Keyed>>>,
+    /// For every account the distinct prompts of each of its cells, all sorted.
+    prompts: Vec<Vec<(usize, Vec<Keyed>)>>,
     repeats: Vec<Repeats>,
     repeat_rate: f64,
     habits: Vec<Option<[f64; HABITS]>>,
@@ -93,8 +107,7 @@ impl<'a> Linker<'a> {
     pub(crate) fn fit(profiles: &'a [Profile], cells: &Cells, reference: &[usize], config: &'a Config) -> Self {
         let rows = cells.rows();
         let population: Vec<_> = reference.iter().map(|place| rows[*place].clone()).collect();
-        let base = base_rates(&population, cells.count);
-        let alpha = fit_alpha(&population, &base);
+        let habitat = Habitat::fit(&population, cells.count);
         let prompts: Vec<_> = profiles.iter().zip(&cells.of).map(|(profile, cells)| by_cell(profile, cells)).collect();
         let repeats = repeats(&prompts, cells.count);
         let all = repeats.iter().fold(Repeats::default(), |sum, one| Repeats {
@@ -111,10 +124,10 @@ impl<'a> Linker<'a> {
             agents: frequencies(profiles.iter().map(|profile| profile.agents.keys().copied())),
             settings: frequencies(profiles.iter().map(|profile| profile.settings.keys().copied())),
             openings: opening_span(profiles, config),
-            content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &base, alpha, config),
+            content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
+            likelihoods: rows.iter().map(|row| habitat.likelihoods(row)).collect(),
             rows,
-            base,
-            alpha,
+            habitat,
             prompts,
             repeat_rate: if all.compared > 0.0 { all.equal / all.compared } else { 0.0 },
             repeats,
@@ -125,7 +138,7 @@ impl<'a> Linker<'a> {
         let count = profiles.len();
         if count <= config.all_pairs_up_to {
             let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
-            this.known = pairs.map(|(a, b)| (this.weigh(a, b), this.queue(a, b))).collect();
+            this.known = pairs.map(|(a, b)| this.weigh(a, b)).collect();
         }
         this
     }
@@ -137,7 +150,7 @@ impl<'a> Linker<'a> {
 
     /// The evidence that accounts `a` and `b` are of one operator.
     pub(crate) fn pair(&self, a: usize, b: usize) -> Evidence {
-        self.known(a, b).map_or_else(|| self.weigh(a, b), |known| known.0)
+        self.known(a, b).map_or_else(|| self.weigh(a, b).0, |known| known.0)
     }
 
     fn known(&self, a: usize, b: usize) -> Option<&(Evidence, f64)> {
@@ -146,28 +159,39 @@ impl<'a> Linker<'a> {
         (a != b).then(|| self.known.get(before + b - a - 1)).flatten()
     }
 
-    fn weigh(&self, a: usize, b: usize) -> Evidence {
-        let mut evidence = Evidence::default();
+    fn weigh(&self, a: usize, b: usize) -> (Evidence, f64) {
+        let (mut evidence, mut queue) = (Evidence::default(), 0.0);
         let (one, two) = (&self.profiles[a], &self.profiles[b]);
         evidence.put(Channel::Payment, self.payment(one, two));
         evidence.put(Channel::Network, self.network(one, two));
         evidence.put(Channel::Client, self.client(one, two));
         evidence.put(Channel::SignUp, self.sign_up(one, two));
         if one.exchanges >= self.config.min_exchanges && two.exchanges >= self.config.min_exchanges {
+            queue = self.queue(a, b);
             evidence.put(Channel::Content, self.content(a, b));
-            evidence.put(Channel::Queue, self.queue(a, b));
+            evidence.put(Channel::Queue, optional(QUEUE_SHARE, queue));
             evidence.put(Channel::Rhythm, self.rhythm(a, b));
         }
-        evidence
+        (evidence.without(&self.config.ignored), queue)
+    }
+
+    /// The evidence of every pair of one of `a` and one of `b`, each with its work-queue nats before their cap.
+    pub(crate) fn between(&self, a: &[usize], b: &[usize]) -> Vec<(Evidence, f64)> {
+        let pair = |one: usize, two: usize| self.known(one, two).copied().unwrap_or_else(|| self.weigh(one, two));
+        a.iter().flat_map(|one| b.iter().map(move |two| pair(*one, *two))).collect()
     }
 
     /// The evidence that the accounts `a` and the accounts `b`, each of one operator, are of the same one.
+    pub(crate) fn groups(&self, a: &[usize], b: &[usize]) -> Evidence {
+        self.pooled(a, b, &self.between(a, b))
+    }
+
+    /// The same with the evidence of their `pairs` at hand.
     ///
     /// Networks, prompts and repeats are pooled, since a whole shows more than its parts; the rest is the mean over pairs.
-    pub(crate) fn groups(&self, a: &[usize], b: &[usize]) -> Evidence {
-        let pairs: Vec<Evidence> = a.iter().flat_map(|one| b.iter().map(|two| self.pair(*one, *two))).collect();
+    pub(crate) fn pooled(&self, a: &[usize], b: &[usize], pairs: &[(Evidence, f64)]) -> Evidence {
         let mean =
-            |channel: Channel| pairs.iter().map(|pair| pair.of(channel)).sum::<f64>() / pairs.len().max(1) as f64;
+            |channel: Channel| pairs.iter().map(|pair| pair.0.of(channel)).sum::<f64>() / pairs.len().max(1) as f64;
         let mut evidence = Evidence::default();
         for channel in [Channel::Payment, Channel::Client, Channel::SignUp, Channel::Rhythm] {
             evidence.put(channel, mean(channel));
@@ -178,15 +202,42 @@ impl<'a> Linker<'a> {
         let shared: f64 = networks(a).intersection(&networks(b)).map(|network| self.shared_network(*network)).sum();
         evidence.put(Channel::Network, shared.max(mean(Channel::Network)));
         evidence.put(Channel::Content, self.pooled_content(a, b, mean(Channel::Content)));
-        let queue = |one: usize, two: usize| self.known(one, two).map_or_else(|| self.queue(one, two), |known| known.1);
-        evidence.put(Channel::Queue, a.iter().flat_map(|one| b.iter().map(move |two| queue(*one, *two))).sum());
-        evidence
+        evidence.put(Channel::Queue, optional(QUEUE_SHARE, pairs.iter().map(|pair| pair.1).sum()));
+        evidence.without(&self.config.ignored)
     }
 
     /// Pools of many different people all look like the population and so like each other; where single accounts
     /// speak against one distribution, the pools are not believed.
     fn pooled_content(&self, a: &[usize], b: &[usize], mean: f64) -> f64 {
         let Some(calibration) = self.content else { return 0.0 };
+        let nats = self.pools(a, b);
+        let pooled = optional(ALIKE_SHARE, calibration.apply(nats));
+        let (low, high) = Channel::Content.bounds();
+        pooled.clamp(low, high) + mean.min(0.0) * (a.len().min(b.len()) as f64).sqrt()
+    }
+
+    /// What prompts and pace alone say: nats that the accounts `a` and the accounts `b` are of one operator, without a bound.
+    pub(crate) fn prompts(&self, a: &[usize], b: &[usize]) -> f64 {
+        let Some(calibration) = self.content else { return 0.0 };
+        let (nats, pairs) = (self.pools(a, b), (a.len() * b.len()) as f64);
+        let all = || a.iter().flat_map(|one| b.iter().map(move |two| (*one, *two)));
+        let queue: f64 = all().map(|(one, two)| self.queue(one, two)).sum();
+        let rhythm = all().map(|(one, two)| self.rhythm(one, two)).sum::<f64>() / pairs.max(1.0);
+        let kept = |channel: Channel, nats: f64| if self.config.ignored.contains(&channel) { 0.0 } else { nats };
+        let (low, high) = Channel::Queue.bounds();
+        let queue = optional(QUEUE_SHARE, queue).clamp(low, high);
+        let (slow, fast) = Channel::Rhythm.bounds();
+        kept(Channel::Content, calibration.apply(nats))
+            + kept(Channel::Queue, queue)
+            + kept(Channel::Rhythm, rhythm.clamp(slow, fast))
+    }
+
+    /// The log Bayes factor that the prompts of `a` and of `b` come from one distribution.
+    fn pools(&self, a: &[usize], b: &[usize]) -> f64 {
+        if let ([one], [two]) = (a, b) {
+            let row = |one: usize| (&self.rows[one][..], &self.likelihoods[one]);
+            return self.habitat.same_distribution(row(*one), row(*two));
+        }
         let pool = |group: &[usize]| {
             let mut counts = BTreeMap::new();
             for (cell, count) in group.iter().flat_map(|one| &self.rows[*one]) {
@@ -194,19 +245,18 @@ impl<'a> Linker<'a> {
             }
             counts.into_iter().collect::<Vec<(usize, u32)>>()
         };
-        let pooled = calibration.apply(same_distribution(&pool(a), &pool(b), &self.base, self.alpha));
-        let (low, high) = Channel::Content.bounds();
-        pooled.clamp(low, high) + mean.min(0.0) * (a.len().min(b.len()) as f64).sqrt()
+        let (a, b) = (pool(a), pool(b));
+        let likelihoods = (self.habitat.likelihoods(&a), self.habitat.likelihoods(&b));
+        self.habitat.same_distribution((&a, &likelihoods.0), (&b, &likelihoods.1))
     }
 
     /// Prompts of `a` that `b` also sent, and how many would be expected if both drew freely from the same prompts.
     pub(crate) fn repeats(&self, a: usize, b: usize) -> (f64, f64) {
         let (mut seen, mut expected) = (0.0, 0.0);
-        for (cell, mine) in &self.prompts[a] {
-            let Some(theirs) = self.prompts[b].get(cell) else { continue };
+        for (cell, mine, theirs) in met(&self.prompts[a], &self.prompts[b]) {
             let compared = (mine.len() * theirs.len()) as f64;
-            let equal = mine.intersection(theirs).count() as f64;
-            let others = self.repeats[*cell];
+            let equal = common(mine, theirs) as f64;
+            let others = self.repeats[cell];
             let rate =
                 (others.equal - equal + REPEAT_PRIOR * self.repeat_rate) / (others.compared - compared + REPEAT_PRIOR);
             seen += equal;
@@ -275,7 +325,7 @@ impl<'a> Linker<'a> {
 
     fn content(&self, a: usize, b: usize) -> f64 {
         let Some(calibration) = self.content else { return 0.0 };
-        calibration.apply(same_distribution(&self.rows[a], &self.rows[b], &self.base, self.alpha))
+        optional(ALIKE_SHARE, calibration.apply(self.pools(&[a], &[b])))
     }
 
     fn queue(&self, a: usize, b: usize) -> f64 {
@@ -289,41 +339,6 @@ impl<'a> Linker<'a> {
         let nats = (0..HABITS).map(|i| two_covariance(one[i], two[i], fit[i].mean, fit[i].between, fit[i].within));
         0.5 * nats.sum::<f64>()
     }
-
-    /// Pairs worth examining, `a < b`, and whether they are all there are.
-    pub(crate) fn candidates(&self) -> (Vec<(usize, usize)>, bool) {
-        let count = self.profiles.len();
-        if count <= self.config.all_pairs_up_to {
-            return ((0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect(), true);
-        }
-        let mut pairs = BTreeSet::new();
-        let mut blocks: BTreeMap<(u8, u64, u64), Vec<usize>> = BTreeMap::new();
-        for (place, profile) in self.profiles.iter().enumerate() {
-            let mut join = |kind: u8, x: u64, y: u64| blocks.entry((kind, x, y)).or_default().push(place);
-            profile.payment.iter().for_each(|payment| join(0, payment.0, 0));
-            profile.networks.keys().for_each(|network| join(1, network.0, 0));
-            for agent in profile.agents.keys() {
-                profile.settings.keys().for_each(|settings| join(2, agent.0, *settings));
-            }
-            self.rows[place].iter().for_each(|(cell, _)| join(3, *cell as u64, 0));
-        }
-        // A block that holds a tenth of all accounts tells nobody apart.
-        for members in blocks.values().filter(|members| members.len() <= count / 10) {
-            self.pair_up(members, &mut pairs);
-        }
-        let mut by_opening: Vec<usize> = (0..count).filter(|place| self.profiles[*place].opened.is_some()).collect();
-        by_opening.sort_by_key(|place| (self.profiles[*place].opened, *place));
-        self.pair_up(&by_opening, &mut pairs);
-        (pairs.into_iter().collect(), false)
-    }
-
-    fn pair_up(&self, members: &[usize], pairs: &mut BTreeSet<(usize, usize)>) {
-        for (place, a) in members.iter().enumerate() {
-            for b in members.iter().skip(place + 1).take(self.config.block_partners) {
-                pairs.insert((*a.min(b), *a.max(b)));
-            }
-        }
-    }
 }
 
 /// Poisson: a shared list is worked through without replacement, so what chance would repeat does not come back.
@@ -331,7 +346,7 @@ fn divided(seen: f64, expected: f64) -> f64 {
     seen * QUEUE_RATE.ln() + (1.0 - QUEUE_RATE) * expected
 }
 
-fn rarity(accounts: usize, users: f64) -> f64 {
+pub(crate) fn rarity(accounts: usize, users: f64) -> f64 {
     (accounts as f64 / users).ln().max(0.0)
 }
 
@@ -350,27 +365,8 @@ fn opening_span(profiles: &[Profile], config: &Config) -> Option<f64> {
     (opened.len() >= POPULATION && span >= 6.0 * config.burst_hours * 3_600_000.0).then_some(span)
 }
 
-/// The mean over accounts of how much of each goes to each cell, never 0.
-fn base_rates(rows: &[Vec<(usize, u32)>], cells: usize) -> Vec<f64> {
-    let floor = 0.01 / cells.max(1) as f64;
-    let mut rates = vec![floor; cells];
-    let used = rows.iter().filter(|row| !row.is_empty()).count().max(1) as f64;
-    for row in rows {
-        let all: u32 = row.iter().map(|(_, count)| count).sum();
-        for (cell, count) in row {
-            rates[*cell] += 0.99 * f64::from(*count) / f64::from(all) / used;
-        }
-    }
-    rates
-}
-
 /// Self-supervised: halves of one account are of one operator, halves of two random accounts almost never.
-fn calibrate<'a>(
-    cells: impl Iterator<Item = &'a [usize]>,
-    base: &[f64],
-    alpha: f64,
-    config: &Config,
-) -> Option<Calibration> {
+fn calibrate<'a>(cells: impl Iterator<Item = &'a [usize]>, habitat: &Habitat, config: &Config) -> Option<Calibration> {
     let half = |cells: &[usize], odd: usize| tally(cells.iter().skip(odd).step_by(2).copied());
     let halves: Vec<_> = cells
         .filter(|cells| cells.len() >= usize::try_from(config.min_exchanges).unwrap_or(usize::MAX))
@@ -379,7 +375,8 @@ fn calibrate<'a>(
     if halves.len() < POPULATION {
         return None;
     }
-    let score = |a: &[(usize, u32)], b: &[(usize, u32)]| same_distribution(a, b, base, alpha);
+    let score =
+        |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.likelihoods(a)), (b, &habitat.likelihoods(b)));
     let same: Vec<f64> = halves.iter().take(4_000).map(|[a, b]| score(a, b)).collect();
     let mut random = Seeded::new(config.seed).fork("content calibration");
     let mut other = Vec::new();
@@ -392,17 +389,46 @@ fn calibrate<'a>(
     Some(Calibration::fit(&same, &other, 0.5))
 }
 
-fn by_cell(profile: &Profile, cells: &[usize]) -> BTreeMap<usize, BTreeSet<Keyed>> {
+fn by_cell(profile: &Profile, cells: &[usize]) -> Vec<(usize, Vec<Keyed>)> {
     let mut prompts: BTreeMap<usize, BTreeSet<Keyed>> = BTreeMap::new();
     for (sketch, cell) in profile.sketches().zip(cells) {
         prompts.entry(*cell).or_default().insert(sketch.exact);
     }
-    prompts
+    prompts.into_iter().map(|(cell, prompts)| (cell, prompts.into_iter().collect())).collect()
 }
 
-fn repeats(prompts: &[BTreeMap<usize, BTreeSet<Keyed>>], cells: usize) -> Vec<Repeats> {
+/// The cells that both have, with the prompts of each in it.
+fn met<'p>(
+    a: &'p [(usize, Vec<Keyed>)],
+    b: &'p [(usize, Vec<Keyed>)],
+) -> impl Iterator<Item = (usize, &'p [Keyed], &'p [Keyed])> {
+    let mut rest = b;
+    a.iter().filter_map(move |(cell, mine)| {
+        while let Some(((other, theirs), more)) = rest.split_first() {
+            match other.cmp(cell) {
+                std::cmp::Ordering::Less => rest = more,
+                std::cmp::Ordering::Equal => return Some((*cell, &mine[..], &theirs[..])),
+                std::cmp::Ordering::Greater => break,
+            }
+        }
+        None
+    })
+}
+
+/// How many stand in both sorted lists.
+fn common(a: &[Keyed], b: &[Keyed]) -> usize {
+    let (mut i, mut j, mut count) = (0, 0, 0);
+    while let (Some(one), Some(other)) = (a.get(i), b.get(j)) {
+        i += usize::from(one <= other);
+        j += usize::from(other <= one);
+        count += usize::from(one == other);
+    }
+    count
+}
+
+fn repeats(prompts: &[Vec<(usize, Vec<Keyed>)>], cells: usize) -> Vec<Repeats> {
     let mut sums = vec![(0.0, 0.0); cells];
-    let mut users: BTreeMap<(usize, Keyed), f64> = BTreeMap::new();
+    let mut users: HashMap<(usize, Keyed), f64> = HashMap::new();
     for account in prompts {
         for (cell, prompts) in account {
             let n = prompts.len() as f64;
@@ -413,81 +439,9 @@ fn repeats(prompts: &[BTreeMap<usize, BTreeSet<Keyed>>], cells: usize) -> Vec<Re
     }
     let mut repeats: Vec<Repeats> =
         sums.iter().map(|(sum, squares)| Repeats { compared: (sum * sum - squares) / 2.0, equal: 0.0 }).collect();
+    // Whole numbers: their sum does not depend on the order.
     for ((cell, _), users) in users {
         repeats[cell].equal += users * (users - 1.0) / 2.0;
     }
     repeats
-}
-
-/// Number of habits: log rate, evenness over the day, log irregularity of gaps.
-const HABITS: usize = 3;
-
-#[derive(Debug, Clone, Copy)]
-struct Spread {
-    mean: f64,
-    between: f64,
-    within: f64,
-}
-
-fn habits(samples: &[Sample], exchanges: u64, config: &Config) -> Option<[f64; HABITS]> {
-    if samples.len() < 2 || (samples.len() as u64) < config.min_exchanges / 2 {
-        return None;
-    }
-    let span = samples[samples.len() - 1].at.since(samples[0].at).max(60_000) as f64;
-    let gaps: Vec<f64> = samples.windows(2).map(|pair| pair[1].at.since(pair[0].at) as f64).collect();
-    let (mean, variance) = moments(&gaps);
-    let irregularity = (variance.sqrt() / mean.max(1.0)).max(0.05);
-    let mut hours = [0; 24];
-    samples.iter().for_each(|sample| hours[crate::profile::hour_of_day(sample.at)] += 1);
-    Some([(exchanges as f64 / span * 3_600_000.0).ln(), resultant(&hours), irregularity.ln()])
-}
-
-/// How far activity keeps to some hours of the day: 0 for none, 1 for all in one hour. The length of the mean
-/// direction on the 24-hour circle, corrected for its bias in small samples (Mardia and Jupp 2000).
-pub(crate) fn resultant(hours: &[u32; 24]) -> f64 {
-    let n: f64 = hours.iter().map(|count| f64::from(*count)).sum();
-    if n < 2.0 {
-        return 0.0;
-    }
-    let (mut x, mut y) = (0.0, 0.0);
-    for (hour, count) in hours.iter().enumerate() {
-        let angle = std::f64::consts::TAU * hour as f64 / 24.0;
-        x += f64::from(*count) * angle.cos();
-        y += f64::from(*count) * angle.sin();
-    }
-    ((x * x + y * y - n) / (n * (n - 1.0))).max(0.0).sqrt()
-}
-
-fn fit_habits(
-    profiles: &[Profile],
-    reference: &[usize],
-    all: &[Option<[f64; HABITS]>],
-    config: &Config,
-) -> Option<[Spread; HABITS]> {
-    let known: Vec<&[f64; HABITS]> = reference.iter().filter_map(|place| all[*place].as_ref()).collect();
-    if known.len() < POPULATION {
-        return None;
-    }
-    let mut squares = [const { Vec::new() }; HABITS];
-    let reference = reference.iter().map(|place| &profiles[*place]);
-    for profile in reference.filter(|profile| profile.exchanges >= config.min_exchanges) {
-        let (early, late) = profile.samples.split_at(profile.samples.len() / 2);
-        // A sample stands for several exchanges where not all were kept; the same for both halves.
-        let each = profile.exchanges / (profile.samples.len() as u64).max(1);
-        let half = |samples: &[Sample]| habits(samples, each * samples.len() as u64, config);
-        if let (Some(early), Some(late)) = (half(early), half(late)) {
-            for i in 0..HABITS {
-                squares[i].push((early[i] - late[i]).powi(2) / 2.0);
-            }
-        }
-    }
-    let mut spreads = [Spread { mean: 0.0, between: 0.0, within: 0.0 }; HABITS];
-    for (i, spread) in spreads.iter_mut().enumerate() {
-        let (mean, total) = moments(&known.iter().map(|habits| habits[i]).collect::<Vec<_>>());
-        // The median does not let a few restless accounts speak for all.
-        squares[i].sort_by(f64::total_cmp);
-        let within = squares[i].get(squares[i].len() / 2).map_or(total / 2.0, |median| median / 0.455).max(1e-3);
-        *spread = Spread { mean, between: (total - within).max(1e-3), within };
-    }
-    Some(spreads)
 }

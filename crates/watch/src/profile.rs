@@ -1,6 +1,6 @@
 //! What is remembered of an account: bounded, whatever its traffic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use anbiq_domain::{
     AccountId, ClockKind, Entry, Exchange, Grant, GrantId, Imported, ImportedExchange, Keyed, Money, RequestFacts,
@@ -97,7 +97,7 @@ impl World {
     /// Reads all `entries` once.
     pub(crate) fn read(seen: impl Iterator<Item = impl Into<Seen>>, config: &Config) -> Self {
         let mut world = Self::default();
-        let mut index = BTreeMap::new();
+        let mut index = HashMap::new();
         for seen in seen {
             match seen.into() {
                 Seen::Entry(entry) => world.take(entry, &mut index, config),
@@ -113,7 +113,7 @@ impl World {
         world
     }
 
-    fn take(&mut self, entry: Entry, index: &mut BTreeMap<AccountId, usize>, config: &Config) {
+    fn take(&mut self, entry: Entry, index: &mut HashMap<AccountId, usize>, config: &Config) {
         match entry {
             Entry::Opened { clock, .. } => self.simulated |= clock == ClockKind::Simulated,
             Entry::TermsIssued { terms, .. } => {
@@ -121,7 +121,7 @@ impl World {
                 self.terms.insert(terms.reference(), terms);
             }
             Entry::AccountOpened { at, account, payment, .. } => {
-                let profile = self.profile(account, index, config);
+                let profile = self.profile(&account, index, config);
                 profile.opened = Some(at);
                 profile.payment = payment;
             }
@@ -135,8 +135,8 @@ impl World {
             }
             Entry::Exchange(exchange) => {
                 let samples = config.samples;
-                let profile = self.profile(exchange.account.clone(), index, config);
-                if profile.models.len() < TALLY {
+                let profile = self.profile(&exchange.account, index, config);
+                if profile.models.len() < TALLY && !profile.models.contains(&exchange.model) {
                     profile.models.insert(exchange.model.clone());
                 }
                 profile.observe(Sample::of(&exchange), samples);
@@ -155,17 +155,17 @@ impl World {
         }
     }
 
-    fn take_imported(&mut self, row: Imported, index: &mut BTreeMap<AccountId, usize>, config: &Config) {
+    fn take_imported(&mut self, row: Imported, index: &mut HashMap<AccountId, usize>, config: &Config) {
         match row {
             Imported::Account { account, opened, payment } => {
-                let profile = self.profile(account, index, config);
+                let profile = self.profile(&account, index, config);
                 profile.opened = opened.or(profile.opened);
                 profile.payment = payment.or(profile.payment);
             }
             Imported::Exchange(exchange) => {
                 self.imported += 1;
                 self.unsketched += u64::from(exchange.sketch.is_none());
-                let profile = self.profile(exchange.account.clone(), index, config);
+                let profile = self.profile(&exchange.account, index, config);
                 if profile.models.len() < TALLY {
                     profile.models.extend(exchange.model.clone());
                 }
@@ -175,13 +175,13 @@ impl World {
         }
     }
 
-    fn profile(&mut self, account: AccountId, index: &mut BTreeMap<AccountId, usize>, config: &Config) -> &mut Profile {
-        let next = self.profiles.len();
-        let place = *index.entry(account.clone()).or_insert(next);
-        if place == next {
+    fn profile(&mut self, account: &AccountId, index: &mut HashMap<AccountId, usize>, config: &Config) -> &mut Profile {
+        let place = index.get(account).copied().unwrap_or_else(|| {
             let random = Seeded::new(config.seed).fork(account.as_str());
-            self.profiles.push(Profile::new(account, random));
-        }
+            self.profiles.push(Profile::new(account.clone(), random));
+            index.insert(account.clone(), self.profiles.len() - 1);
+            self.profiles.len() - 1
+        });
         &mut self.profiles[place]
     }
 }
@@ -234,20 +234,19 @@ fn elicits(sketch: &Sketch, request: Option<&RequestFacts>) -> bool {
     sketch.flags & asks != 0 || request.is_some_and(|request| request.logprobs.is_some())
 }
 
-/// What a client's software fixes: everything of the request that is not its text.
+/// What a client's software fixes: everything of the request that is not its text, folded to one number (FNV-1a).
 fn settings(request: &RequestFacts) -> u64 {
-    let text = format!(
-        "{:?} {} {} {} {} {} {:?}",
-        request.route,
-        request.stream,
-        request.temperature,
-        request.top_p,
-        request.max_tokens,
-        request.n,
-        request.logprobs
-    );
-    let digest = anbiq_domain::Digest::of(text.as_bytes());
-    digest.as_bytes()[..8].iter().fold(0, |word, byte| word << 8 | u64::from(*byte))
+    let parts = [
+        request.route as u64,
+        u64::from(request.stream),
+        request.temperature.to_bits().into(),
+        request.top_p.to_bits().into(),
+        request.max_tokens.into(),
+        request.n.into(),
+        request.logprobs.map_or(0, |count| 1 + u64::from(count)),
+    ];
+    let bytes = parts.iter().flat_map(|part| part.to_le_bytes());
+    bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Profile {

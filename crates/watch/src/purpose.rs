@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anbiq_domain::Seeded;
 
 use crate::fit::tidy;
-use crate::link::resultant;
+use crate::habits::resultant;
 use crate::profile::{Distinct, Profile};
 use crate::report::{Archetype, Fit, Purpose};
 use crate::{Config, cells::tally};
@@ -19,6 +19,8 @@ const SURPRISE: f64 = 0.1;
 /// Fewest kinds of prompts, as the exponential of their entropy, that make a harvest rather than an application that
 /// never sleeps and never sees the same input twice.
 const KINDS: f64 = 5.0;
+/// Nats of one trait from which it contradicts an archetype.
+const CONTRADICTION: f64 = -1.5;
 /// Mean nats a trait below which not even the best archetype fits.
 const MISFIT: f64 = -0.5;
 
@@ -35,19 +37,20 @@ struct Measured {
 struct Trait {
     name: &'static str,
     /// In the order of [`KNOWN`].
-    expected: [(f64, f64); 6],
+    expected: [(f64, f64); 7],
     words: fn(f64) -> String,
 }
 
-const KNOWN: [Archetype; 6] = [
+const KNOWN: [Archetype; 7] = [
     Archetype::Chat,
     Archetype::Template,
     Archetype::Templates,
     Archetype::Evaluation,
     Archetype::Labelling,
+    Archetype::Pool,
     Archetype::Harvest,
 ];
-const HARVEST: usize = 5;
+const HARVEST: usize = 6;
 
 fn percent(value: f64) -> String {
     format!("{:.0} %", 100.0 * value)
@@ -55,58 +58,70 @@ fn percent(value: f64) -> String {
 
 static NOVELTY: Trait = Trait {
     name: "novelty",
-    expected: [(0.9, 0.12), (0.8, 0.3), (0.8, 0.3), (0.1, 0.2), (0.9, 0.2), (0.99, 0.04)],
+    expected: [(0.9, 0.12), (0.8, 0.3), (0.8, 0.3), (0.1, 0.2), (0.9, 0.2), (0.97, 0.08), (0.99, 0.04)],
     words: |value| format!("the next prompt is a new one with {} (Good-Turing)", percent(value)),
 };
 static BREADTH: Trait = Trait {
     name: "breadth",
-    expected: [(0.6, 0.2), (0.08, 0.12), (0.35, 0.15), (0.4, 0.3), (0.1, 0.12), (0.6, 0.2)],
+    expected: [(0.6, 0.2), (0.08, 0.12), (0.35, 0.15), (0.4, 0.3), (0.1, 0.12), (0.35, 0.3), (0.6, 0.2)],
     words: |value| format!("prompts of about {:.0} kinds", (2.0 * value / (1.0 - value).max(0.01)).exp()),
 };
 static OUTPUT: Trait = Trait {
     name: "output",
-    expected: [(0.65, 0.25), (0.3, 0.25), (0.4, 0.25), (0.3, 0.3), (0.08, 0.1), (0.75, 0.2)],
+    expected: [(0.65, 0.25), (0.3, 0.25), (0.4, 0.25), (0.3, 0.3), (0.08, 0.1), (0.35, 0.25), (0.75, 0.2)],
     words: |value| format!("{} of all tokens are answers", percent(value)),
 };
 static DEPTH: Trait = Trait {
     name: "depth",
-    expected: [(0.45, 0.3), (0.05, 0.1), (0.1, 0.15), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05)],
+    expected: [(0.45, 0.3), (0.05, 0.1), (0.1, 0.15), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05)],
     words: |value| format!("{} of the requests continue a conversation", percent(value)),
 };
 static RHYTHM: Trait = Trait {
     name: "rhythm",
-    expected: [(0.55, 0.25), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.08, 0.12)],
+    expected: [(0.55, 0.25), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.15, 0.2), (0.08, 0.12)],
     words: |value| format!("activity keeps to some hours of the day by {} (0 % is round the clock)", percent(value)),
 };
 static EVENNESS: Trait = Trait {
     name: "evenness",
-    expected: [(0.4, 0.15), (0.2, 0.25), (0.2, 0.25), (0.3, 0.3), (0.2, 0.25), (0.1, 0.12)],
+    expected: [(0.4, 0.15), (0.2, 0.25), (0.2, 0.25), (0.3, 0.3), (0.2, 0.25), (0.12, 0.12), (0.1, 0.12)],
     words: |value| format!("accounts differ in volume by {}", percent(value / (1.0 - value).max(0.01))),
 };
 static ELICITATION: Trait = Trait {
     name: "elicitation",
-    expected: [(0.08, 0.12), (0.1, 0.2), (0.1, 0.2), (0.3, 0.4), (0.1, 0.2), (0.3, 0.35)],
+    expected: [(0.08, 0.12), (0.1, 0.2), (0.1, 0.2), (0.3, 0.4), (0.1, 0.2), (0.1, 0.2), (0.3, 0.35)],
     words: |value| format!("{} ask for reasoning, grades, further data or log-probabilities", percent(value)),
 };
 static MIXTURE: Trait = Trait {
     name: "mixture",
-    expected: [(0.75, 0.2), (0.9, 0.2), (0.95, 0.1), (0.8, 0.3), (0.9, 0.2), (0.97, 0.06)],
+    expected: [(0.75, 0.2), (0.9, 0.2), (0.95, 0.1), (0.8, 0.3), (0.9, 0.2), (0.97, 0.06), (0.97, 0.06)],
     words: |value| format!("each account alone shows {} of the variety of all together", percent(value)),
 };
 static MACHINE: Trait = Trait {
     name: "machine",
-    expected: [(0.35, 0.35), (0.9, 0.2), (0.9, 0.2), (0.7, 0.4), (0.9, 0.2), (0.85, 0.25)],
+    expected: [(0.35, 0.35), (0.9, 0.2), (0.9, 0.2), (0.7, 0.4), (0.9, 0.2), (0.85, 0.25), (0.85, 0.25)],
     words: |value| format!("{} of the prompts are made from recurring moulds", percent(value)),
 };
 
+static SPREAD: Trait = Trait {
+    name: "spread",
+    expected: [(0.4, 0.35), (0.05, 0.15), (0.05, 0.15), (0.05, 0.15), (0.05, 0.15), (0.05, 0.12), (0.8, 0.3)],
+    words: |value| format!("one means of payment pays for {} of the accounts", percent(1.0 - value)),
+};
+
 /// Judges the pooled stream of accounts; `cells` are those of each account's samples.
-pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], config: &Config) -> Purpose {
+///
+/// Where the accounts are `linked` by more than what they ask for, it counts whether they hide that they are one customer's. Of
+/// accounts that only ask alike it says nothing: those of different customers are paid for by different means.
+pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Purpose {
     let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
     if exchanges < ENOUGH {
         let counter = vec![format!("{exchanges} exchanges are too few to say what they are for")];
         return Purpose { archetype: Archetype::Unknown, score: 0.0, fits: Vec::new(), reasons: Vec::new(), counter };
     }
-    let traits = measure(accounts, cells, config);
+    let mut traits = measure(accounts, cells, config);
+    if linked && accounts.len() >= config.min_accounts {
+        traits.extend(spread(accounts).map(|value| Measured { kind: &SPREAD, value }));
+    }
     let mut sums = [0.0; KNOWN.len()];
     for measured in &traits {
         for (place, sum) in sums.iter_mut().enumerate() {
@@ -119,18 +134,25 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], config: &Config) 
         KNOWN.iter().zip(sums).map(|(archetype, nats)| Fit { archetype: *archetype, nats: tidy(nats) }).collect();
     fits.sort_by(|a, b| b.nats.total_cmp(&a.nats));
     let fits_at_all = fits[0].nats >= MISFIT * traits.len() as f64;
+    let torn = torn(&traits, honest, score);
     let kinds = entropy(&tally(cells.iter().flat_map(|cells| cells.iter().copied()))).exp();
     let archetype = match fits_at_all {
         false => Archetype::Unknown,
         // It could be either, and only a person can find out.
         true if score >= config.harvest_margin && kinds < KINDS => Archetype::Unknown,
         true if score >= config.harvest_margin => Archetype::Harvest,
-        // Nearly a tie: neither is the answer.
-        true if score > 0.0 => Archetype::Unknown,
+        // Nearly a tie: neither is the answer. And no kind of use is one that the traffic contradicts.
+        true if score > 0.0 || torn => Archetype::Unknown,
         true => KNOWN[honest],
     };
     let (reasons, counter) = explain(&traits, honest);
     Purpose { archetype, score: tidy(score), fits, reasons, counter }
+}
+
+/// Does the traffic contradict the archetype that fits best: in several traits, or in one where a harvest fits about as well?
+fn torn(traits: &[Measured], honest: usize, score: f64) -> bool {
+    let against = traits.iter().filter(|measured| measured.nats(honest) <= CONTRADICTION).count();
+    against >= 2 || (against == 1 && score > -1.0)
 }
 
 /// In words, each trait that tells a harvest from the best honest archetype.
@@ -201,6 +223,15 @@ fn measure(accounts: &[&Profile], cells: &[&[usize]], config: &Config) -> Vec<Me
         traits.extend(mixture(cells, config).map(|value| (&MIXTURE, value)));
     }
     traits.into_iter().map(|(kind, value)| Measured { kind, value: value.clamp(0.0, 1.0) }).collect()
+}
+
+/// Share of the accounts that another means of payment pays for than the most usual one; `None` where some are not known.
+pub(crate) fn spread(accounts: &[&Profile]) -> Option<f64> {
+    let mut paid: BTreeMap<_, usize> = BTreeMap::new();
+    for account in accounts {
+        *paid.entry(account.payment?).or_default() += 1;
+    }
+    paid.values().max().map(|most| 1.0 - *most as f64 / accounts.len() as f64)
 }
 
 fn hours(accounts: &[&Profile]) -> f64 {

@@ -190,8 +190,8 @@ impl Channel {
             Self::Network => (-0.5, 4.0),
             Self::Client => (-0.5, 1.5),
             Self::SignUp => (-1.5, 3.5),
-            Self::Content => (-3.0, 3.0),
-            Self::Queue => (-3.0, 2.0),
+            Self::Content => (-1.5, 3.0),
+            Self::Queue => (-1.0, 2.0),
             // Below the minimum of a signal: people of one kind keep the same hours.
             Self::Rhythm => (-0.9, 0.9),
         }
@@ -234,6 +234,8 @@ pub enum Archetype {
     Templates,
     /// A fixed set of questions, asked again and again.
     Evaluation,
+    /// An application that spreads its load over keys, day and night.
+    Pool,
     /// Many items, short answers.
     Labelling,
     /// Answers gathered to train on.
@@ -250,6 +252,7 @@ impl Archetype {
             Self::Template => "application with one template",
             Self::Templates => "application with several templates",
             Self::Evaluation => "evaluation",
+            Self::Pool => "application over a pool of keys",
             Self::Labelling => "batch labelling",
             Self::Harvest => "harvest",
             Self::Unknown => "unknown",

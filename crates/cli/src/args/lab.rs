@@ -36,4 +36,31 @@ pub(crate) enum Lab {
         #[arg(short, long, default_value = "teacher")]
         out: PathBuf,
     },
+    /// Compare `watch` with other detectors on composed traffic: who finds the operator, and whom else do they accuse?
+    Watch {
+        /// The first seed.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+        /// How many seeds.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+        seeds: u64,
+        /// Fewer and smaller worlds.
+        #[arg(long)]
+        quick: bool,
+        /// Also a campaign over 25,000 accounts; takes minutes and 2 GB of memory.
+        #[arg(long)]
+        large: bool,
+        /// Neither looks at several moments nor runs without each kind of evidence.
+        #[arg(long)]
+        brief: bool,
+        /// Folder with real arrival times and prompts: `watch/conv_2023.csv`, `watch/code_2023.csv`, `watch/prompts_dev.jsonl`.
+        #[arg(long, value_name = "DIR", env = "ANBIQ_DATA")]
+        data: Option<PathBuf>,
+        /// Write the standings as a page that opens offline.
+        #[arg(short, long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
 }

@@ -14,16 +14,18 @@ const LARGEST: u64 = 64 << 20;
 
 /// One arrival after another.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Arrival {
+pub struct Arrival {
     /// Time since the arrival before, as a multiple of the mean.
-    pub(super) gap: f64,
+    pub gap: f64,
     /// Is a long answer asked for?
-    pub(super) long: bool,
+    pub long: bool,
+    /// Tokens of the request and of the answer, where the trace has them.
+    pub tokens: Option<(u32, u32)>,
 }
 
 /// A source of arrivals.
 #[derive(Debug)]
-pub(super) struct Arrivals {
+pub struct Arrivals {
     /// Of people; empty where none was found.
     conversation: Vec<Arrival>,
     /// Of programs; empty where none was found.
@@ -32,14 +34,19 @@ pub(super) struct Arrivals {
 
 /// Whose arrivals.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Caller {
+pub enum Caller {
+    /// Somebody who types.
     Person,
+    /// Software.
     Program,
 }
 
 impl Arrivals {
     /// Reads the traces under `folder` where there are any.
-    pub(super) fn open(folder: Option<&Path>) -> Result<Self, LabError> {
+    ///
+    /// # Errors
+    /// A trace is there but cannot be read.
+    pub fn open(folder: Option<&Path>) -> Result<Self, LabError> {
         let read = |file: &str| match folder {
             Some(folder) => read_trace(&folder.join("watch").join(file)),
             None => Ok(Vec::new()),
@@ -48,7 +55,7 @@ impl Arrivals {
     }
 
     /// What they were made of, in words.
-    pub(super) fn source(&self) -> &'static str {
+    pub fn source(&self) -> &'static str {
         match (self.conversation.is_empty(), self.code.is_empty()) {
             (true, true) => "generated arrivals",
             (false, false) => {
@@ -59,7 +66,7 @@ impl Arrivals {
     }
 
     /// `count` arrivals in a row, from a random place of the trace so that bursts stay together.
-    pub(super) fn take(&self, caller: Caller, count: usize, random: &mut Seeded) -> Vec<Arrival> {
+    pub fn take(&self, caller: Caller, count: usize, random: &mut Seeded) -> Vec<Arrival> {
         let trace = match caller {
             Caller::Person => &self.conversation,
             Caller::Program => &self.code,
@@ -75,7 +82,7 @@ impl Arrivals {
 /// A gap of a process with bursts: one in three is short.
 fn draw(random: &mut Seeded) -> Arrival {
     let gap = if random.chance(0.33) { 0.15 } else { 1.42 } * random.exponential();
-    Arrival { gap, long: random.chance(0.5) }
+    Arrival { gap, long: random.chance(0.5), tokens: None }
 }
 
 /// The rows of a trace, or none where the file is not there.
@@ -88,30 +95,33 @@ fn read_trace(path: &Path) -> Result<Vec<Arrival>, LabError> {
         Ok(_) => {}
     }
     let text = std::fs::read_to_string(path).map_err(failed)?;
-    let rows: Option<Vec<(f64, u32)>> = text.lines().skip(1).filter(|line| !line.is_empty()).map(row).collect();
+    let rows: Option<Vec<(f64, u32, u32)>> = text.lines().skip(1).filter(|line| !line.is_empty()).map(row).collect();
     let malformed = || failed(std::io::Error::other("expected lines of TIMESTAMP,ContextTokens,GeneratedTokens"));
     Ok(scaled(&rows.ok_or_else(malformed)?))
 }
 
-/// Seconds within the day, and tokens.
-fn row(line: &str) -> Option<(f64, u32)> {
+/// Seconds within the day, tokens of the request and of the answer.
+fn row(line: &str) -> Option<(f64, u32, u32)> {
     let mut fields = line.split(',');
     let (_, clock) = fields.next()?.split_once(' ')?;
     let mut parts = clock.split(':');
     let mut part = || parts.next()?.parse::<f64>().ok();
     let (hours, minutes, seconds) = (part()?, part()?, part()?);
-    Some((hours * 3600.0 + minutes * 60.0 + seconds, fields.nth(1)?.trim().parse().ok()?))
+    let mut tokens = || fields.next()?.trim().parse().ok();
+    Some((hours * 3600.0 + minutes * 60.0 + seconds, tokens()?, tokens()?))
 }
 
 /// Gaps as multiples of their mean.
-fn scaled(rows: &[(f64, u32)]) -> Vec<Arrival> {
+fn scaled(rows: &[(f64, u32, u32)]) -> Vec<Arrival> {
     let span = match (rows.first(), rows.last()) {
         (Some(first), Some(last)) if last.0 > first.0 => last.0 - first.0,
         _ => return Vec::new(),
     };
     let mean = span / (rows.len() - 1) as f64;
-    let arrival = |pair: &[(f64, u32)]| match pair {
-        [one, two] => Some(Arrival { gap: ((two.0 - one.0) / mean).max(0.0), long: two.1 >= LONG }),
+    let arrival = |pair: &[(f64, u32, u32)]| match pair {
+        [one, two] => {
+            Some(Arrival { gap: ((two.0 - one.0) / mean).max(0.0), long: two.2 >= LONG, tokens: Some((two.1, two.2)) })
+        }
         _ => None,
     };
     rows.windows(2).filter_map(arrival).collect()
@@ -129,7 +139,10 @@ mod tests {
                     2023-11-16 18:00:01.0000000,1,500\n2023-11-16 18:00:04.0000000,1,7\n";
         std::fs::write(folder.path().join("watch/conv_2023.csv"), rows).unwrap();
         let arrivals = Arrivals::open(Some(folder.path())).unwrap();
-        let expected = [Arrival { gap: 0.5, long: true }, Arrival { gap: 1.5, long: false }];
+        let expected = [
+            Arrival { gap: 0.5, long: true, tokens: Some((1, 500)) },
+            Arrival { gap: 1.5, long: false, tokens: Some((1, 7)) },
+        ];
         assert_eq!(arrivals.conversation, expected);
         assert!(arrivals.source().starts_with("in part"));
         assert_eq!(arrivals.take(Caller::Person, 5, &mut Seeded::new(1)).len(), 5);

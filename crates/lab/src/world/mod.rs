@@ -16,7 +16,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::LabError;
 use crate::corpus::{Corpus, Kind};
-use arrivals::Arrivals;
+pub use arrivals::{Arrival, Arrivals, Caller};
+pub use rhythm::Rhythm;
 
 /// What world to compose.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,20 +7,20 @@ const HOUR: f64 = 3_600_000.0;
 
 /// How active somebody is, hour by hour.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Rhythm {
+pub struct Rhythm {
     /// The hour of the day around which activity is highest, UTC.
-    pub(super) peak: f64,
+    pub peak: f64,
     /// Hours on each side of the peak in which most of it falls.
-    pub(super) width: f64,
+    pub width: f64,
     /// Activity at night, as a share of the peak's.
-    pub(super) night: f64,
+    pub night: f64,
     /// Activity on Saturday and Sunday, as a share of a weekday's.
-    pub(super) weekend: f64,
+    pub weekend: f64,
 }
 
 impl Rhythm {
     /// Office hours, for an office some hours east or west of UTC.
-    pub(super) const fn office(peak: f64) -> Self {
+    pub const fn office(peak: f64) -> Self {
         Self { peak, width: 3.5, night: 0.01, weekend: 0.05 }
     }
 
@@ -36,7 +36,7 @@ impl Rhythm {
     /// proportions (the time-rescaling theorem; Daley and Vere-Jones 2003, theorem 7.4.I).
     ///
     /// The results are milliseconds since the world's beginning, in order.
-    pub(super) fn place(&self, arrivals: &[Arrival], from: f64, to: f64) -> Vec<i64> {
+    pub fn place(&self, arrivals: &[Arrival], from: f64, to: f64) -> Vec<i64> {
         let whole = arrivals.iter().map(|arrival| arrival.gap).sum::<f64>();
         let mean = (whole / arrivals.len().max(1) as f64).max(f64::MIN_POSITIVE);
         // One mean gap is left at the end, as the first gap is at the beginning.
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     fn even(count: usize) -> Vec<Arrival> {
-        vec![Arrival { gap: 1.0, long: false }; count]
+        vec![Arrival { gap: 1.0, long: false, tokens: None }; count]
     }
 
     #[test]

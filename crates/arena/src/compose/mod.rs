@@ -1,0 +1,425 @@
+//! Composed traffic: who asks what, when, and what is true of them.
+//!
+//! No public data joins accounts, prompts and times, so accounts of known kinds are given real prompts and the gaps of real
+//! arrivals where they are at hand, and generated ones otherwise. Generators write rows; nothing here talks to anybody.
+
+mod campaign;
+mod grammar;
+mod honest;
+pub(crate) mod phrases;
+
+use anbiq_domain::{
+    AccountId, Client, ClockKind, Conditions, Digest, Draws, Entry, Exchange, ExchangeId, Grant, GrantId, JournalId,
+    KeyId, Keyed, Message, Money, Outcome, Permission, PlanId, Prompt, RequestFacts, Role, Seeded, Sketch, Terms,
+    TermsId, TermsRef, Timestamp, Usage,
+};
+use anbiq_lab::world::Arrivals;
+use anbiq_statistics::sketch::Sketcher;
+use serde::{Deserialize, Serialize};
+
+pub use campaign::{Campaign, Trick};
+use phrases::Phrases;
+
+use crate::ArenaError;
+use crate::embed::{Embedding, embed};
+
+/// Milliseconds of an hour.
+pub(crate) const HOUR: f64 = 3_600_000.0;
+/// Days before the traffic within which honest accounts were opened.
+pub(crate) const HISTORY: f64 = 120.0;
+/// 2026-03-02T00:00:00Z, a Monday.
+const START: i64 = 1_772_409_600_000;
+/// First prompts of an account that the baselines see: their windows.
+pub(crate) const WINDOW: usize = 100;
+
+/// What an account is: the truth.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Class {
+    /// A person who chats, from home and by telephone.
+    Chat,
+    /// People who chat on one network, with accounts that were opened in one week.
+    Campus,
+    /// An application with one template.
+    Application,
+    /// An application with several templates.
+    Applications,
+    /// An application that spreads its load over a pool of keys, day and night, and never sees an input twice.
+    KeyPool,
+    /// An evaluation harness.
+    Harness,
+    /// Batches of items with answers of a word.
+    Labelling,
+    /// Agents that write code.
+    Agent,
+    /// Questions over retrieved passages.
+    Retrieval,
+    /// The seats of a firm: one card, one office, one morning of sign-ups.
+    Seats,
+    /// One person with several accounts, for the sake of trial credit.
+    Farm,
+    /// A reseller with honest customers.
+    Reseller,
+    /// A reseller with one harvester among its customers.
+    Infested,
+    /// A distiller with a grant.
+    Licensed,
+    /// An account of a campaign.
+    Campaign,
+}
+
+impl Class {
+    /// All that may not be accused.
+    pub const HONEST: [Self; 12] = [
+        Self::Chat,
+        Self::Campus,
+        Self::Application,
+        Self::Applications,
+        Self::KeyPool,
+        Self::Harness,
+        Self::Labelling,
+        Self::Agent,
+        Self::Retrieval,
+        Self::Seats,
+        Self::Farm,
+        Self::Reseller,
+    ];
+
+    /// The name for people.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Chat => "chat",
+            Self::Campus => "campus",
+            Self::Application => "application, one template",
+            Self::Applications => "application, several templates",
+            Self::KeyPool => "application over a pool of keys",
+            Self::Harness => "evaluation harness",
+            Self::Labelling => "batch labelling",
+            Self::Agent => "coding agent",
+            Self::Retrieval => "retrieval",
+            Self::Seats => "seats of a firm",
+            Self::Farm => "several accounts of a person",
+            Self::Reseller => "reseller",
+            Self::Infested => "reseller with a harvester inside",
+            Self::Licensed => "licensed distiller",
+            Self::Campaign => "campaign",
+        }
+    }
+
+    /// Neither a harvest nor a host of one.
+    pub const fn is_honest(self) -> bool {
+        !matches!(self, Self::Campaign | Self::Infested | Self::Licensed)
+    }
+
+    /// Honest, and unlike people who chat.
+    pub const fn is_hard(self) -> bool {
+        self.is_honest() && !matches!(self, Self::Chat)
+    }
+}
+
+/// An account and what is true of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Party {
+    pub(crate) id: AccountId,
+    pub(crate) class: Class,
+    /// Whose it is.
+    pub(crate) operator: usize,
+    pub(crate) opened: i64,
+    pub(crate) payment: Keyed,
+    pub(crate) exchanges: u64,
+    /// What the baselines see of its prompts.
+    pub(crate) window: Vec<Embedding>,
+}
+
+/// An exchange.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) at: i64,
+    pub(crate) account: u32,
+    pub(crate) sketch: Sketch,
+    pub(crate) network: Keyed,
+    pub(crate) agent: Keyed,
+    pub(crate) max_tokens: u32,
+    pub(crate) prompt_tokens: u32,
+    pub(crate) output_tokens: u32,
+    pub(crate) granted: bool,
+    /// Is its answer harvested?
+    pub(crate) harvested: bool,
+}
+
+/// One world.
+#[derive(Debug)]
+pub(crate) struct Stream {
+    pub(crate) parties: Vec<Party>,
+    /// In order of time.
+    pub(crate) rows: Vec<Row>,
+    /// For each operator of a campaign: which, and what kind.
+    pub(crate) campaigns: Vec<(usize, Campaign)>,
+    /// Days that it lasts.
+    pub(crate) days: f64,
+}
+
+/// How many of whom.
+#[derive(Debug, Clone)]
+pub(crate) struct Cast {
+    /// People who chat; all other honest kinds keep a proportion to them.
+    pub(crate) people: usize,
+    pub(crate) days: f64,
+    pub(crate) campaigns: Vec<Campaign>,
+}
+
+/// From where and with what an account asks.
+#[derive(Debug, Clone)]
+struct Face {
+    account: usize,
+    networks: Vec<Keyed>,
+    agents: Vec<Keyed>,
+    max_tokens: u32,
+}
+
+/// What is said at once.
+#[derive(Debug, Default)]
+struct Said {
+    prompt: u32,
+    output: u32,
+    harvested: bool,
+    granted: bool,
+}
+
+/// A world under composition.
+#[derive(Debug)]
+struct Composer<'a> {
+    random: Seeded,
+    phrases: &'a Phrases,
+    arrivals: &'a Arrivals,
+    sketcher: Sketcher,
+    days: f64,
+    /// Whether the baselines' windows are filled.
+    windows: bool,
+    parties: Vec<Party>,
+    rows: Vec<Row>,
+    operators: usize,
+}
+
+impl Stream {
+    /// Composes a world: the same seed gives the same one.
+    pub(crate) fn compose(
+        seed: u64,
+        cast: &Cast,
+        phrases: &Phrases,
+        arrivals: &Arrivals,
+        windows: bool,
+    ) -> Result<Self, ArenaError> {
+        let mut composer = Composer {
+            random: Seeded::new(seed).fork("arena"),
+            phrases,
+            arrivals,
+            sketcher: Sketcher::new(&[3; 32]),
+            days: cast.days,
+            windows,
+            parties: Vec::new(),
+            rows: Vec::new(),
+            operators: 0,
+        };
+        composer.everybody(cast.people)?;
+        let mut campaigns = Vec::new();
+        for campaign in &cast.campaigns {
+            let operator = composer.operator();
+            composer.campaign(campaign, operator)?;
+            campaigns.push((operator, campaign.clone()));
+        }
+        let Composer { parties, mut rows, days, .. } = composer;
+        rows.retain(|row| (row.at as f64) < days * 24.0 * HOUR);
+        rows.sort_by_key(|row| row.at);
+        Ok(Self { parties, rows, campaigns, days })
+    }
+
+    /// The journal that a gateway would have kept until `end`, in milliseconds since the beginning.
+    pub(crate) fn entries(&self, end: i64) -> impl Iterator<Item = Entry> {
+        let papers = [
+            // Names of constants: always ids.
+            JournalId::new("arena").ok().map(|journal| Entry::Opened {
+                journal,
+                at: moment(-(HISTORY * 24.0 * HOUR) as i64),
+                software: "arena".into(),
+                clock: ClockKind::Simulated,
+            }),
+            terms().map(|terms| Entry::TermsIssued { at: moment(-(HISTORY * 24.0 * HOUR) as i64), terms }),
+        ];
+        let opened = self.parties.iter().filter(move |party| party.opened <= end).filter_map(|party| {
+            Some(Entry::AccountOpened {
+                at: moment(party.opened),
+                account: party.id.clone(),
+                plan: PlanId::new("standard").ok()?,
+                payment: Some(party.payment),
+            })
+        });
+        let grants = self.parties.iter().filter(|party| party.class == Class::Licensed).filter_map(grant);
+        let reference = terms().map(|terms| terms.reference());
+        let rows = self.rows.iter().take_while(move |row| row.at <= end);
+        let mut random = Seeded::new(0).fork("ids of exchanges");
+        let exchanges = rows.filter_map(move |row| self.exchange(row, reference.as_ref()?, &mut random));
+        papers
+            .into_iter()
+            .flatten()
+            .chain(opened)
+            .chain(grants.map(|grant| Entry::GrantGiven { grant }))
+            .chain(exchanges)
+    }
+
+    fn exchange(&self, row: &Row, terms: &TermsRef, random: &mut Seeded) -> Option<Entry> {
+        let party = &self.parties[row.account as usize];
+        Some(Entry::Exchange(Box::new(Exchange {
+            id: ExchangeId::fresh(moment(row.at), random),
+            at: moment(row.at),
+            duration_ms: 500,
+            account: party.id.clone(),
+            key: KeyId::new(party.id.as_str()).ok()?,
+            model: "teacher".into(),
+            terms: Some(terms.clone()),
+            grant: if row.granted { grant(party).map(|grant| grant.id) } else { None },
+            request: RequestFacts {
+                temperature: 1.0,
+                top_p: 1.0,
+                max_tokens: row.max_tokens,
+                n: 1,
+                messages: 1,
+                ..RequestFacts::default()
+            },
+            client: Client { address: row.network, network: row.network, agent: row.agent },
+            sketch: row.sketch.clone(),
+            usage: Usage {
+                prompt_tokens: row.prompt_tokens.into(),
+                completion_tokens: row.output_tokens.into(),
+                ..Usage::default()
+            },
+            cost: Money::from_nanos(2_000 * i64::from(row.output_tokens)),
+            outcome: Outcome::Completed,
+            draws: Draws {
+                prompt: Digest::of(b""),
+                texts: Vec::new(),
+                open: Vec::new(),
+                fingerprints: Vec::new(),
+                twinning: None,
+            },
+            texts: None,
+            sealed: None,
+        })))
+    }
+
+    /// The last moment.
+    pub(crate) fn end(&self) -> i64 {
+        self.rows.last().map_or(0, |row| row.at)
+    }
+}
+
+fn moment(milliseconds: i64) -> Timestamp {
+    Timestamp::from_milliseconds(START + milliseconds)
+}
+
+/// The teacher's terms: distillation needs a grant.
+fn terms() -> Option<Terms> {
+    Some(Terms {
+        id: TermsId::new("arena-terms").ok()?,
+        version: 1,
+        teacher: "teacher".into(),
+        distillation: Permission::GrantRequired,
+        conditions: Conditions::default(),
+        expires: None,
+        source: None,
+        text: "Ask first.".into(),
+    })
+}
+
+fn grant(party: &Party) -> Option<Grant> {
+    Some(Grant {
+        id: GrantId::new(format!("grant-{}", party.id)).ok()?,
+        account: party.id.clone(),
+        terms: terms()?.reference(),
+        purpose: "a small student".into(),
+        conditions: Conditions { max_output_tokens: Some(100_000_000), ..Conditions::default() },
+        given: moment(party.opened),
+        expires: None,
+    })
+}
+
+impl Composer<'_> {
+    /// A fresh operator.
+    fn operator(&mut self) -> usize {
+        self.operators += 1;
+        self.operators - 1
+    }
+
+    /// Something that nobody else has.
+    fn own(&mut self) -> Keyed {
+        Keyed(self.random.bits())
+    }
+
+    /// A thing of `kind` that has a `number`: equal for equal numbers.
+    fn common(&self, kind: &str, number: usize) -> Keyed {
+        Keyed(self.random.fork(kind).fork(&number.to_string()).bits())
+    }
+
+    /// A number below `limit`, small ones more often: as programs and settings are.
+    fn skewed(&mut self, limit: usize) -> usize {
+        let unit = self.random.unit();
+        ((unit * unit) * limit as f64) as usize
+    }
+
+    /// Opens an account; its name says nothing. `opened` is in hours after the beginning.
+    fn open(&mut self, class: Class, operator: usize, opened: f64, payment: Keyed) -> Result<Face, ArenaError> {
+        let id = AccountId::new(format!("user-{:012x}", self.random.bits() >> 16))?;
+        let opened = (opened * HOUR) as i64;
+        self.parties.push(Party { id, class, operator, opened, payment, exchanges: 0, window: Vec::new() });
+        let max_tokens = [256, 512, 1024, 2048, 4096][self.skewed(5)];
+        Ok(Face { account: self.parties.len() - 1, networks: Vec::new(), agents: Vec::new(), max_tokens })
+    }
+
+    /// When an honest account was opened, in hours after the beginning.
+    fn long_ago(&mut self) -> f64 {
+        -24.0 * HISTORY * self.random.unit()
+    }
+
+    fn say(&mut self, face: &Face, at: i64, prompt: &Prompt, said: &Said) {
+        let sketch = self.sketcher.sketch(prompt);
+        let pick = |things: &[Keyed], random: &mut Seeded| random.pick(things).copied().unwrap_or(Keyed(0));
+        let (network, agent) = (pick(&face.networks, &mut self.random), pick(&face.agents, &mut self.random));
+        let own = sketch.words + sketch.words / 3 + 4;
+        let party = &mut self.parties[face.account];
+        party.exchanges += 1;
+        if self.windows && party.window.len() < WINDOW {
+            party.window.push(embed(prompt.last_text()));
+        }
+        self.rows.push(Row {
+            at,
+            account: face.account as u32,
+            sketch,
+            network,
+            agent,
+            max_tokens: face.max_tokens,
+            prompt_tokens: own.max(said.prompt),
+            output_tokens: said.output.max(1),
+            granted: said.granted,
+            harvested: said.harvested,
+        });
+    }
+
+    /// A conversation of `turns`, a turn every minute or so.
+    fn converse(&mut self, face: &Face, mut at: i64, turns: Vec<String>, output: u32, span: f64) {
+        let mut history = Vec::new();
+        let mut said = 0;
+        for turn in turns {
+            history.push(Message::new(Role::User, turn));
+            let answer = 1 + (f64::from(output) * (0.4 + 1.2 * self.random.unit())) as u32;
+            self.say(
+                face,
+                at,
+                &Prompt::Chat(history.clone()),
+                &Said { prompt: said, output: answer, ..Said::default() },
+            );
+            said += answer + 20;
+            history.push(Message::new(Role::Assistant, "."));
+            at += (span * (0.3 + self.random.exponential())) as i64;
+        }
+    }
+}
