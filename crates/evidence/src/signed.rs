@@ -55,14 +55,14 @@ pub enum SignedError {
     },
     /// The signature is not by that key over these bytes.
     #[error("its signature is not by {0} over these bytes: it was changed after it was signed")]
-    Signature(PublicKey),
+    Signature(Box<PublicKey>),
     /// Another key than the expected one signed it.
     #[error("it was signed by {found}, not by {expected}")]
     Signer {
         /// Who did.
-        found: PublicKey,
+        found: Box<PublicKey>,
         /// Who should have.
-        expected: PublicKey,
+        expected: Box<PublicKey>,
     },
     /// What is signed is not what it should be.
     #[error("what is signed is not what it should be: {0}")]
@@ -133,10 +133,10 @@ impl Signed {
         }
         let signature = STANDARD.decode(&self.sig).ok().and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
         if !signature.is_some_and(|signature| self.keyid.verify(&pae(payload_type, payload.as_bytes()), &signature)) {
-            return Err(SignedError::Signature(self.keyid));
+            return Err(SignedError::Signature(Box::new(self.keyid)));
         }
         if let Some(&expected) = expected.filter(|expected| **expected != self.keyid) {
-            return Err(SignedError::Signer { found: self.keyid, expected });
+            return Err(SignedError::Signer { found: Box::new(self.keyid), expected: Box::new(expected) });
         }
         serde_json::from_str(&payload).map_err(|error| SignedError::Form(error.to_string()))
     }

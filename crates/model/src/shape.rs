@@ -109,7 +109,7 @@ mod tests {
 
     use super::*;
 
-    fn taken(fields: Value) -> Result<Shape, &'static str> {
+    fn taken(fields: &Value) -> Result<Shape, &'static str> {
         let mut fields = fields.as_object().cloned().unwrap_or_default();
         let shape = Shape::take(&mut fields).map_err(|error| error.code)?;
         assert_eq!(fields.keys().collect::<Vec<_>>(), ["tools"]);
@@ -118,16 +118,16 @@ mod tests {
 
     #[test]
     fn fields_of_the_dialect_are_read() {
-        assert!(taken(json!({ "tools": [] })).unwrap().is_plain());
+        assert!(taken(&json!({ "tools": [] })).unwrap().is_plain());
         let all = json!({
             "tools": [], "top_k": 5, "min_p": 0.25, "repetition_penalty": 1.5, "frequency_penalty": -0.5,
             "presence_penalty": 2, "logit_bias": { "11": -100, "7": 0.5 },
         });
-        let shape = taken(all).unwrap();
+        let shape = taken(&all).unwrap();
         assert_eq!((shape.top_k, shape.min_p, shape.repetition_penalty), (5, 0.25, 1.5));
         assert_eq!((shape.frequency_penalty, shape.presence_penalty), (-0.5, 2.0));
         assert_eq!(shape.logit_bias, [(7, 0.5), (11, -100.0)]);
-        assert_eq!(taken(json!({ "tools": [], "top_k": -1 })).unwrap().top_k, 0);
+        assert_eq!(taken(&json!({ "tools": [], "top_k": -1 })).unwrap().top_k, 0);
         for (name, value) in [
             ("top_k", json!(-2)),
             ("top_k", json!(1.5)),
@@ -142,7 +142,7 @@ mod tests {
             ("logit_bias", json!({ "-1": 1 })),
             ("logit_bias", json!({ "1": 101 })),
         ] {
-            assert_eq!(taken(json!({ name: value })).unwrap_err(), format!("{name}_invalid"), "{name} {value}");
+            assert_eq!(taken(&json!({ name: value })).unwrap_err(), format!("{name}_invalid"), "{name} {value}");
         }
     }
 }

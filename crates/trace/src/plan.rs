@@ -259,7 +259,7 @@ pub fn same(at: &str, planned: &impl Serialize, found: &impl Serialize) -> Resul
 }
 
 /// As [`same`], for what is found to be missing or different without a value to show.
-pub fn differs(at: impl Into<String>, planned: impl ToString, found: impl ToString) -> TraceError {
+pub fn differs(at: impl Into<String>, planned: &dyn ToString, found: &dyn ToString) -> TraceError {
     let (recorded, recomputed) = (planned.to_string(), found.to_string());
     TraceError::NotAsPlanned(Mismatch { at: at.into(), recorded, recomputed })
 }

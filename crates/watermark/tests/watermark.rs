@@ -121,7 +121,7 @@ fn a_pair_counts_once() {
     let mut random = Seeded::new(3);
     let mark = Arc::new(mark(Scheme::Gumbel, 2, &mut random));
     let one = text(Some(&mark), 30, &mut random);
-    let (once, often) = (detect(&mark, &[one.clone()]), detect(&mark, &vec![one; 100]));
+    let (once, often) = (detect(&mark, std::slice::from_ref(&one)), detect(&mark, &vec![one; 100]));
     assert_eq!((once.pairs, once.p_value), (often.pairs, often.p_value));
     assert_eq!(often.repeated, 100 * (once.pairs + once.repeated) - often.pairs);
     assert_eq!(detect(&mark, &[vec![1, 2]]).p_value, 1.0);

@@ -96,7 +96,7 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Distill(Distill),
     /// Was this model trained on a teacher's served answers, and on whose?
-    Trace(Trace),
+    Trace(Box<Trace>),
     /// Join findings and verdicts into a signed dossier.
     Case(Case),
     /// Check a dossier from its folder alone.

@@ -51,7 +51,7 @@ impl Rig {
     /// With `count` prompts of 20 to some 400 bytes, all different.
     pub(crate) fn with_seed(program: &Path, count: usize, seed: u64) -> Result<Self, Box<dyn Error>> {
         let rig = Self { program: fs::canonicalize(program)?, folder: tempfile::tempdir()?, count };
-        rig.done(rig.command(&["lab", "unpack", "--out", "teacher"]).output()?)?;
+        rig.done(&rig.command(&["lab", "unpack", "--out", "teacher"]).output()?)?;
         let mut random = Seeded::new(seed).fork("prompts");
         let mut prompts = BufWriter::new(File::create(rig.path("prompts.jsonl"))?);
         for number in 0..count {
@@ -72,7 +72,7 @@ impl Rig {
         command
     }
 
-    fn done(&self, output: std::process::Output) -> Result<Value, Box<dyn Error>> {
+    fn done(&self, output: &std::process::Output) -> Result<Value, Box<dyn Error>> {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());
         }
@@ -117,7 +117,7 @@ impl Rig {
         let mut command = self.command(&["distill", "capture", &recipe, "--json"]);
         command.args(more);
         let output = tokio::task::spawn_blocking(move || command.output()).await??;
-        self.done(output)
+        self.done(&output)
     }
 
     /// A capture that is killed once the vendor has charged for so many answers.

@@ -99,11 +99,11 @@ fn check_journal(place: &Path, planned: &JournalState) -> anyhow::Result<()> {
     same("journal.key", &planned.key, &now.key)?;
     if now.first > planned.first {
         return Err(
-            differs("journal.first", planned.first, format!("{} (older entries were deleted)", now.first)).into()
+            differs("journal.first", &planned.first, &format!("{} (older entries were deleted)", now.first)).into()
         );
     }
     if now.size != planned.size {
-        return Err(differs("journal.size", planned.size, format!("{} (it is shorter)", now.size)).into());
+        return Err(differs("journal.size", &planned.size, &format!("{} (it is shorter)", now.size)).into());
     }
     Ok(same("journal.root", &planned.root, &now.root)?)
 }
@@ -139,11 +139,11 @@ fn check_files(of: &str, planned: &PlannedModel, place: &Path) -> anyhow::Result
                 same(&at(&file.name), &file.sha256, &found[0].sha256)?;
                 return Ok(());
             }
-            None => return Err(differs(at(&file.name), file.sha256, "missing").into()),
+            None => return Err(differs(at(&file.name), &file.sha256, &"missing").into()),
         }
     }
     match found.iter().find(|other| planned.files.iter().all(|file| file.name != other.name)) {
-        Some(other) => Err(differs(at(&other.name), "missing", other.sha256).into()),
+        Some(other) => Err(differs(at(&other.name), &"missing", &other.sha256).into()),
         None => Ok(()),
     }
 }
