@@ -94,8 +94,8 @@ impl Fit {
         lean: Option<Lean>,
         read: Option<Read>,
     ) -> Self {
-        let found =
-            [detection.map(|found| found.p_value), lean.map(|lean| lean.p_bound), read.map(|read| read.p_value)];
+        // The lean is shown and decides nothing: its bound was not yet tried on many innocent students.
+        let found = [detection.map(|found| found.p_value), read.map(|read| read.p_value)];
         let found: Vec<f64> = found.into_iter().flatten().collect();
         let smallest = found.iter().copied().fold(1.0, f64::min);
         let p_value = (smallest * found.len() as f64).min(1.0);
@@ -144,9 +144,9 @@ const RANDOM: &str = "The key alone, which was drawn and committed to before. Th
 const CLOSED: &str = "Each pair of window and token counts once over all texts of a model. Exact tail: of Gamma(2n, 1) for the sum of \
     -ln(1 - r) over both keys, of Binomial(n, share) for green tokens. Holm's adjustment over the models. The prompts must not hold marked text.";
 
-const UNMARKED: &str = "Twice the smaller of two: the exact tail for what the model finds likeliest at each place, each pair of window and token \
-    once; and Chernoff's upper bound for the sum of weight times value, the weight being how much more probable a token is to the model \
-    than to the reference. The texts must not be marked.";
+const UNMARKED: &str = "The exact tail for what the model finds likeliest at each place, each pair of window and token once. Beside it, and without a \
+    say in the verdict, Chernoff's upper bound for the sum of weight times value, the weight being how much more probable a token is to the \
+    model than to the reference. The texts must not be marked.";
 
 const MARKED: &str = "A bet on what the model finds likeliest at each place whose window was met in no text before, prompts included; p is one over \
     the largest fortune. Texts are in the order in which they were served.";
