@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::AnyPool;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -149,6 +150,11 @@ impl Writer {
     }
 
     async fn hand_over(&self, message: Message) -> Result<(), LedgerError> {
+        // At once where there is room: a future of the runtime may put off even that.
+        let message = match self.queue.try_send(message) {
+            Ok(()) => return Ok(()),
+            Err(TrySendError::Full(message) | TrySendError::Closed(message)) => message,
+        };
         match timeout(PATIENCE, self.queue.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(sqlx::Error::PoolClosed.into()),
