@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use anbiq_domain::Digest;
 use anbiq_statistics::holm;
-use anbiq_watermark::{Detection, Lean, Mark, Read, Scheme};
+use anbiq_watermark::{Detection, Mark, Read, Scheme};
 use serde::{Deserialize, Serialize};
 
 use crate::Strength;
@@ -40,9 +40,6 @@ pub struct Fit {
     /// What it wrote, or found likeliest.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detection: Option<Detection>,
-    /// How much likelier than a reference it found what the key favours.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub lean: Option<Lean>,
     /// What it found likeliest in marked text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<Read>,
@@ -87,20 +84,13 @@ pub struct Radioactivity {
 
 impl Fit {
     /// Of a model and whatever was found of it.
-    pub fn of(
-        model: impl Into<String>,
-        texts: u64,
-        detection: Option<Detection>,
-        lean: Option<Lean>,
-        read: Option<Read>,
-    ) -> Self {
-        // The lean is shown and decides nothing: its bound was not yet tried on many innocent students.
+    pub fn of(model: impl Into<String>, texts: u64, detection: Option<Detection>, read: Option<Read>) -> Self {
         let found = [detection.map(|found| found.p_value), read.map(|read| read.p_value)];
         let found: Vec<f64> = found.into_iter().flatten().collect();
         let smallest = found.iter().copied().fold(1.0, f64::min);
         let p_value = (smallest * found.len() as f64).min(1.0);
         let strength = Strength::of_p_value(p_value);
-        Self { model: model.into(), texts, detection, lean, read, p_value, p_holm: p_value, strength }
+        Self { model: model.into(), texts, detection, read, p_value, p_holm: p_value, strength }
     }
 }
 
@@ -144,9 +134,8 @@ const RANDOM: &str = "The key alone, which was drawn and committed to before. Th
 const CLOSED: &str = "Each pair of window and token counts once over all texts of a model. Exact tail: of Gamma(2n, 1) for the sum of \
     -ln(1 - r) over both keys, of Binomial(n, share) for green tokens. Holm's adjustment over the models. The prompts must not hold marked text.";
 
-const UNMARKED: &str = "The exact tail for what the model finds likeliest at each place, each pair of window and token once. Beside it, and without a \
-    say in the verdict, Chernoff's upper bound for the sum of weight times value, the weight being how much more probable a token is to the \
-    model than to the reference. The texts must not be marked.";
+const UNMARKED: &str = "The exact tail for what the model finds likeliest at each place, each pair of window and token once. The texts must not \
+    be marked.";
 
 const MARKED: &str = "A bet on what the model finds likeliest at each place whose window was met in no text before, prompts included; p is one over \
     the largest fortune. Texts are in the order in which they were served.";
@@ -194,9 +183,6 @@ fn write(text: &mut String, report: &Radioactivity) -> std::fmt::Result {
         };
         if let Some(Detection { pairs, statistic, expected, log10_p, .. }) = fit.detection {
             row(pairs, format!("{statistic:.0} ({expected:.0})"), log10_p)?;
-        }
-        if let Some(Lean { pairs, sum, deviation, log10_p_bound, .. }) = fit.lean {
-            row(pairs, format!("lean {:.2} deviations", sum / deviation.max(f64::MIN_POSITIVE)), log10_p_bound)?;
         }
         if let Some(Read { places, deviations, p_value, .. }) = fit.read {
             row(places, format!("{deviations:.2} deviations"), p_value.log10())?;

@@ -10,7 +10,7 @@ use anbiq_lm::score::likeliest;
 use anbiq_lm::{Codec, Local, Tokenizer};
 use anbiq_trace::Strength;
 use anbiq_trace::radioactivity::{Fit, Mode, Radioactivity, render_radioactivity};
-use anbiq_watermark::{Leaning, Mark, Reading, Tally};
+use anbiq_watermark::{Mark, Reading, Tally};
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 
@@ -22,9 +22,6 @@ use crate::talk::{self, Talk};
 
 /// Texts that a model reads at a time.
 const BATCH: usize = 64;
-/// Likeliest tokens of a place that are compared with the reference; the rest say nothing either way.
-const LIKELIEST: usize = 32;
-
 /// One text, and who wrote it.
 #[derive(Debug, Deserialize)]
 struct Line {
@@ -94,8 +91,7 @@ fn written(args: &TraceWatermark, mark: &Mark) -> anyhow::Result<Vec<Fit>> {
         tally.text(&codec.tokenizer.encode(&line.output, false)?);
         Ok(())
     })?;
-    let fit =
-        |(model, (texts, tally)): (String, (u64, Tally<'_>))| Fit::of(model, texts, Some(tally.detect()), None, None);
+    let fit = |(model, (texts, tally)): (String, (u64, Tally<'_>))| Fit::of(model, texts, Some(tally.detect()), None);
     Ok(tallies.into_iter().map(fit).collect())
 }
 
@@ -119,27 +115,21 @@ fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyh
     })?;
     let context = suspect.network().config.max_positions.min(teacher.network().config.max_positions);
     texts.retain(|(tokens, first)| *first < tokens.len() && tokens.len() <= context);
-    let (mut tally, mut leaning, mut reading) = (Tally::new(mark), Leaning::new(mark), Reading::new(mark));
+    let (mut tally, mut reading) = (Tally::new(mark), Reading::new(mark));
     let mut step = talk.step("reading", texts.len() as u64);
     for batch in texts.chunks(BATCH) {
         let borrowed: Vec<(&[u32], usize)> = batch.iter().map(|(tokens, first)| (tokens.as_slice(), *first)).collect();
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let k = if args.marked { 1 } else { LIKELIEST };
-        let says = likeliest(suspect.network(), &borrowed, k, threads)?;
-        if args.marked {
-            for ((tokens, first), says) in batch.iter().zip(&says) {
-                reading.text(tokens, *first, &says.iter().map(|says| top(says)).collect::<Vec<u32>>());
+        let says = likeliest(suspect.network(), &borrowed, 1, threads)?;
+        for ((tokens, first), says) in batch.iter().zip(&says) {
+            let says: Vec<u32> = says.iter().map(|says| top(says)).collect();
+            if args.marked {
+                reading.text(tokens, *first, &says);
+                continue;
             }
-        } else {
-            let reference = likeliest(teacher.network(), &borrowed, LIKELIEST, threads)?;
-            for (((tokens, first), says), reference) in batch.iter().zip(&says).zip(&reference) {
-                for ((place, says), reference) in (*first..).zip(says).zip(reference) {
-                    // A window is of the answer alone, as it is where answers are marked.
-                    let before = &tokens[*first..place];
-                    tally.pair(before, top(says));
-                    says.iter().for_each(|(token, ln)| leaning.weigh(before, *token, f64::from(ln.exp())));
-                    reference.iter().for_each(|(token, ln)| leaning.weigh(before, *token, -f64::from(ln.exp())));
-                }
+            for (place, token) in (*first..).zip(says) {
+                // A window is of the answer alone, as it is where answers are marked.
+                tally.pair(&tokens[*first..place], token);
             }
         }
         step.advance(batch.len() as u64);
@@ -147,8 +137,8 @@ fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyh
     step.finish("read");
     let (name, count) = (anbiq_model::Model::name(suspect), texts.len() as u64);
     Ok(match args.marked {
-        true => Fit::of(name, count, None, None, Some(reading.read())),
-        false => Fit::of(name, count, Some(tally.detect()), Some(leaning.lean()), None),
+        true => Fit::of(name, count, None, Some(reading.read())),
+        false => Fit::of(name, count, Some(tally.detect()), None),
     })
 }
 
