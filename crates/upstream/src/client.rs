@@ -173,8 +173,7 @@ impl Client {
     /// # Errors
     /// See [`ErrorKind`].
     pub async fn chat(&self, request: &ChatRequest, headers: &[(String, String)]) -> Result<ChatResponse, ClientError> {
-        let body = ChatRequest { stream: None, stream_options: None, ..request.clone() };
-        self.whole(Method::POST, "/chat/completions", Some(&body), headers).await
+        Ok(self.chat_told(request, headers).await?.0)
     }
 
     /// Asks for a chat completion, streamed.

@@ -2,7 +2,7 @@
 //! its ledger. Requests wait for the disk together: one sync serves all that came while the last one lasted.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -163,10 +163,8 @@ pub(crate) fn put_in_order(source: &Path, index: &Index) -> Result<(), DistillEr
         return Ok(());
     }
     rows.sort_unstable();
-    let new = with_suffix(source, ".new");
-    let write = || -> std::io::Result<()> {
+    replace(source, |to| {
         let mut from = std::io::BufReader::new(File::open(source)?);
-        let mut to = std::io::BufWriter::with_capacity(1 << 18, File::create(&new)?);
         let mut text = Vec::new();
         for (_, begin) in &rows {
             from.seek(SeekFrom::Start(*begin))?;
@@ -180,11 +178,25 @@ pub(crate) fn put_in_order(source: &Path, index: &Index) -> Result<(), DistillEr
             }
             to.write_all(&text)?;
         }
-        to.into_inner()?.sync_all()?;
-        std::fs::rename(&new, source)?;
-        sync_folder(source)
+        Ok(())
+    })
+}
+
+/// Puts at `path` what `write` writes, as a whole or not at all; durable when it returns.
+pub(crate) fn replace(
+    path: &Path,
+    write: impl FnOnce(&mut BufWriter<File>) -> std::io::Result<()>,
+) -> Result<(), DistillError> {
+    let new = path.with_added_extension("new");
+    let written = || -> std::io::Result<()> {
+        let mut file = BufWriter::with_capacity(1 << 18, File::create(&new)?);
+        write(&mut file)?;
+        file.into_inner()?.sync_all()?;
+        std::fs::rename(&new, path)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        File::open(folder)?.sync_all()
     };
-    write().map_err(DistillError::write(source))
+    written().map_err(DistillError::write(path))
 }
 
 struct Files {
@@ -256,7 +268,7 @@ pub(crate) fn append(path: &Path) -> Result<File, DistillError> {
 impl Lock {
     /// Takes a file of its own, since the others are replaced by new ones.
     fn take(source: &Path) -> Result<Self, DistillError> {
-        let path = with_suffix(source, ".lock");
+        let path = source.with_added_extension("lock");
         let file = append(&path)?;
         let begun = Instant::now();
         loop {
@@ -292,17 +304,6 @@ fn cut_torn(file: &mut File, path: &Path) -> Result<(), DistillError> {
         file.set_len(end).map_err(DistillError::write(path))?;
     }
     Ok(())
-}
-
-pub(crate) fn sync_folder(path: &Path) -> std::io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
-}
-
-pub(crate) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use std::path::{Path, PathBuf};
 use anbiq_domain::{Digest, Money, Usage};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::disk::{append, sync_folder, with_suffix};
+use super::disk::{append, replace};
 use super::want::{Short, short};
 use crate::DistillError;
 
@@ -65,7 +65,7 @@ pub(crate) struct Head {
 
 /// The ledger of the capture `source`.
 pub(crate) fn ledger_path(source: &Path) -> PathBuf {
-    with_suffix(source, ".ledger")
+    source.with_added_extension("ledger")
 }
 
 /// The ledger while it is read.
@@ -135,15 +135,7 @@ pub(crate) fn rewrite(path: &Path, open: &HashMap<Short, Vec<Money>>, extra: Mon
     if !extra.is_zero() {
         line(&mut lines, &Entry { id: 0, held: None, end: Some(End::Paid), cost: Some(extra) });
     }
-    let new = with_suffix(path, ".new");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&new)?;
-        file.write_all(&lines)?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        sync_folder(path)
-    };
-    write().map_err(DistillError::write(path))?;
+    replace(path, |file| file.write_all(&lines))?;
     append(path)
 }
 

@@ -120,14 +120,7 @@ pub(crate) async fn ask(
     progress: &dyn Progress,
 ) -> Result<Asking, DistillError> {
     let maker = Maker::new(teacher, part, limits, share);
-    let mut index = Index::new(&maker)?;
-    let (mut spent, mut used, mut reused) = (Money::ZERO, 0, 0);
-    let (mut disk, past) = Disk::open(source, &mut index, |usage, wanted| {
-        spent += limits.prices.cost(usage, limits.class);
-        used += usage.completion_tokens;
-        reused += u64::from(wanted);
-    })?;
-    let mut purse = Purse::new(part, limits, spent, used, past);
+    let Opened { index, mut disk, mut purse, reused } = Opened::of(source, &maker, part, limits)?;
     let signal = match part.logprobs {
         Some(_) if reused < index.len() => {
             let can = signal::find(source, teacher, part, limits, endpoint, &mut disk, &mut purse).await?;
@@ -188,17 +181,33 @@ pub(crate) async fn probe(
     endpoint: &Endpoint,
 ) -> Result<Signal, DistillError> {
     let maker = Maker::new(teacher, part, limits, None);
-    let mut index = Index::new(&maker)?;
-    let (mut spent, mut used) = (Money::ZERO, 0);
-    let (mut disk, past) = Disk::open(source, &mut index, |usage, _| {
-        spent += limits.prices.cost(usage, limits.class);
-        used += usage.completion_tokens;
-    })?;
-    let mut purse = Purse::new(part, limits, spent, used, past);
+    let Opened { mut disk, mut purse, .. } = Opened::of(source, &maker, part, limits)?;
     signal::forget(source)?;
     let can = signal::find(source, teacher, part, limits, endpoint, &mut disk, &mut purse).await?;
     let _lock = disk.close().await?;
     Ok(Signal::choose(part.logprobs.or(Some(Logprobs::Best(Best::Best))), can))
+}
+
+/// A capture as its files have it.
+struct Opened {
+    index: Index,
+    disk: Disk,
+    purse: Purse,
+    /// Answers that are wanted and there.
+    reused: u64,
+}
+
+impl Opened {
+    fn of(source: &Path, maker: &Maker<'_>, part: &AskPart, limits: Limits) -> Result<Self, DistillError> {
+        let mut index = Index::new(maker)?;
+        let (mut spent, mut used, mut reused) = (Money::ZERO, 0, 0);
+        let (disk, past) = Disk::open(source, &mut index, |usage, wanted| {
+            spent += limits.prices.cost(usage, limits.class);
+            used += usage.completion_tokens;
+            reused += u64::from(wanted);
+        })?;
+        Ok(Self { index, disk, purse: Purse::new(part, limits, spent, used, past), reused })
+    }
 }
 
 /// A capture under way.
@@ -348,7 +357,7 @@ impl Run<'_> {
     async fn answered(&mut self, want: &Want, answer: Answered) -> Result<(), DistillError> {
         let Answered { line, usage, told } = answer;
         let (most, under_way) = (want.usage.total(), self.under_way.len() + self.batch.len());
-        self.pace.answered(most, usage.total(), told, under_way as u64, most, Instant::now());
+        self.pace.answered(most, usage.total(), told, under_way as u64, Instant::now());
         let cost = self.limits.prices.cost(usage, self.limits.class);
         self.purse.settle(want, cost, usage, told.replayed);
         self.disk.keep(&want.id, line, told.replayed).await?;

@@ -95,8 +95,8 @@ impl Pace {
     }
 
     /// An answer came that took `used` of the `most` tokens that were allowed for, and its head `told` what is left where
-    /// `under_way` others were under way with at most `tokens` tokens each.
-    pub(crate) fn answered(&mut self, most: u64, used: u64, told: Told, under_way: u64, tokens: u64, now: Instant) {
+    /// `under_way` others were under way, each taken to be as large.
+    pub(crate) fn answered(&mut self, most: u64, used: u64, told: Told, under_way: u64, now: Instant) {
         self.window.grow();
         self.refused = 0;
         self.alive = now;
@@ -105,7 +105,7 @@ impl Pace {
             bucket.give_back(most.saturating_sub(used));
         }
         self.left_requests.tell(told.requests, under_way, now);
-        self.left_tokens.tell(told.tokens, under_way.saturating_mul(tokens), now);
+        self.left_tokens.tell(told.tokens, under_way.saturating_mul(most), now);
     }
 
     /// The server asks for less: everything waits, for as long as it says or longer each time.

@@ -1,6 +1,6 @@
 //! What the teacher tells: the best that its server can give of what the recipe wants, and what is lost by it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anbiq_domain::{Digest, Usage};
 use anbiq_model::{Abilities, Fault, ModelError};
@@ -8,7 +8,7 @@ use anbiq_upstream::probe::MOST_TOKENS;
 use anbiq_upstream::{Client, Probe, Scores};
 use serde::{Deserialize, Serialize};
 
-use super::disk::{Disk, with_suffix};
+use super::disk::Disk;
 use super::purse::{Held, Purse};
 use super::send::{PURPOSE, from_client};
 use super::{Endpoint, Limits};
@@ -111,7 +111,7 @@ pub(crate) async fn find(
         Endpoint::Model(model) => return Ok(in_process(model.abilities())),
         Endpoint::Http { client, model } => (client, model),
     };
-    let path = with_suffix(source, ".probe");
+    let path = probe_path(source);
     if let (Some(url), true) = (&part.url, path.exists()) {
         let found: Found = read_json(&path)?;
         if found.url == *url && found.model == *model {
@@ -125,9 +125,13 @@ pub(crate) async fn find(
     Ok(can)
 }
 
+fn probe_path(source: &Path) -> PathBuf {
+    source.with_added_extension("probe")
+}
+
 /// Forgets what was found before.
 pub(crate) fn forget(source: &Path) -> Result<(), DistillError> {
-    let path = with_suffix(source, ".probe");
+    let path = probe_path(source);
     match std::fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(DistillError::write(&path)(error)),
         _ => Ok(()),
