@@ -148,8 +148,6 @@ pub struct CurveRow {
 pub(crate) struct World {
     pub(crate) name: &'static str,
     cast: Cast,
-    /// Are campaigns looked for at several moments?
-    pub(crate) watched: bool,
     /// Is it run without each channel?
     pub(crate) ablated: bool,
 }
@@ -171,8 +169,7 @@ fn worlds(plan: &Plan) -> Vec<World> {
             .map(|(trick, place)| Campaign { trick: Some(trick), ..Campaign::new(accounts, 0.0, true, place % 3) })
             .collect()
     };
-    let world =
-        |name, people, campaigns| World { name, cast: Cast { people, days, campaigns }, watched: true, ablated: false };
+    let world = |name, people, campaigns| World { name, cast: Cast { people, days, campaigns }, ablated: false };
     if plan.quick {
         let ablated = |world| World { ablated: true, ..world };
         return vec![
@@ -218,14 +215,14 @@ pub fn contest(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Standings, Aren
     say(&composed_from);
     let people = if plan.quick { 150 } else { 400 };
     let apart = Cast { people, days: 5.0, campaigns: Vec::new() };
-    let apart = Stream::compose(plan.seed ^ 0x5eed, &apart, &phrases, &arrivals, true)?;
+    let apart = Stream::compose(plan.seed ^ 0x5eed, &apart, &phrases, &arrivals)?;
     let reference = Reference::of(&apart, plan.seed);
     let thresholds: BTreeMap<Method, f64> =
         Method::BASELINES.iter().map(|method| (*method, threshold(*method, &apart, &reference))).collect();
     let mut tally = Tally::default();
     for seed in plan.seed..plan.seed + plan.seeds {
         for (place, world) in worlds(plan).iter().enumerate() {
-            let stream = Stream::compose(seed << 8 | place as u64, &world.cast, &phrases, &arrivals, true)?;
+            let stream = Stream::compose(seed << 8 | place as u64, &world.cast, &phrases, &arrivals)?;
             let spent = tally.take(plan, world, &stream, &reference, &thresholds);
             say(&format!(
                 "seed {seed}, {}: {} accounts, {} exchanges, {:.1} s",

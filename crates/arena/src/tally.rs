@@ -6,7 +6,7 @@ use std::time::Duration;
 use anbiq_watch::{Channel, Config};
 
 use crate::baseline::{Method, Reference, components, scores};
-use crate::compose::{Campaign, Class, Stream};
+use crate::compose::{Campaign, Class, HOUR, Stream};
 use crate::contest::{Ablation, CampaignRow, ClassRow, CurveRow, DelayRow, LinkRow, Plan, Standings, World};
 use crate::score::{Curve, Linking, Share};
 use crate::verdict::{Said, verdicts};
@@ -19,7 +19,6 @@ const LOOKS: [f64; 7] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 96.0];
 pub(crate) struct Tally {
     accounts: u64,
     exchanges: u64,
-    analysed: u64,
     spent: Duration,
     classes: BTreeMap<Class, ClassCount>,
     campaigns: Vec<(Campaign, CampaignCount)>,
@@ -74,7 +73,6 @@ impl Tally {
         let (said, spent) = verdicts(stream, stream.end(), &Config::default());
         self.accounts += stream.parties.len() as u64;
         self.exchanges += stream.rows.len() as u64;
-        self.analysed += stream.rows.len() as u64;
         self.spent += spent;
         self.count(stream, &said);
         self.link(world, stream, &said);
@@ -87,7 +85,7 @@ impl Tally {
             self.count_flags(method, stream, &flags);
             self.curve(method, stream, &scores);
         }
-        if world.watched && !plan.brief {
+        if !plan.brief {
             self.delay(stream, &said);
         }
         if world.ablated && !plan.brief {
@@ -130,12 +128,9 @@ impl Tally {
     }
 
     fn link(&mut self, world: &World, stream: &Stream, said: &[Said]) {
-        let operators: Vec<usize> = stream.parties.iter().map(|party| party.operator).collect();
-        let ours: Vec<usize> = said.iter().map(|said| said.group).collect();
         let (theirs, _) = components(stream);
-        for (method, groups) in [(Method::Anbiq, ours), (Method::Linkage, theirs)] {
-            let linking = Linking::of(&groups, &operators, |place| stream.parties[place].exchanges > 0);
-            self.linking.entry((method, world.name.to_owned())).or_default().add(&linking);
+        for (method, groups) in [(Method::Anbiq, groups(said)), (Method::Linkage, theirs)] {
+            self.linking.entry((method, world.name.to_owned())).or_default().add(&joined(stream, &groups));
         }
     }
 
@@ -161,7 +156,7 @@ impl Tally {
     fn delay(&mut self, stream: &Stream, whole: &[Said]) {
         let mut first: Vec<Option<f64>> = vec![None; stream.campaigns.len()];
         for hours in LOOKS.into_iter().filter(|hours| *hours < 24.0 * stream.days) {
-            let end = (hours * 3_600_000.0) as i64;
+            let end = (hours * HOUR) as i64;
             let (said, _) = verdicts(stream, end, &Config::default());
             for (found, (operator, _)) in first.iter_mut().zip(&stream.campaigns) {
                 if found.is_none() && half_of_active(stream, *operator, end, |place| said[place].found()) {
@@ -174,10 +169,7 @@ impl Tally {
                 *found = Some(24.0 * stream.days);
             }
             let delay = found.map(|hours| leaked(stream, *operator, hours));
-            match self.delays.iter_mut().find(|(known, _)| known == campaign) {
-                Some((_, delays)) => delays.push(delay),
-                None => self.delays.push((campaign.clone(), vec![delay])),
-            }
+            entry(&mut self.delays, campaign).push(delay);
         }
     }
 
@@ -193,9 +185,7 @@ impl Tally {
             count.reviewed.0 += u64::from(said.found());
             count.reviewed.1 += 1;
         }
-        let operators: Vec<usize> = stream.parties.iter().map(|party| party.operator).collect();
-        let groups: Vec<usize> = said.iter().map(|said| said.group).collect();
-        count.linking.add(&Linking::of(&groups, &operators, |place| stream.parties[place].exchanges > 0));
+        count.linking.add(&joined(stream, &groups(said)));
     }
 
     pub(crate) fn standings(self, plan: &Plan, composed_from: String) -> Standings {
@@ -256,17 +246,29 @@ impl Tally {
                 .into_iter()
                 .map(|((method, accounts), scores)| CurveRow { method, accounts, curve: Curve::of(scores) })
                 .collect(),
-            rate: self.analysed as f64 / self.spent.as_secs_f64().max(1e-9),
+            rate: self.exchanges as f64 / self.spent.as_secs_f64().max(1e-9),
         }
     }
 }
 
-fn entry<'a>(campaigns: &'a mut Vec<(Campaign, CampaignCount)>, campaign: &Campaign) -> &'a mut CampaignCount {
+/// What is counted of `campaign`; campaigns keep the order in which they first came.
+fn entry<'a, T: Default>(campaigns: &'a mut Vec<(Campaign, T)>, campaign: &Campaign) -> &'a mut T {
     let place = campaigns.iter().position(|(known, _)| known == campaign).unwrap_or_else(|| {
-        campaigns.push((campaign.clone(), CampaignCount::default()));
+        campaigns.push((campaign.clone(), T::default()));
         campaigns.len() - 1
     });
     &mut campaigns[place].1
+}
+
+/// The group that each account was put into.
+fn groups(said: &[Said]) -> Vec<usize> {
+    said.iter().map(|said| said.group).collect()
+}
+
+/// How well `groups` are the operators.
+fn joined(stream: &Stream, groups: &[usize]) -> Linking {
+    let operators: Vec<usize> = stream.parties.iter().map(|party| party.operator).collect();
+    Linking::of(groups, &operators, |place| stream.parties[place].exchanges > 0)
 }
 
 /// Is it so of half of the operator's accounts?
@@ -284,7 +286,7 @@ fn half_of_active(stream: &Stream, operator: usize, end: i64, so: impl Fn(usize)
 }
 
 fn leaked(stream: &Stream, operator: usize, hours: f64) -> Delay {
-    let end = (hours * 3_600_000.0) as i64;
+    let end = (hours * HOUR) as i64;
     let gone = stream.rows.iter().take_while(|row| row.at <= end);
     let gone = gone.filter(|row| row.harvested && stream.parties[row.account as usize].operator == operator);
     let (exchanges, tokens) =

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use crate::block::Candidates;
 use crate::campaign::Desk;
 use crate::cluster::groups;
 use crate::gather::thin;
@@ -20,7 +21,7 @@ const PAIR: f64 = 1.0 / 3.0;
 impl Desk<'_> {
     /// Groups of accounts that ask alike, each of them like a harvest, outside of the operators in `linked` that are large enough to be
     /// judged themselves. Nothing else links them.
-    pub(crate) fn alike(&self, linked: &[Vec<usize>]) -> Vec<Vec<usize>> {
+    pub(crate) fn alike(&self, linked: &[Vec<usize>], candidates: &Candidates) -> Vec<Vec<usize>> {
         let judged: BTreeSet<usize> =
             linked.iter().filter(|group| group.len() >= self.config.min_accounts).flatten().copied().collect();
         let free = (0..self.profiles.len()).filter(|one| self.profiles[*one].exchanges > 0 && !judged.contains(one));
@@ -30,15 +31,14 @@ impl Desk<'_> {
         }
         // The prior odds that two suspects are of one operator.
         let needed = (suspects.len() as f64).ln() + self.config.margin;
-        let pairs: Vec<(usize, usize)> = if suspects.len() <= EVERYBODY {
+        let all = suspects.len() <= EVERYBODY;
+        let pairs: Vec<(usize, usize)> = if all {
             (0..suspects.len()).flat_map(|a| (a + 1..suspects.len()).map(move |b| (a, b))).collect()
         } else {
             let places: std::collections::BTreeMap<usize, usize> =
                 suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
-            let (pairs, _) = self.linker.candidates();
-            pairs.iter().filter_map(|(a, b)| Some((*places.get(a)?, *places.get(b)?))).collect()
+            candidates.pairs.iter().filter_map(|(a, b)| Some((*places.get(a)?, *places.get(b)?))).collect()
         };
-        let all = suspects.len() <= EVERYBODY;
         let edges = pairs.into_iter().map(|(a, b)| {
             let nats = self.linker.prompts(&[suspects[a]], &[suspects[b]]);
             (a, b, nats - PAIR * needed)

@@ -4,12 +4,22 @@ use std::collections::{BTreeMap, HashMap};
 
 use crate::link::{Linker, rarity};
 
+/// Pairs worth examining.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    /// `a < b`.
+    pub(crate) pairs: Vec<(usize, usize)>,
+    /// Are they all there are?
+    pub(crate) all: bool,
+}
+
 impl Linker<'_> {
-    /// Pairs worth examining, `a < b`, and whether they are all there are.
-    pub(crate) fn candidates(&self) -> (Vec<(usize, usize)>, bool) {
+    /// Pairs worth examining: all of them where they are few.
+    pub(crate) fn candidates(&self) -> Candidates {
         let count = self.profiles.len();
         if count <= self.config.all_pairs_up_to {
-            return ((0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect(), true);
+            let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b))).collect();
+            return Candidates { pairs, all: true };
         }
         let mut blocks: BTreeMap<(u8, u64, u64), Vec<u32>> = BTreeMap::new();
         for (place, profile) in (0_u32..).zip(self.profiles) {
@@ -42,7 +52,7 @@ impl Linker<'_> {
         }
         pairs.sort_unstable();
         pairs.dedup();
-        (pairs, false)
+        Candidates { pairs, all: false }
     }
 
     /// Brings each of a block together with the next ones of it; the last ones with the first.

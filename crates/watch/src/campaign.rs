@@ -125,8 +125,11 @@ impl<'a> Desk<'a> {
         let first = Self::with(Linker::fit(profiles, cells, &everybody, config), world, profiles, cells, config);
         // A large operator is a large part of the population that it is compared with. So, once operators are known
         // roughly, all is fitted again with few accounts of each.
-        let crowded: BTreeSet<usize> =
-            first.linked().iter().flat_map(|group| group.iter().copied().skip(SPEAKERS)).collect();
+        let crowded: BTreeSet<usize> = first
+            .linked(&first.linker.candidates())
+            .iter()
+            .flat_map(|group| group.iter().copied().skip(SPEAKERS))
+            .collect();
         if crowded.is_empty() {
             return first;
         }
@@ -434,7 +437,7 @@ impl<'a> Desk<'a> {
         let desk = Desk::open(self.world, &past, &cells, self.config);
         let wanted: BTreeSet<_> = accounts.iter().map(|account| &account.account).collect();
         let active = past.iter().filter(|profile| profile.exchanges > 0 && wanted.contains(&profile.account)).count();
-        desk.linked().iter().any(|group| {
+        desk.linked(&desk.linker.candidates()).iter().any(|group| {
             let hits = group.iter().filter(|place| wanted.contains(&past[**place].account)).count();
             let members: Vec<&Profile> = group.iter().map(|place| &past[*place]).collect();
             2 * hits >= active

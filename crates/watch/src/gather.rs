@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::block::Candidates;
 use crate::campaign::Desk;
 use crate::cluster::groups;
 use crate::link::Evidence;
@@ -63,8 +64,9 @@ impl Desk<'_> {
 
     /// All accounts with any exchange, each in exactly one operator; accounts by number, sorted.
     pub(crate) fn operators(&self) -> Vec<Group> {
-        let mut linked = self.linked();
-        let alike = self.alike(&linked);
+        let candidates = self.linker.candidates();
+        let mut linked = self.linked(&candidates);
+        let alike = self.alike(&linked, &candidates);
         let moved: BTreeSet<usize> = alike.iter().flatten().copied().collect();
         linked.iter_mut().for_each(|group| group.retain(|one| !moved.contains(one)));
         linked.retain(|group| group.len() > 1);
@@ -77,8 +79,9 @@ impl Desk<'_> {
         linked.chain(alike.into_iter().map(|accounts| Group { accounts, linked: false })).collect()
     }
 
-    pub(crate) fn linked(&self) -> Vec<Vec<usize>> {
-        let examined = self.examine();
+    /// The operators that `candidates` show.
+    pub(crate) fn linked(&self, candidates: &Candidates) -> Vec<Vec<usize>> {
+        let examined = self.examine(candidates);
         let positive = |edge: &&(usize, usize, f64)| examined.all || edge.2 > 0.0;
         let edges: Vec<_> = examined.edges.iter().filter(positive).copied().collect();
         let found = groups(self.profiles.len(), &edges, if examined.all { 0.0 } else { UNSEEN });
@@ -90,12 +93,11 @@ impl Desk<'_> {
         merged.into_iter().map(|group| self.peel(group)).filter(|group| group.len() > 1).collect()
     }
 
-    fn examine(&self) -> Examined {
-        let (pairs, all) = self.linker.candidates();
+    fn examine(&self, Candidates { pairs, all }: &Candidates) -> Examined {
         let active = |place: usize| self.profiles[place].exchanges > 0;
-        let pairs = pairs.into_iter().filter(|(a, b)| active(*a) && active(*b));
+        let pairs = pairs.iter().copied().filter(|(a, b)| active(*a) && active(*b));
         let edges = pairs.map(|(a, b)| (a, b, self.weight(&self.linker.pair(a, b), None))).collect();
-        Examined { edges, all }
+        Examined { edges, all: *all }
     }
 
     /// Merges groups that belong together as wholes, the surest first.
@@ -187,10 +189,8 @@ impl Desk<'_> {
         let joins: Vec<(usize, usize)> = near
             .into_iter()
             .filter_map(|(one, groups)| {
-                let fits = groups.into_iter().filter(|group| found[*group].len() >= ADOPTING);
-                let fits = fits.map(|group| (group, self.as_wholes(&[one], &found[group], None)));
-                let best = fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0);
-                best.map(|(group, _)| (one, group))
+                let groups = groups.into_iter().map(|group| (group, &found[group]));
+                Some((one, self.fits_best(one, groups, None)?))
             })
             .collect();
         for (one, group) in joins {
@@ -203,12 +203,22 @@ impl Desk<'_> {
     pub(crate) fn adopt_rest(&self, found: &mut [Vec<usize>], group: &[usize], but: Option<&str>) {
         let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
         for one in group.iter().copied().filter(|one| !held.contains(one)) {
-            let fits = found.iter().enumerate().filter(|(_, piece)| piece.len() >= ADOPTING);
-            let fits = fits.map(|(place, piece)| (place, self.as_wholes(&[one], piece, but)));
-            if let Some((place, _)) = fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0) {
+            if let Some(place) = self.fits_best(one, found.iter().enumerate(), but) {
                 found[place].push(one);
             }
         }
+    }
+
+    /// The group that a lone account fits best as a whole, if it fits any.
+    fn fits_best<'g>(
+        &self,
+        one: usize,
+        groups: impl Iterator<Item = (usize, &'g Vec<usize>)>,
+        but: Option<&str>,
+    ) -> Option<usize> {
+        let fits = groups.filter(|(_, group)| group.len() >= ADOPTING);
+        let fits = fits.map(|(place, group)| (place, self.as_wholes(&[one], group, but)));
+        fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0).map(|(place, _)| place)
     }
 
     /// Nats by which two groups belong together, above the threshold: by their pairs or by their pools.

@@ -4,6 +4,7 @@ use anbiq_domain::{Keyed, Prompt, Seeded};
 use anbiq_lab::world::{Arrival, Caller, Rhythm};
 use serde::{Deserialize, Serialize};
 
+use super::honest::LIBRARIES;
 use super::{Class, Composer, HOUR, Said};
 use crate::ArenaError;
 
@@ -122,7 +123,7 @@ impl Composer<'_> {
                 face.max_tokens = 1_500;
             } else {
                 face.networks = vec![self.own()];
-                let library = 1_000 + self.skewed(12);
+                let library = LIBRARIES + self.skewed(12);
                 face.agents = vec![self.common("program", library)];
             }
             let start = match campaign.trick {

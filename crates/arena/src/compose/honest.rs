@@ -9,7 +9,7 @@ use crate::ArenaError;
 /// Programs that people chat with, and libraries that software uses.
 const PROGRAMS: usize = 40;
 /// Libraries, as numbers of programs from here on.
-const LIBRARIES: usize = 1_000;
+pub(super) const LIBRARIES: usize = 1_000;
 /// Networks of clouds that software runs in.
 const CLOUDS: usize = 60;
 /// People behind one carrier's address.

@@ -194,8 +194,6 @@ struct Composer<'a> {
     arrivals: &'a Arrivals,
     sketcher: Sketcher,
     days: f64,
-    /// Whether the baselines' windows are filled.
-    windows: bool,
     parties: Vec<Party>,
     rows: Vec<Row>,
     operators: usize,
@@ -203,20 +201,13 @@ struct Composer<'a> {
 
 impl Stream {
     /// Composes a world: the same seed gives the same one.
-    pub(crate) fn compose(
-        seed: u64,
-        cast: &Cast,
-        phrases: &Phrases,
-        arrivals: &Arrivals,
-        windows: bool,
-    ) -> Result<Self, ArenaError> {
+    pub(crate) fn compose(seed: u64, cast: &Cast, phrases: &Phrases, arrivals: &Arrivals) -> Result<Self, ArenaError> {
         let mut composer = Composer {
             random: Seeded::new(seed).fork("arena"),
             phrases,
             arrivals,
             sketcher: Sketcher::new(&[3; 32]),
             days: cast.days,
-            windows,
             parties: Vec::new(),
             rows: Vec::new(),
             operators: 0,
@@ -277,7 +268,7 @@ impl Stream {
             key: KeyId::new(party.id.as_str()).ok()?,
             model: "teacher".into(),
             terms: Some(terms.clone()),
-            grant: if row.granted { grant(party).map(|grant| grant.id) } else { None },
+            grant: if row.granted { grant_id(party) } else { None },
             request: RequestFacts {
                 temperature: 1.0,
                 top_p: 1.0,
@@ -319,21 +310,16 @@ fn moment(milliseconds: i64) -> Timestamp {
 
 /// The teacher's terms: distillation needs a grant.
 fn terms() -> Option<Terms> {
-    Some(Terms {
-        id: TermsId::new("arena-terms").ok()?,
-        version: 1,
-        teacher: "teacher".into(),
-        distillation: Permission::GrantRequired,
-        conditions: Conditions::default(),
-        expires: None,
-        source: None,
-        text: "Ask first.".into(),
-    })
+    Some(Terms::new(TermsId::new("arena-terms").ok()?, 1, "teacher", Permission::GrantRequired, "Ask first."))
+}
+
+fn grant_id(party: &Party) -> Option<GrantId> {
+    GrantId::new(format!("grant-{}", party.id)).ok()
 }
 
 fn grant(party: &Party) -> Option<Grant> {
     Some(Grant {
-        id: GrantId::new(format!("grant-{}", party.id)).ok()?,
+        id: grant_id(party)?,
         account: party.id.clone(),
         terms: terms()?.reference(),
         purpose: "a small student".into(),
@@ -387,7 +373,7 @@ impl Composer<'_> {
         let own = sketch.words + sketch.words / 3 + 4;
         let party = &mut self.parties[face.account];
         party.exchanges += 1;
-        if self.windows && party.window.len() < WINDOW {
+        if party.window.len() < WINDOW {
             party.window.push(embed(prompt.last_text()));
         }
         self.rows.push(Row {
