@@ -5,6 +5,7 @@
 pub mod corpus;
 mod error;
 pub mod exam;
+mod listen;
 pub mod load;
 pub mod mock;
 pub mod play;

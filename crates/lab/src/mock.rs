@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,8 +21,9 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use futures::{StreamExt, stream};
 use serde::Serialize;
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+use crate::listen::serve;
 
 /// Requests that are remembered; older ones are forgotten.
 const REMEMBERED: usize = 10_000;
@@ -124,18 +124,12 @@ impl Mock {
     /// # Errors
     /// There is no port to be had.
     pub async fn start() -> std::io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let base_url = format!("http://{}/v1", listener.local_addr()?);
         let shared = Handle::default();
         let router = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/models", get(models))
             .with_state(Arc::clone(&shared));
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::warn!(%error, "the mock server stopped");
-            }
-        });
+        let (base_url, task) = serve(router).await?;
         Ok(Self { base_url, shared, task })
     }
 

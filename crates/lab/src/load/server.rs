@@ -10,7 +10,6 @@
 //! | [`SILENT`] | as a stream that falls silent after its first chunk |
 
 use std::convert::Infallible;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,12 +23,12 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
 use futures::stream;
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
 use tokio::time::Instant;
+
+use crate::listen::listen;
 
 /// The model that answers at once.
 pub const WHOLE: &str = "whole";
@@ -67,12 +66,7 @@ impl Default for Pace {
 /// # Errors
 /// There is no port to be had.
 pub async fn bind(pace: Pace) -> std::io::Result<(String, impl Future<Output = std::io::Result<()>> + Send + 'static)> {
-    let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-    let base_url = format!("http://{}/v1", listener.local_addr()?);
-    let router = Router::new().route("/v1/chat/completions", post(chat)).with_state(Arc::new(Answers::new(pace)));
-    // Small writes are what a stream is made of.
-    let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-    Ok((base_url, axum::serve(listener, router).into_future()))
+    listen(Router::new().route("/v1/chat/completions", post(chat)).with_state(Arc::new(Answers::new(pace)))).await
 }
 
 /// Everything that is ever said, ready to be sent.

@@ -7,7 +7,6 @@
 mod answer;
 
 use std::collections::HashMap;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -18,12 +17,12 @@ use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use axum::serve::ListenerExt;
 use axum::{Json, Router};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use answer::Said;
+
+use crate::listen::serve;
 
 /// How it sells.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -150,8 +149,6 @@ impl Vendor {
     /// # Errors
     /// There is no port to be had.
     pub async fn start(config: VendorConfig, prices: PriceList) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
-        let base_url = format!("http://{}/v1", listener.local_addr()?);
         let shared = Arc::new(Mutex::new(Shared {
             config,
             prices,
@@ -166,12 +163,7 @@ impl Vendor {
             .route("/v1/chat/completions", post(chat))
             .route("/v1/completions", post(echo))
             .with_state(Arc::clone(&shared));
-        let listener = listener.tap_io(|stream| drop(stream.set_nodelay(true)));
-        let task = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::warn!(%error, "the vendor stopped");
-            }
-        });
+        let (base_url, task) = serve(router).await?;
         Ok(Self { base_url, shared, task })
     }
 
