@@ -176,15 +176,15 @@ pub(crate) enum MarkName {
     Green,
 }
 
-const fn default_window() -> usize {
+pub(crate) const fn default_window() -> usize {
     2
 }
 
-const fn default_share() -> f64 {
+pub(crate) const fn default_share() -> f64 {
     0.5
 }
 
-const fn default_bias() -> f64 {
+pub(crate) const fn default_bias() -> f64 {
     2.0
 }
 

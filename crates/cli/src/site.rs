@@ -1,7 +1,7 @@
 //! One installation: the files that a configuration points to, opened.
 
-use std::fs;
-use std::io::Write;
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,6 +16,7 @@ use anbiq_model::Model;
 use anbiq_secret::Secret;
 use anbiq_upstream::{Dialect, Member, Pool, PoolConfig, Upstream};
 use anyhow::{Context, bail};
+use serde::de::DeserializeOwned;
 
 use crate::config::{Config, DialectName, ModelConfig, UpstreamConfig};
 
@@ -294,6 +295,23 @@ pub(crate) fn server_key(variable: Option<&str>, file: Option<&Path>) -> anyhow:
         bail!("the file `{}` holds no key", path.display());
     }
     Ok(Some(Secret::new(key.to_owned())))
+}
+
+/// Calls `each` for every line of `path` that is not blank; each must be `what`.
+pub(crate) fn json_lines<T: DeserializeOwned>(
+    path: &Path,
+    what: &str,
+    mut each: impl FnMut(T) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let name = path.display();
+    let file = File::open(path).with_context(|| format!("cannot read `{name}`"))?;
+    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+        let line = line.with_context(|| format!("cannot read `{name}`"))?;
+        if !line.trim().is_empty() {
+            each(serde_json::from_str(&line).with_context(|| format!("`{name}`, line {number}: not {what}"))?)?;
+        }
+    }
+    Ok(())
 }
 
 /// Reads a JSON file; an error names it.

@@ -119,6 +119,28 @@ pub(crate) struct Site {
     pub(crate) config: PathBuf,
 }
 
+/// Where a report goes besides to whoever reads it.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Output {
+    /// As JSON.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Also write the JSON here.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+}
+
+/// How models behind a URL are asked.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Remote {
+    /// Name of an API key's environment variable, for models behind a URL.
+    #[arg(long, value_name = "VARIABLE")]
+    pub(crate) key_env: Option<String>,
+    /// Name that a model behind a URL is asked for.
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+}
+
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
     /// Say all that is wrong with a configuration and with what it refers to.

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
 
-use crate::config::MarkName;
+use super::{Output, Remote};
+use crate::config::{MarkName, default_bias, default_share, default_window};
 
 #[derive(Debug, Clone, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
@@ -58,12 +59,8 @@ pub(crate) struct TracePlan {
     /// Name of the suspect in the report.
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Name of an API key's environment variable, for models behind a URL.
-    #[arg(long, value_name = "VARIABLE")]
-    pub(crate) key_env: Option<String>,
-    /// Name that a model behind a URL is asked for.
-    #[arg(long)]
-    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
     /// The effect that is looked for, as the share of pairs in which the suspect prefers what was served; says how many pairs
     /// that needs.
     #[arg(long, value_name = "SHARE")]
@@ -164,13 +161,13 @@ pub(crate) struct TraceWatermark {
     #[arg(long, value_enum, default_value_t = MarkName::Gumbel)]
     pub(crate) scheme: MarkName,
     /// How many tokens before a token its nudge depends on.
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = default_window())]
     pub(crate) window: usize,
     /// Of `green`: the share of green tokens.
-    #[arg(long, default_value_t = 0.5)]
+    #[arg(long, default_value_t = default_share())]
     pub(crate) share: f64,
     /// Of `green`: what was added to their logits, in nats.
-    #[arg(long, default_value_t = 2.0)]
+    #[arg(long, default_value_t = default_bias())]
     pub(crate) bias: f64,
     /// A suspect's folder: it reads the texts, and what it finds likely is looked at.
     #[arg(long, value_name = "DIR")]
@@ -179,12 +176,8 @@ pub(crate) struct TraceWatermark {
     /// unmarked teacher to the same prompts, which show more.
     #[arg(long, requires = "suspect")]
     pub(crate) marked: bool,
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Also write the JSON here.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -212,18 +205,10 @@ pub(crate) struct TraceEndpoint {
     /// Name of the endpoint in the report.
     #[arg(long)]
     pub(crate) name: Option<String>,
-    /// Name of an API key's environment variable, for models behind a URL.
-    #[arg(long, value_name = "VARIABLE")]
-    pub(crate) key_env: Option<String>,
-    /// Name that a model behind a URL is asked for.
-    #[arg(long)]
-    pub(crate) model: Option<String>,
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Also write the JSON here.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -238,14 +223,11 @@ pub(crate) struct TraceStyle {
     /// The family of the teacher in question.
     #[arg(long, value_name = "FAMILY")]
     pub(crate) teacher: String,
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Also write the JSON here.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
+/// It may be absent as a whole, which clap tells only of arguments that are its own: so `Output` and `Remote` are written out.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TraceTwins {
     /// The suspect: a Hugging Face folder, or the base URL of an OpenAI-compatible server.

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::Output;
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Import {
     /// Logs, or folders of logs; compressed with gzip or Zstandard or not at all.
@@ -57,12 +59,8 @@ pub(crate) struct Watch {
     /// Terms of a teacher that imported logs tell of, as JSON; may be given several times. Without them nobody breaches any.
     #[arg(long, value_name = "FILE", requires = "imported")]
     pub(crate) terms: Vec<PathBuf>,
-    /// As JSON.
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Also write the JSON here.
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) out: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
     /// Fixes the sampling of large accounts.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,

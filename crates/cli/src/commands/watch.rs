@@ -18,7 +18,7 @@ pub(crate) fn run(args: &Watch) -> anyhow::Result<Outcome> {
         Some(journal) => watch(journal, args.seed)?,
         None => watch_imported(&args.imported, &args.terms, args.seed)?,
     };
-    talk::report(&report, args.json, args.out.as_deref(), anbiq_watch::render_text)?;
+    talk::report(&report, args.output.json, args.output.out.as_deref(), anbiq_watch::render_text)?;
     Ok(Outcome::found(report.campaigns().next().is_some()))
 }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anbiq_distill::Report as Student;
-use anbiq_domain::{Clock, SystemClock, TwinMode};
+use anbiq_domain::{Clock, SystemClock};
 use anbiq_evidence::{Broken, Contents, Verified, Written, attachment_name, html};
 use anbiq_journal::{PublicKey, Reader};
 use anbiq_trace::Report as Trace;
@@ -16,6 +16,7 @@ use anbiq_watch::Report as Findings;
 use anyhow::{Context, ensure};
 
 use super::Outcome;
+use super::trace::file_name;
 use super::watch::refuse_imported;
 use crate::args::{Case, Language, Verify};
 use crate::site::{Site, read_json};
@@ -68,8 +69,7 @@ pub(crate) fn write_dossier(
     let dossier = content::dossier(&found, &opened, &reader, language, SystemClock.now());
     let mut attachments = vec![("watch.json".to_owned(), lines(&found.watch)?)];
     for trace in &found.traces {
-        let kind = if trace.protocol.mode == TwinMode::Deferred { "trace-deferred" } else { "trace" };
-        attachments.push((attachment_name(kind, &trace.protocol.suspect), lines(trace)?));
+        attachments.push((file_name(trace), lines(trace)?));
     }
     for plan in &plans {
         attachments.push((plans::file_name(&plan.digest()), lines(plan)?));

@@ -1,16 +1,15 @@
 //! `anbiq trace endpoint`: is a server the model that it is said to be?
 
-use std::io::{BufRead, BufReader};
-
 use anbiq_domain::Prompt;
 use anbiq_trace::Strength;
 use anbiq_trace::endpoint::{Comparison, compare, render_endpoint};
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 use serde::Deserialize;
 
 use super::open;
 use crate::args::TraceEndpoint;
 use crate::commands::Outcome;
+use crate::site::json_lines;
 use crate::talk::{self, Talk};
 
 #[derive(Debug, Deserialize)]
@@ -28,30 +27,23 @@ pub(super) async fn run(args: &TraceEndpoint, talk: Talk) -> anyhow::Result<Outc
         ..Comparison::default()
     };
     ensure!(!prompts.is_empty() || comparison.steps > 0, "there is nothing to ask\nhint: give prompts by `--prompts`");
-    let (model, key_env) = (args.model.as_deref(), args.key_env.as_deref());
+    let (model, key_env) = (args.remote.model.as_deref(), args.remote.key_env.as_deref());
     let endpoint = open(&args.endpoint, args.name.as_deref(), model, key_env)?;
     let reference = open(&args.reference, None, model, key_env)?;
     let mut step = talk.step("asking both", 0);
     let mut progress = |done, total| step.reach_of(done, total);
     let report = compare(endpoint.as_ref(), reference.as_ref(), &prompts, &comparison, &mut progress).await?;
     step.finish("asked");
-    talk::report(&report, args.json, args.out.as_deref(), render_endpoint)?;
+    talk::report(&report, args.output.json, args.output.out.as_deref(), render_endpoint)?;
     Ok(Outcome::found(report.differ >= Strength::Strong))
 }
 
 fn prompts(args: &TraceEndpoint) -> anyhow::Result<Vec<Prompt>> {
     let Some(path) = &args.prompts else { return Ok(Vec::new()) };
-    let name = path.display();
-    let file = std::fs::File::open(path).with_context(|| format!("cannot read `{name}`"))?;
     let mut prompts = Vec::new();
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let line = line.with_context(|| format!("cannot read `{name}`"))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let line: Line = serde_json::from_str(&line)
-            .with_context(|| format!("`{name}`, line {number}: not an object with `prompt`"))?;
+    json_lines(path, "an object with `prompt`", |line: Line| {
         prompts.push(Prompt::user(line.prompt));
-    }
+        Ok(())
+    })?;
     Ok(prompts)
 }

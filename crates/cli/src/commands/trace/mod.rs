@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anbiq_domain::{AccountId, Entry, TwinMode};
+use anbiq_evidence::attachment_name;
 use anbiq_journal::{Reader, Record, TextKeys, TextsError};
 use anbiq_model::Model;
 use anbiq_trace::items::{self, Selection};
@@ -46,7 +47,7 @@ fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
     let parts = anbiq_trace::style::roles(&roles)?;
     let answers = read_answers(&args.answers)?;
     let report = anbiq_trace::style::compare(&answers, &parts, &args.teacher)?;
-    talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::style::render_style)?;
+    talk::report(&report, args.output.json, args.output.out.as_deref(), anbiq_trace::style::render_style)?;
     Ok(Outcome::Fine)
 }
 
@@ -189,6 +190,12 @@ fn open(place: &str, name: Option<&str>, model: Option<&str>, key_env: Option<&s
         return open_upstream(place, &name, &model, key_env);
     }
     open_local(Path::new(place), &folder_name(place, name))
+}
+
+/// The name of a report's file, by what was traced and by which pairs.
+pub(crate) fn file_name(report: &Report) -> String {
+    let kind = if report.protocol.mode == TwinMode::Deferred { "trace-deferred" } else { "trace" };
+    attachment_name(kind, &report.protocol.suspect)
 }
 
 fn is_url(place: &str) -> bool {

@@ -75,7 +75,7 @@ fn twins(
     talk: Talk,
 ) -> anyhow::Result<()> {
     refuse_import(journal)?;
-    let (asked_as, key_env) = (args.model.as_deref(), args.key_env.as_deref());
+    let (asked_as, key_env) = (args.remote.model.as_deref(), args.remote.key_env.as_deref());
     let mut add = |role, place: &str, name| -> anyhow::Result<String> {
         let model = planned::model(role, place, name, asked_as, key_env)?;
         let name = model.name.clone();

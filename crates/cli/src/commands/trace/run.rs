@@ -5,8 +5,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anbiq_domain::{Clock, Digest, SystemClock, Timestamp, TwinMode};
-use anbiq_evidence::attachment_name;
+use anbiq_domain::{Clock, Digest, SystemClock, Timestamp};
 use anbiq_journal::PublicKey;
 use anbiq_model::Model;
 use anbiq_trace::plan::{Fixed, JournalState, ModelRole, Plan, PlannedModel, StylePlan, TwinsPlan, differs, same};
@@ -15,7 +14,7 @@ use anbiq_trace::{Collected, Report, Strength};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{collect_until, planned, read_answers, say_closed};
+use super::{collect_until, file_name, planned, read_answers, say_closed};
 use crate::args::TraceRun;
 use crate::commands::Outcome;
 use crate::site::{open_local, open_upstream, text_keys};
@@ -190,11 +189,7 @@ impl Found {
     /// The name of its file, and the JSON in it.
     fn file(&self) -> anyhow::Result<(String, Vec<u8>)> {
         Ok(match self {
-            Self::Twins(report) => {
-                let deferred = report.protocol.mode == TwinMode::Deferred;
-                let kind = if deferred { "trace-deferred" } else { "trace" };
-                (attachment_name(kind, &report.protocol.suspect), serde_json::to_vec_pretty(report)?)
-            }
+            Self::Twins(report) => (file_name(report), serde_json::to_vec_pretty(report)?),
             Self::Style(report) => ("style.json".to_owned(), serde_json::to_vec_pretty(report)?),
         })
     }

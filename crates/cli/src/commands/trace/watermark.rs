@@ -1,9 +1,6 @@
 //! `anbiq trace watermark`: do texts, or a model that reads some, fit the key of a watermark?
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::Path;
 
 use anbiq_domain::{Answer, Digest, Finish, Prompt};
 use anbiq_lm::score::likeliest;
@@ -17,11 +14,12 @@ use serde::Deserialize;
 use crate::args::TraceWatermark;
 use crate::commands::Outcome;
 use crate::config::WatermarkConfig;
-use crate::site::{local, secret_file};
+use crate::site::{json_lines, local, secret_file};
 use crate::talk::{self, Talk};
 
 /// Texts that a model reads at a time.
 const BATCH: usize = 64;
+
 /// One text, and who wrote it.
 #[derive(Debug, Deserialize)]
 struct Line {
@@ -41,7 +39,7 @@ pub(super) fn run(args: &TraceWatermark, talk: Talk) -> anyhow::Result<Outcome> 
         }
     };
     let report = Radioactivity::of(&mark, args.commitment.is_some(), mode, fits);
-    talk::report(&report, args.json, args.out.as_deref(), render_radioactivity)?;
+    talk::report(&report, args.output.json, args.output.out.as_deref(), render_radioactivity)?;
     Ok(Outcome::found(report.models.iter().any(|fit| fit.strength == Strength::Established)))
 }
 
@@ -64,26 +62,12 @@ fn mark(args: &TraceWatermark) -> anyhow::Result<Mark> {
 
 /// Calls `each` for every line of the files.
 fn lines(args: &TraceWatermark, mut each: impl FnMut(Line) -> anyhow::Result<()>) -> anyhow::Result<()> {
-    for path in &args.texts {
-        let name = path.display();
-        let file = File::open(path).with_context(|| format!("cannot read `{name}`"))?;
-        for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-            let line = line.with_context(|| format!("cannot read `{name}`"))?;
-            if line.trim().is_empty() {
-                continue;
-            }
-            let line: Line = serde_json::from_str(&line).with_context(|| {
-                format!("`{name}`, line {number}: not an object with `model`, `prompt` and `output`")
-            })?;
-            each(line)?;
-        }
-    }
-    Ok(())
+    args.texts.iter().try_for_each(|path| json_lines(path, "an object with `model`, `prompt` and `output`", &mut each))
 }
 
 /// What each model wrote.
 fn written(args: &TraceWatermark, mark: &Mark) -> anyhow::Result<Vec<Fit>> {
-    let codec = codec(&args.teacher)?;
+    let codec = codec(args)?;
     let mut tallies: BTreeMap<String, (u64, Tally<'_>)> = BTreeMap::new();
     lines(args, |line| {
         let (texts, tally) = tallies.entry(line.model).or_insert_with(|| (0, Tally::new(mark)));
@@ -95,15 +79,16 @@ fn written(args: &TraceWatermark, mark: &Mark) -> anyhow::Result<Vec<Fit>> {
     Ok(tallies.into_iter().map(fit).collect())
 }
 
-fn codec(teacher: &Path) -> anyhow::Result<Codec> {
+/// What says what a token of the teacher is.
+fn codec(args: &TraceWatermark) -> anyhow::Result<Codec> {
+    let teacher = &args.teacher;
     Codec::load(teacher).with_context(|| format!("cannot load the tokenizer of `{}`", teacher.display()))
 }
 
 /// What `suspect` finds likely while it reads.
 fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyhow::Result<Fit> {
-    let teacher = local(&args.teacher, "teacher")?;
     ensure!(
-        alike(&suspect.codec().tokenizer, &teacher.codec().tokenizer),
+        alike(&suspect.codec().tokenizer, &codec(args)?.tokenizer),
         "the suspect has another tokenizer than the teacher, so it does not say which token it finds likeliest\nhint: have it \
          answer prompts, and give its answers without `--suspect`"
     );
@@ -113,13 +98,13 @@ fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyh
         texts.push(suspect.codec().example(&Prompt::user(line.prompt), &answer)?);
         Ok(())
     })?;
-    let context = suspect.network().config.max_positions.min(teacher.network().config.max_positions);
+    let context = suspect.network().config.max_positions;
     texts.retain(|(tokens, first)| *first < tokens.len() && tokens.len() <= context);
     let (mut tally, mut reading) = (Tally::new(mark), Reading::new(mark));
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut step = talk.step("reading", texts.len() as u64);
     for batch in texts.chunks(BATCH) {
         let borrowed: Vec<(&[u32], usize)> = batch.iter().map(|(tokens, first)| (tokens.as_slice(), *first)).collect();
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let says = likeliest(suspect.network(), &borrowed, 1, threads)?;
         for ((tokens, first), says) in batch.iter().zip(&says) {
             let says: Vec<u32> = says.iter().map(|says| top(says)).collect();
