@@ -10,8 +10,8 @@ use anbiq_ledger::{Booked, Booking, Cost, Ledger, LedgerError};
 use crate::exchange;
 use crate::gateway::Shared;
 
-/// How often the ledger is told how far everything is charged; no more of the charges than these last ones has to be made
-/// good after a power cut.
+/// How often the ledger is told how far everything is charged. After a kill no more of the charges than these last ones has to
+/// be looked at again; after a power cut those since its file was last brought to disk.
 const TOLD_EVERY: Duration = Duration::from_millis(50);
 
 /// Tries to release what nothing was served for, with a longer pause after each; then it expires.
