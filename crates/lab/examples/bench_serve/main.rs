@@ -153,7 +153,6 @@ impl Bench<'_> {
             count: (rate * length.as_secs_f64()).ceil() as u64,
             in_flight: self.arguments.in_flight,
             patience: PATIENCE,
-            spacing: if model == PACED { Pace::default().spacing } else { Duration::ZERO },
         }
     }
 
