@@ -295,7 +295,13 @@ struct Reader {
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { decoder: Decoder::new(MOST_BYTES), events: Vec::new(), chunks: Vec::new(), ways: Vec::new(), done: false }
+        Self {
+            decoder: Decoder::new(MOST_BYTES),
+            events: Vec::new(),
+            chunks: Vec::new(),
+            ways: Vec::new(),
+            done: false,
+        }
     }
 }
 

@@ -219,7 +219,13 @@ impl Answers {
             last.extend_from_slice(&sse::encode(sse::DONE));
         }
         let at_once = chunks.concat().into();
-        Self { pace, begun: AtomicU32::new(0), whole: whole.into(), chunks: chunks.into_iter().map(Bytes::from).collect(), at_once }
+        Self {
+            pace,
+            begun: AtomicU32::new(0),
+            whole: whole.into(),
+            chunks: chunks.into_iter().map(Bytes::from).collect(),
+            at_once,
+        }
     }
 }
 
