@@ -8,6 +8,10 @@
 //! `cargo xtask bench import [ROWS] [DIR]` measures how many rows of a log are imported in a second, and in how much memory.
 //! `cargo xtask bench distill [--requests N] [--rows N] [faults] [ceiling] [estimate] [rate]` measures how a capture bears
 //! faults, kills, limits and size; `crates/lab/examples/bench_distill` says how.
+//! `cargo xtask bench engine [--python PATH] [--only train|generate] [--size 6m|110m] [--rounds N] ...` lets the engine take turns
+//! with PyTorch, transformers and llama.cpp; `crates/lm/examples/bench_engine` says how.
+//! `cargo xtask bench on-policy [--seeds N] [--steps N] ...` compares students that learn from a teacher's answers with students
+//! that learn from their own; `crates/distill/examples/on_policy.rs` says how.
 //! `cargo xtask bench watch [--quick] [--large] [--brief] [--seed N] [--seeds K] [--data DIR]` shows whom `watch` and others find and accuse.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
 //! in the repository, and how much text a second is looked at for a watermark.
@@ -30,7 +34,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
-                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench distill [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] \
+                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] \
                      | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
@@ -111,6 +115,14 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
             let mut command = Command::new("cargo");
             command.args(example("anbiq-lab", "bench_distill")).arg("--program").arg(build()?);
             Ok(command.args(rest).status()?.success())
+        }
+        "engine" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-lm", "bench_engine")).args(rest).status()?.success())
+        }
+        "on-policy" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-distill", "on_policy")).args(rest).status()?.success())
         }
         "watch" => {
             let mut command = Command::new("cargo");

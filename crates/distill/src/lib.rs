@@ -6,6 +6,7 @@
 pub mod ask;
 pub mod capture;
 mod cost;
+mod course;
 mod curate;
 pub mod data;
 mod error;
@@ -13,6 +14,7 @@ mod estimate;
 pub mod evaluate;
 mod export;
 mod forecast;
+mod own;
 mod progress;
 pub mod recipe;
 mod report;
@@ -30,7 +32,6 @@ use std::time::{Duration, Instant};
 
 use anbiq_domain::{Clock, Digest, SystemClock};
 use anbiq_lm::lora::Adapter;
-use anbiq_lm::train::Divergence;
 use anbiq_lm::{Dtype, Local, LocalOptions, Network};
 use anbiq_secret::Secret;
 use anbiq_upstream::{Client, ClientConfig};
@@ -38,6 +39,7 @@ use anbiq_upstream::{Client, ClientConfig};
 pub use ask::{Asking, Endpoint, Signal, Tier};
 pub use capture::{Row, Token};
 pub use cost::Cost;
+pub use course::Stage;
 pub use curate::{Curated, Script};
 pub use error::DistillError;
 pub use estimate::{Estimate, render_estimate, render_forecast};
@@ -47,15 +49,17 @@ pub use forecast::{Band, Forecast};
 pub use progress::{Progress, Quiet};
 pub use recipe::Recipe;
 pub use report::{Captured, Report, render_text};
-pub use train::{Mapping, Stage};
+pub use train::Mapping;
 
 use capture::Capture;
+use course::{Plan, Plans, Workshop};
 use evaluate::{Measuring, Teacher};
+use own::Judge;
 use recipe::{AskPart, TeacherPart};
 use store::{Store, write_json};
 use student::Student;
 use terms::{Clearance, Facts, Papers};
-use train::{CorpusReader, Loss, Plan, Set};
+use train::{CorpusReader, Loss, Set};
 
 /// What a run needs from outside.
 #[derive(Clone)]
@@ -237,43 +241,6 @@ pub fn estimate(recipe: &Recipe, around: &Surroundings) -> Result<Estimate, Dist
     estimate::estimate(recipe, &papers, clearance)
 }
 
-/// How the two stages learn.
-struct Plans {
-    pretrain: Plan,
-    train: Plan,
-}
-
-fn plans(recipe: &Recipe) -> Plans {
-    let (seed, threads) = (recipe.seed, recipe.threads());
-    let (pretrain, train) = (&recipe.pretrain, &recipe.train);
-    Plans {
-        pretrain: Plan {
-            name: "pretrain",
-            epochs: pretrain.epochs,
-            learning_rate: pretrain.learning_rate,
-            batch_tokens: pretrain.batch_tokens,
-            kl_weight: 0.0,
-            divergence: Divergence::default(),
-            temperature: 1.0,
-            lora: None,
-            seed,
-            threads,
-        },
-        train: Plan {
-            name: "train",
-            epochs: train.epochs,
-            learning_rate: train.learning_rate,
-            batch_tokens: train.batch_tokens,
-            kl_weight: train.kl_weight,
-            divergence: train.divergence(),
-            temperature: train.temperature,
-            lora: train.lora.clone(),
-            seed,
-            threads,
-        },
-    }
-}
-
 /// The student and what is still to be measured.
 struct Worked {
     report: Report,
@@ -305,8 +272,10 @@ fn work(
         }
         _ => Clearance::no_teacher(),
     };
-    let plans = plans(recipe);
+    let plans = Plans::of(recipe);
     let store = Store::new(&recipe.store);
+    let each = Duration::from_secs(recipe.checkpoint_seconds);
+    let workshop = Workshop { store: &store, codec: &codec, each, progress };
     let (mut stages, mut network) = (Vec::new(), network);
 
     let mut corpus = recipe.corpus.as_ref().map(|part| CorpusReader::open(&part.path)).transpose()?;
@@ -315,7 +284,7 @@ fn work(
     {
         let set = reader.take(&codec, part.tokens, Loss::Everywhere, false)?;
         need(&set, "the corpus holds no document with an answer that fits the student's context")?;
-        let (learnt, stage) = train::stage(&store, &origin, network, &codec, &set, &plans.pretrain, progress)?;
+        let (learnt, stage) = workshop.learn(&origin, network, &set, &plans.pretrain, None)?;
         (network, origin) = (learnt, stage.key);
         stages.push(stage);
     }
@@ -333,19 +302,26 @@ fn work(
         if let Some(reader) = corpus.as_mut().filter(|_| recipe.evaluate.scratch) {
             // The same start, the same steps and as many tokens; only what they say differs.
             let other = reader.take(&codec, Some(set.tokens), Loss::OnAnswers, true)?;
-            let plan = Plan { name: "scratch", kl_weight: 0.0, ..plans.train.clone() };
-            let (learnt, stage) = train::stage(&store, &origin, network.clone(), &codec, &other, &plan, progress)?;
+            let plan = Plan { name: "scratch", kl_weight: 0.0, own: None, ..plans.train.clone() };
+            let (learnt, stage) = workshop.learn(&origin, network.clone(), &other, &plan, None)?;
             scratch = Some((learnt, store.folder("scratch", &stage.key)));
             stages.push(stage);
         }
-        let (learnt, stage) = train::stage(&store, &origin, network, &codec, &set, &plans.train, progress)?;
+        let judge = plans.train.own.as_ref().map(|_| judge(recipe, &codec)).transpose()?;
+        let (learnt, stage) = workshop.learn(&origin, network, &set, &plans.train, judge.as_ref())?;
         network = learnt;
         if let (Some(_), Some(base)) = (&plans.train.lora, &recipe.student.init) {
             let kept = store.folder("train", &stage.key).join(store::ADAPTER);
             let adapter = Adapter::load(&kept, &network.config)?;
             adapter.save(&recipe.out.join(store::ADAPTER), &base.to_string_lossy())?;
         }
+        origin = stage.key;
         stages.push(stage);
+        if let Some((plan, own, how)) = &plans.prefer {
+            let (learnt, stage) = workshop.prefer(&origin, network, &set, plan, own, how)?;
+            network = learnt;
+            stages.push(stage);
+        }
         facts = Some(Captured {
             file: file_digest(&part.source)?,
             rows,
@@ -412,6 +388,17 @@ fn work(
     Ok(Worked { report, measuring, folders })
 }
 
+/// The teacher as one who judges what the student wrote.
+fn judge(recipe: &Recipe, codec: &anbiq_lm::Codec) -> Result<Judge, DistillError> {
+    let folder = recipe.teacher.as_ref().and_then(|teacher| teacher.folder.as_deref()).unwrap_or(Path::new("."));
+    let teacher = Teacher::load(folder, codec)?.ok_or_else(|| {
+        let why =
+            "`[train.on_policy]`: the teacher's tokens are not the student's, so it cannot judge them place by place";
+        DistillError::Nothing(why.to_owned())
+    })?;
+    Ok(Judge::new(teacher.network))
+}
+
 fn need(set: &Set, otherwise: &str) -> Result<(), DistillError> {
     if set.examples.is_empty() { Err(DistillError::Nothing(otherwise.to_owned())) } else { Ok(()) }
 }
@@ -474,6 +461,7 @@ fn endpoint(teacher: &TeacherPart, ask: &AskPart, threads: usize) -> Result<Endp
         return Ok(Endpoint::Http { client, model: ask.model.clone().unwrap_or_else(|| teacher.name.clone()) });
     }
     let folder = teacher.folder.as_deref().ok_or_else(|| setup("there is no teacher to ask".to_owned()))?;
-    let options = LocalOptions { threads, queue: ask.concurrency.max(256), ..LocalOptions::default() };
+    let queue = ask.concurrency.max(256);
+    let options = LocalOptions { threads, queue, weights: teacher.weights, ..LocalOptions::default() };
     Ok(Endpoint::Model(Arc::new(Local::open(folder, &teacher.name, options)?)))
 }

@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::Asking;
 use crate::cost::Cost;
+use crate::course::Stage;
 use crate::curate::Curated;
 use crate::evaluate::Column;
 use crate::terms::{Clearance, Right};
-use crate::train::{Mapping, Stage};
+use crate::train::Mapping;
 
 /// The report of a run; `report.json` in the student's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -116,9 +117,13 @@ fn write_text(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     for stage in &report.stages {
         let reused = if stage.reused { ", taken from the store" } else { "" };
+        let own = match stage.own_steps {
+            0 => String::new(),
+            steps => format!(" ({} on its own answers)", grouped(steps)),
+        };
         writeln!(
             out,
-            "{:<10} {} tokens in {} steps, loss {:.3} to {:.3}, {:.1} s{reused}",
+            "{:<10} {} tokens in {} steps{own}, loss {:.3} to {:.3}, {:.1} s{reused}",
             stage.name,
             grouped(stage.tokens),
             grouped(stage.steps),

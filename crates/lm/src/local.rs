@@ -10,7 +10,7 @@ use anbiq_watermark::Mark;
 use crate::decode::Decoder;
 use crate::engine::{Engine, Job, Limits};
 use crate::score::{SequenceScore, score};
-use crate::{Codec, LmError, Network};
+use crate::{Codec, LmError, Network, Precision};
 
 /// Most alternatives a token whose log-probabilities are given; what OpenAI gives.
 const MOST_LOGPROBS: u8 = 20;
@@ -49,6 +49,8 @@ pub struct LocalOptions {
     /// The seed of the seeds of requests without one: request `i` since the start gets the same in every run. Without
     /// it they differ from run to run.
     pub seed: Option<u64>,
+    /// How its weights are held.
+    pub weights: Precision,
 }
 
 impl Default for LocalOptions {
@@ -62,6 +64,7 @@ impl Default for LocalOptions {
             cache_bytes: 512 << 20,
             stall_ms: 60_000,
             seed: None,
+            weights: Precision::F32,
         }
     }
 }
@@ -81,7 +84,7 @@ impl Local {
     /// # Errors
     ///
     /// The tokenizer has more tokens than the network, a setting makes no sense, or there are no threads to be had.
-    pub fn from_parts(network: Network, codec: Codec, name: &str, options: LocalOptions) -> Result<Self, LmError> {
+    pub fn from_parts(mut network: Network, codec: Codec, name: &str, options: LocalOptions) -> Result<Self, LmError> {
         let setting = |name: &'static str, problem: &str| LmError::Setting { name, problem: problem.to_owned() };
         for (name, value) in [("threads", options.threads), ("max_batch", options.max_batch), ("queue", options.queue)]
         {
@@ -93,8 +96,9 @@ impl Local {
             return Err(setting("tokenizer", "it has more tokens than the network: they belong to different models"));
         }
         let context = network.config.max_positions.min(codec.context).min(options.context.unwrap_or(usize::MAX));
+        options.weights.round(&mut network);
         let (network, codec) = (Arc::new(network), Arc::new(codec));
-        let decoder = Decoder::new(Arc::clone(&network), context);
+        let decoder = Decoder::new(Arc::clone(&network), context, options.weights);
         let limits = Limits {
             threads: options.threads,
             max_batch: options.max_batch,
@@ -327,7 +331,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_drawn_scores_as_it_was_drawn() {
-        let model = model(options());
+        let whole = scores_as_drawn(Precision::F32).await;
+        let rounded = scores_as_drawn(Precision::Int8).await;
+        assert_ne!(whole, rounded, "eight bits a weight make another model");
+    }
+
+    /// The log-probabilities of an answer of a model whose weights are held as `weights`.
+    async fn scores_as_drawn(weights: Precision) -> Vec<f32> {
+        let model = model(LocalOptions { weights, ..options() });
         let mut request = request("seven plus two", 1, 3);
         request.logprobs = Some(3);
         let prompt = request.prompt.clone();
@@ -369,6 +380,7 @@ mod tests {
         for (entry, logprob) in entries.iter().zip(&scored.logprobs) {
             assert!((entry.logprob - logprob).abs() < 1e-4, "{entry:?} {logprob}");
         }
+        scored.logprobs.clone()
     }
 
     #[tokio::test]

@@ -113,6 +113,37 @@ pub fn likeliest(
     k: usize,
     threads: usize,
 ) -> Result<Vec<Vec<Likeliest>>, LmError> {
+    told(network, sequences, threads, |logprobs, _| top(logprobs, k))
+}
+
+/// The `k` likeliest tokens at each target, and the target itself where it is none of them: what a teacher says of a text
+/// that it did not write. Without the target nobody knew how wrong an unlikely one is.
+///
+/// # Errors
+///
+/// As [`score`].
+pub fn judge(
+    network: &Network,
+    sequences: &[(&[u32], usize)],
+    k: usize,
+    threads: usize,
+) -> Result<Vec<Vec<Likeliest>>, LmError> {
+    told(network, sequences, threads, |logprobs, target| {
+        let mut place = top(logprobs, k);
+        if place.iter().all(|&(token, _)| token != target) {
+            place.push((target, logprobs[target as usize]));
+        }
+        place
+    })
+}
+
+/// What `tell` makes of the log-probabilities of the whole vocabulary at each target.
+fn told(
+    network: &Network,
+    sequences: &[(&[u32], usize)],
+    threads: usize,
+    tell: impl Fn(&[f32], u32) -> Likeliest + Sync,
+) -> Result<Vec<Vec<Likeliest>>, LmError> {
     check(network, sequences)?;
     let parts = over_packs(sequences, threads, |tape: &mut Tapes, pack| {
         let mut places = Vec::with_capacity(pack.targets.len());
@@ -121,7 +152,7 @@ pub fn likeliest(
         let mut logprobs = Vec::new();
         graph::logits(network, pack, tape, |target, row| {
             normalise(row, &mut logprobs);
-            places.push((target.sequence, top(&logprobs, k)));
+            places.push((target.sequence, tell(&logprobs, target.token)));
         });
         places
     });
@@ -232,6 +263,13 @@ fn over_packs<R: Send>(
     let mut results: Vec<(usize, R)> = results.into_iter().flatten().collect();
     results.sort_by_key(|(number, _)| *number);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The log-probability of `token` by the logits `row`, which are used up.
+pub(crate) fn logprob(row: &mut [f32], token: u32) -> f32 {
+    let logit = row[token as usize];
+    let (largest, sum) = kernel::exponentials(row);
+    logit - largest - sum.ln()
 }
 
 /// Logits to log-probabilities.

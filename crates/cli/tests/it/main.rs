@@ -14,6 +14,7 @@ mod import;
 mod journal;
 mod kill;
 mod refusals;
+mod resume;
 mod served;
 mod support;
 mod terms;
