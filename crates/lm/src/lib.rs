@@ -44,6 +44,6 @@ mod weights;
 pub use codec::{Codec, SPECIALS};
 pub use config::{Config, Family, RopeScaling, Variant};
 pub use error::LmError;
-pub use local::{Local, LocalOptions};
+pub use local::{Local, LocalOptions, Nearness};
 pub use tokenizer::Tokenizer;
 pub use weights::{Dtype, Layer, Network, Weights};
