@@ -47,7 +47,7 @@ mod weights;
 pub use codec::{Codec, SPECIALS};
 pub use config::{Config, Family, RopeScaling, Variant};
 pub use error::LmError;
-pub use local::{Local, LocalOptions};
+pub use local::{Local, LocalOptions, Nearness};
 pub use precision::Precision;
 pub use tokenizer::Tokenizer;
 pub use weights::{Dtype, Layer, Network, Weights};

@@ -174,6 +174,47 @@ pub fn compare(
     sequences: &[(&[u32], usize)],
     threads: usize,
 ) -> Result<Agreement, LmError> {
+    let places = of_two(teacher, student, sequences, threads)?;
+    let kl: f64 = places.iter().map(|place| place.kl).sum();
+    let same = places.iter().filter(|place| place.same_top).count();
+    let count = places.len().max(1) as f64;
+    Ok(Agreement { kl: kl / count, top1: same as f64 / count, positions: places.len() as u64 })
+}
+
+/// KL(teacher || student) over the whole vocabulary at every target of each sequence, in nats.
+///
+/// # Errors
+///
+/// As [`compare`].
+pub fn divergences(
+    teacher: &Network,
+    student: &Network,
+    sequences: &[(&[u32], usize)],
+    threads: usize,
+) -> Result<Vec<Vec<f64>>, LmError> {
+    let mut all = vec![Vec::new(); sequences.len()];
+    for place in of_two(teacher, student, sequences, threads)? {
+        all[place.sequence].push(place.kl);
+    }
+    Ok(all)
+}
+
+/// Two networks at one target.
+struct OfTwo {
+    sequence: usize,
+    /// KL(teacher || student), in nats.
+    kl: f64,
+    /// Do both find the same token likeliest?
+    same_top: bool,
+}
+
+/// Both networks at every target, in the order of the sequences.
+fn of_two(
+    teacher: &Network,
+    student: &Network,
+    sequences: &[(&[u32], usize)],
+    threads: usize,
+) -> Result<Vec<OfTwo>, LmError> {
     if teacher.config.vocab_size != student.config.vocab_size {
         let (theirs, ours) = (teacher.config.vocab_size, student.config.vocab_size);
         let problem = format!("the teacher has {theirs} tokens and the student {ours}: they cannot be compared");
@@ -182,23 +223,23 @@ pub fn compare(
     check(teacher, sequences)?;
     check(student, sequences)?;
     let parts = over_packs(sequences, threads, |tapes: &mut Tapes, pack| {
-        let (mut kl, mut same) = (0.0, 0_u64);
+        let mut places = Vec::with_capacity(pack.targets.len());
         let (p_tape, q_tape) = tapes.both(teacher, student);
         run(teacher, pack, p_tape);
         run(student, pack, q_tape);
         let (mut p, mut q) = (Vec::new(), Vec::new());
+        let mut targets = pack.targets.iter();
         graph::logits_of_two((teacher, p_tape), (student, q_tape), pack, |p_row, q_row| {
             normalise(p_row, &mut p);
             normalise(q_row, &mut q);
-            kl += p.iter().zip(&q).map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q)).sum::<f64>();
-            same += u64::from(largest(&p) == largest(&q));
+            let kl = p.iter().zip(&q).map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q)).sum::<f64>();
+            if let Some(target) = targets.next() {
+                places.push(OfTwo { sequence: target.sequence, kl, same_top: largest(&p) == largest(&q) });
+            }
         });
-        (kl, same, pack.targets.len() as u64)
+        places
     });
-    let (kl, same, positions) =
-        parts.into_iter().fold((0.0, 0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1, sum.2 + part.2));
-    let count = positions.max(1) as f64;
-    Ok(Agreement { kl: kl / count, top1: same as f64 / count, positions })
+    Ok(parts.into_iter().flatten().collect())
 }
 
 fn check(network: &Network, sequences: &[(&[u32], usize)]) -> Result<(), LmError> {

@@ -13,6 +13,7 @@ mod gateway;
 mod import;
 mod journal;
 mod kill;
+mod lineage;
 mod refusals;
 mod resume;
 mod served;
