@@ -8,7 +8,7 @@ use anbiq_lm::lora;
 use anbiq_lm::train::Divergence;
 use serde::{Deserialize, Serialize};
 
-use crate::curate::Script;
+use crate::curate::{Language, Script};
 use crate::{DistillError, Format};
 
 /// How to make a student. Relative paths are relative to the folder of the recipe.
@@ -167,6 +167,12 @@ pub struct CuratePart {
     pub most_words: Option<usize>,
     /// The script of which nine tenths of an answer's letters must be.
     pub script: Option<Script>,
+    /// The language that answers are in (`eng`, `fra`, `arb`...); those that are surely in another are left out.
+    pub language: Option<Language>,
+    /// A regular expression that each answer must match somewhere.
+    pub matches: Option<String>,
+    /// A regular expression that no answer may match anywhere.
+    pub lacks: Option<String>,
     /// Leave out answers that begin by declining, in English.
     pub drop_refusals: bool,
     /// A schema of JSON (a file) that each answer must fit.
@@ -333,6 +339,14 @@ pub struct EvaluatePart {
     pub capture_share: f64,
     /// Compare with a student that saw the corpus instead of the answers, for equally many tokens.
     pub scratch: bool,
+    /// Compare with the student as it was before it saw an answer, where it was trained before.
+    pub base: bool,
+    /// Compare with a student that learnt from these labels alone: documents with their answers, from no teacher.
+    pub labels: Option<PathBuf>,
+    /// How often the labels are read; as often as the answers are where absent.
+    pub label_epochs: Option<u32>,
+    /// What an hour of a processor of this machine costs, to price the students' answers.
+    pub cpu_hour: Option<Money>,
 }
 
 impl Default for PretrainPart {
@@ -367,6 +381,10 @@ impl Default for EvaluatePart {
             max_tokens: 64,
             capture_share: 0.05,
             scratch: true,
+            base: true,
+            labels: None,
+            label_epochs: None,
+            cpu_hour: None,
         }
     }
 }
@@ -456,6 +474,9 @@ impl Recipe {
         if self.curate.near_duplicates.is_some_and(|least| !(least > 0.0 && least <= 1.0)) {
             return fail("`[curate]`: `near_duplicates` must lie above 0 and be at most 1");
         }
+        for pattern in [&self.curate.matches, &self.curate.lacks].into_iter().flatten() {
+            regex::Regex::new(pattern).map_err(|error| format!("`[curate]`: {error}"))?;
+        }
         if self.curate.contamination == Some(0) {
             return fail("`[curate]`: `contamination` is at least 1 word");
         }
@@ -520,7 +541,9 @@ impl Recipe {
         paths.extend([&mut self.curate.json_schema, &mut self.curate.expected].into_iter().flatten());
         paths.extend(self.corpus.as_mut().map(|corpus| &mut corpus.path));
         paths.extend([&mut self.student.init, &mut self.student.tokenizer].into_iter().flatten());
-        paths.extend([&mut self.evaluate.held_out, &mut self.evaluate.tasks].into_iter().flatten());
+        paths.extend(
+            [&mut self.evaluate.held_out, &mut self.evaluate.tasks, &mut self.evaluate.labels].into_iter().flatten(),
+        );
         paths
     }
 }
@@ -569,6 +592,8 @@ intermediate_size = 128
             ("heads = 4", "", "give either `init`"),
             ("[capture]\nsource = \"answers.jsonl\"", "", "nothing to train on"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            ("[student]", "[curate]\nmatches = \"(\"\n[student]", "regex parse error"),
+            ("[student]", "[curate]\nlanguage = \"xx\"\n[student]", "no language that can be told"),
             ("[student]", "[train]\nbeta = 0.3\n[student]", "`beta` is of `divergence = \"jsd\"` only"),
             ("[student]", "[train]\nalpha = 0.3\n[student]", "`alpha` is of"),
             ("[student]", "[train]\ndivergence = \"jsd\"\nbeta = 1.0\n[student]", "the ends are `forward-kl`"),

@@ -41,6 +41,7 @@ use want::Want;
 
 pub use signal::{Signal, Tier};
 
+pub(crate) use disk::replace;
 pub(crate) use ledger::Head;
 pub(crate) use want::{Index, Maker, Wants, drawn, most_usage, short};
 
@@ -87,6 +88,20 @@ pub struct Asking {
     pub signal: Option<Signal>,
     /// Why it stopped before the end, if it did.
     pub stopped: Option<String>,
+}
+
+impl Asking {
+    /// As one, with what was asked `before` of the same file.
+    pub(crate) fn after(self, before: &Self) -> Self {
+        Self {
+            reused: before.reused,
+            answered: before.answered + self.answered,
+            replayed: before.replayed + self.replayed,
+            retries: before.retries + self.retries,
+            signal: self.signal.or_else(|| before.signal.clone()),
+            ..self
+        }
+    }
 }
 
 /// What asking must keep to.
