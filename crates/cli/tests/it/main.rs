@@ -7,6 +7,7 @@ mod canary;
 mod capture;
 mod config;
 mod customers;
+mod data;
 mod drain;
 mod full;
 mod gateway;
