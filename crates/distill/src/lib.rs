@@ -363,7 +363,8 @@ fn work(
         (None, init) => init.clone(),
     };
     let (mut facts, mut others) = (None, Vec::new());
-    others.extend(before.filter(|_| recipe.evaluate.base).map(|folder| ("base", network.clone(), folder)));
+    let before = before.filter(|_| recipe.evaluate.base && captured.is_some());
+    others.extend(before.map(|folder| ("base", network.clone(), folder)));
     if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
         let Capture { samples, usage, rows, uncounted } = captured;
         let (samples, curated) = curate::curate(samples, &recipe.curate, &recipe.evaluate)?;

@@ -53,7 +53,10 @@ fn a_capture_comes_back_from_every_form() {
     let first = &lines(&place.read("messages.jsonl"))[0];
     assert_eq!(first["messages"][2], json!({ "role": "assistant", "content": "hi" }));
     let first = &lines(&place.read("sharegpt.jsonl"))[2];
-    assert_eq!(first, &json!({ "conversations": [{ "from": "human", "value": "What is 2+2?" }, { "from": "gpt", "value": "Four.\n" }] }));
+    assert_eq!(
+        first,
+        &json!({ "conversations": [{ "from": "human", "value": "What is 2+2?" }, { "from": "gpt", "value": "Four.\n" }] })
+    );
 }
 
 #[test]
@@ -79,7 +82,10 @@ fn what_others_write_becomes_a_capture() {
 
     // What cannot be is said, with its place, and nothing is left that looks whole.
     for (text, says) in [
-        ("{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n{\"text\": \"b\"}\n", "line 2: its fields are of no known form"),
+        (
+            "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n{\"text\": \"b\"}\n",
+            "line 2: its fields are of no known form",
+        ),
         ("{\"conversations\": [{\"from\": \"narrator\", \"value\": \"a\"}]}\n", "line 1: a turn is from \"narrator\""),
         ("{\"messages\": 7}\n", "line 1: it has no list of messages"),
     ] {
@@ -121,7 +127,7 @@ init = "teacher"
 [curate]
 keep_truncated = true
 language = "eng"
-lacks = "(?i)fox"
+lacks = "[a-z]"
 "#,
     );
     assert_eq!(place.run("distill capture recipe.toml").code, 0);
@@ -132,7 +138,8 @@ lacks = "(?i)fox"
         let places = row["logprobs"].as_array().unwrap();
         assert!(places.len() >= 2);
         for place in places.iter().filter(|place| !place.as_array().unwrap().is_empty()) {
-            let numbers: Vec<f64> = place.as_array().unwrap().iter().map(|one| one["logprob"].as_f64().unwrap()).collect();
+            let numbers: Vec<f64> =
+                place.as_array().unwrap().iter().map(|one| one["logprob"].as_f64().unwrap()).collect();
             assert!(numbers.is_sorted_by(|a, b| a >= b) && numbers[0] <= 0.0, "{numbers:?}");
             assert!(place[0]["token"].as_str().unwrap().starts_with("token_id:"));
         }
@@ -144,10 +151,14 @@ lacks = "(?i)fox"
     let done = place.run("distill curate recipe.toml --json");
     assert_eq!(done.code, 0, "{}", done.err);
     let effects: Value = serde_json::from_str(&done.out).unwrap();
-    let pattern = effects["filters"].as_array().unwrap().iter().find(|filter| filter["filter"] == "matches, lacks").unwrap();
+    let pattern =
+        effects["filters"].as_array().unwrap().iter().find(|filter| filter["filter"] == "matches, lacks").unwrap();
     assert_eq!(effects["curated"]["answers"], 2);
     assert_eq!(pattern["alone"], effects["curated"]["patterns"]);
-    assert!(pattern["alone"].as_u64().unwrap() >= 1 && pattern["example"]["prompt"] == "Tell me of a fox.", "{effects}");
+    assert!(
+        pattern["alone"] == 2 && pattern["example"]["prompt"] == "Tell me of a fox.",
+        "{effects}"
+    );
     let text = place.run("distill curate recipe.toml").out;
     assert!(text.contains("filter") && text.contains("matches, lacks takes"), "{text}");
 }
