@@ -79,6 +79,7 @@ pub(crate) fn pilot_share(share: f64, answers: u64) -> f64 {
 #[derive(Debug, Clone, Copy)]
 struct Seen {
     usage: Usage,
+    batch: bool,
     bytes: u64,
 }
 
@@ -104,7 +105,7 @@ pub(crate) fn forecast(
         let Some(head) = lines.next().transpose()? else { break };
         if let Some(id) = head.id.filter(|id| share.is_none_or(|share| drawn(id) < share) && index.place(id).is_some())
         {
-            seen.insert(short(&id), Seen { usage: head.usage, bytes: lines.offset() - begin });
+            seen.insert(short(&id), Seen { usage: head.usage, batch: head.batch, bytes: lines.offset() - begin });
         }
     }
     let mut wants = Wants::new(&maker)?;
@@ -130,7 +131,7 @@ pub(crate) fn forecast(
     Ok(Some(Forecast {
         answers,
         sample: sample.len() as u64,
-        money: total(&|seen| limits.prices.cost(seen.usage, limits.class).nanos() as f64 / 1e9),
+        money: total(&|seen| limits.prices.cost(seen.usage, limits.class_of(seen.batch)).nanos() as f64 / 1e9),
         prompt_tokens: total(&|seen| seen.usage.prompt_tokens as f64),
         completion_tokens: total(&|seen| seen.usage.completion_tokens as f64),
         bytes: total(&|seen| seen.bytes as f64),

@@ -29,7 +29,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anbiq_domain::{Clock, Digest, PriceClass, SystemClock};
+use anbiq_domain::{Clock, Digest, PriceClass, SystemClock, Usage};
 use anbiq_lm::lora::Adapter;
 use anbiq_lm::train::Divergence;
 use anbiq_lm::{Dtype, Local, LocalOptions, Network};
@@ -362,11 +362,12 @@ fn work(
         (Some(stage), _) => Some(store.folder("pretrain", &stage.key)),
         (None, init) => init.clone(),
     };
-    let (mut facts, mut others) = (None, Vec::new());
+    let (mut facts, mut others, mut in_batches) = (None, Vec::new(), Usage::default());
     let before = before.filter(|_| recipe.evaluate.base && captured.is_some());
     others.extend(before.map(|folder| ("base", network.clone(), folder)));
     if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
-        let Capture { samples, usage, rows, uncounted } = captured;
+        let Capture { samples, usage, batched, rows, uncounted } = captured;
+        in_batches = batched;
         let (samples, curated) = curate::curate(samples, &recipe.curate, &recipe.evaluate)?;
         let (samples, held_out) = curate::hold_out(samples, recipe.evaluate.capture_share);
         let (set, mapping) = train::answers(&samples, &codec)?;
@@ -439,7 +440,15 @@ fn work(
     let prices = prices.filter(|_| facts.is_some()).map(|list| clearance.prices(papers, list));
     let cost = Cost {
         usage,
-        price: prices.map(|(class, list)| list.cost(usage, class)),
+        price: prices.map(|(class, prices)| {
+            let limits = ask::Limits { prices, class, tokens: None, seed: 0 };
+            let alone = Usage {
+                prompt_tokens: usage.prompt_tokens - in_batches.prompt_tokens,
+                completion_tokens: usage.completion_tokens - in_batches.completion_tokens,
+                ..Usage::default()
+            };
+            prices.cost(alone, limits.class_of(false)) + prices.cost(in_batches, limits.class_of(true))
+        }),
         training_tokens: stages.iter().filter(|stage| report::is_of_student(stage)).map(|stage| stage.tokens).sum(),
         stage_cpu_seconds: stages.iter().filter_map(|stage| stage.cpu_seconds).sum(),
         ..Cost::default()

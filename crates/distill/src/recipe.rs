@@ -120,6 +120,8 @@ pub struct AskPart {
     /// Most tokens in any minute, of prompts and answers together; a request counts with the most that it can take until
     /// its answer tells how many it took.
     pub tokens_per_minute: Option<NonZeroU64>,
+    /// Ask in batches, which servers answer within a day and for less; `{}` for the usual ones.
+    pub batch: Option<BatchPart>,
     /// Longest wait for one answer, in seconds.
     #[serde(default = "two_minutes")]
     pub timeout_seconds: u64,
@@ -254,6 +256,24 @@ pub struct TrainPart {
     pub temperature: f64,
     /// Train adapters of low rank and leave the student's base as it is.
     pub lora: Option<lora::Shape>,
+}
+
+/// How to ask in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchPart {
+    /// Most requests in one batch.
+    pub size: usize,
+    /// Longest pause between two questions after a batch, in milliseconds.
+    pub poll_ms: u64,
+    /// How long to wait for one batch, in hours.
+    pub hours: u64,
+}
+
+impl Default for BatchPart {
+    fn default() -> Self {
+        Self { size: 5_000, poll_ms: 60_000, hours: 25 }
+    }
 }
 
 /// A divergence from the teacher, by the word of the recipe.
@@ -500,6 +520,12 @@ impl Recipe {
             }
             if ask.url.is_none() && teacher.folder.is_none() {
                 return fail("`[capture.ask]`: give `url`, or the teacher's `folder`");
+            }
+            if ask.batch.is_some() && ask.url.is_none() {
+                return fail("`[capture.ask]`: `batch` needs `url`: a model in the process has no batches");
+            }
+            if ask.batch.is_some_and(|batch| batch.size == 0 || batch.size > 50_000 || batch.poll_ms == 0) {
+                return fail("`[capture.ask.batch]`: `size` lies between 1 and 50,000, and `poll_ms` is at least 1");
             }
             if ask.answers == 0 || ask.max_tokens == 0 || ask.concurrency == 0 || ask.timeout_seconds == 0 {
                 return fail("`[capture.ask]`: `answers`, `max_tokens`, `concurrency` and the time-out are at least 1");

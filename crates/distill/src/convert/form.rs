@@ -186,6 +186,7 @@ fn row(prompt: Prompt, answer: Answer) -> Row {
         answers: vec![answer],
         logprobs: Vec::new(),
         usage: anbiq_domain::Usage::default(),
+        batch: false,
     }
 }
 
