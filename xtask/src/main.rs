@@ -25,7 +25,8 @@
 //! `cargo xtask students [--short] [--minutes M] ...` trains many tiny students, innocent and not, and says what the exact tests
 //! show of them; `crates/lab/examples/students` says how, and what else can be set.
 //!
-//! `cargo xtask parity` shows how far losses, gradients and adapters are from what PyTorch computes.
+//! `cargo xtask parity` shows how far losses, gradients and adapters are from what PyTorch computes, and how many chat templates
+//! come out otherwise than in transformers; with `ANBIQ_TEMPLATES=FOLDER` published ones too (`crates/model/golden/README.md`).
 
 use std::error::Error;
 use std::io::Write;
@@ -169,11 +170,15 @@ fn prove(words: &[String]) -> Result<bool, Box<dyn Error>> {
     if rest.is_empty() { Ok(command.status()?.success()) } else { Err(USAGE.into()) }
 }
 
-/// Compares with PyTorch; true if nothing differs by more than it may.
+/// Compares with PyTorch and transformers; true if nothing differs by more than it may.
 fn parity() -> Result<bool, Box<dyn Error>> {
-    let mut command = Command::new("cargo");
-    command.args(["test", "--locked", "--quiet", "--package", "anbiq-lm", "--test", "parity", "--"]);
-    Ok(command.args(["--nocapture", "--test-threads", "1"]).status()?.success())
+    let mut same = true;
+    for (package, test) in [("anbiq-lm", "parity"), ("anbiq-model", "templates")] {
+        let mut command = Command::new("cargo");
+        command.args(["test", "--locked", "--quiet", "--package", package, "--test", test, "--"]);
+        same &= command.args(["--nocapture", "--test-threads", "1"]).status()?.success();
+    }
+    Ok(same)
 }
 
 /// Trains students and asks the exact tests about them; true if that came to its end.

@@ -5,7 +5,7 @@ use std::path::Path;
 use anbiq_domain::Money;
 use serde::{Deserialize, Serialize};
 
-use crate::ask::most_usage;
+use crate::ask::{Limits, most_usage};
 use crate::capture::{Capture, Row};
 use crate::course::{self, Plans};
 use crate::data::{Document, Lines};
@@ -69,7 +69,11 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
                 let usage = most_usage(&document?.prompt(), ask.max_tokens);
                 requests += u64::from(ask.answers);
                 most_tokens += u64::from(ask.answers) * usage.completion_tokens;
-                let price = prices.map(|(class, list)| list.cost(usage, class)).unwrap_or_default();
+                let price = prices.map(|(class, prices)| {
+                    let limits = Limits { prices, class, tokens: None, seed: recipe.seed };
+                    prices.cost(usage, limits.class_of(ask.batch.is_some()))
+                });
+                let price = price.unwrap_or_default();
                 most_money += (0..ask.answers).map(|_| price).sum();
             }
             requests -= requests.min(answered(&capture.source, rows)?);

@@ -9,7 +9,7 @@ use anbiq_domain::{AccountId, Digest, Money, PriceList};
 use anbiq_lm::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::curate::Script;
+use crate::curate::{Language, Script};
 use crate::{DistillError, Format};
 
 pub use train::{Apart, OnPolicyPart, PreferencePart, PretrainPart, TrainPart};
@@ -130,6 +130,8 @@ pub struct AskPart {
     /// Most tokens in any minute, of prompts and answers together; a request counts with the most that it can take until
     /// its answer tells how many it took.
     pub tokens_per_minute: Option<NonZeroU64>,
+    /// Ask in batches, which servers answer within a day and for less; `{}` for the usual ones.
+    pub batch: Option<BatchPart>,
     /// Longest wait for one answer, in seconds.
     #[serde(default = "two_minutes")]
     pub timeout_seconds: u64,
@@ -177,6 +179,12 @@ pub struct CuratePart {
     pub most_words: Option<usize>,
     /// The script of which nine tenths of an answer's letters must be.
     pub script: Option<Script>,
+    /// The language that answers are in (`eng`, `fra`, `arb`...); those that are surely in another are left out.
+    pub language: Option<Language>,
+    /// A regular expression that each answer must match somewhere.
+    pub matches: Option<String>,
+    /// A regular expression that no answer may match anywhere.
+    pub lacks: Option<String>,
     /// Leave out answers that begin by declining, in English.
     pub drop_refusals: bool,
     /// A schema of JSON (a file) that each answer must fit.
@@ -224,6 +232,24 @@ pub struct StudentPart {
     pub context: usize,
 }
 
+/// How to ask in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct BatchPart {
+    /// Most requests in one batch.
+    pub size: usize,
+    /// Longest pause between two questions after a batch, in milliseconds.
+    pub poll_ms: u64,
+    /// How long to wait for one batch, in hours.
+    pub hours: u64,
+}
+
+impl Default for BatchPart {
+    fn default() -> Self {
+        Self { size: 5_000, poll_ms: 60_000, hours: 25 }
+    }
+}
+
 /// In which forms to write the student beside its Hugging Face folder.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -250,6 +276,14 @@ pub struct EvaluatePart {
     pub capture_share: f64,
     /// Compare with a student that saw the corpus instead of the answers, for equally many tokens.
     pub scratch: bool,
+    /// Compare with the student as it was before it saw an answer, where it was trained before.
+    pub base: bool,
+    /// Compare with a student that learnt from these labels alone: documents with their answers, from no teacher.
+    pub labels: Option<PathBuf>,
+    /// How often the labels are read; as often as the answers are where absent.
+    pub label_epochs: Option<u32>,
+    /// What an hour of a processor of this machine costs, to price the students' answers.
+    pub cpu_hour: Option<Money>,
 }
 
 impl Default for EvaluatePart {
@@ -262,6 +296,10 @@ impl Default for EvaluatePart {
             max_tokens: 64,
             capture_share: 0.05,
             scratch: true,
+            base: true,
+            labels: None,
+            label_epochs: None,
+            cpu_hour: None,
         }
     }
 }
@@ -354,6 +392,9 @@ impl Recipe {
         if self.curate.near_duplicates.is_some_and(|least| !(least > 0.0 && least <= 1.0)) {
             return fail("`[curate]`: `near_duplicates` must lie above 0 and be at most 1");
         }
+        for pattern in [&self.curate.matches, &self.curate.lacks].into_iter().flatten() {
+            regex::Regex::new(pattern).map_err(|error| format!("`[curate]`: {error}"))?;
+        }
         if self.curate.contamination == Some(0) {
             return fail("`[curate]`: `contamination` is at least 1 word");
         }
@@ -380,6 +421,12 @@ impl Recipe {
             }
             if ask.url.is_none() && teacher.folder.is_none() {
                 return fail("`[capture.ask]`: give `url`, or the teacher's `folder`");
+            }
+            if ask.batch.is_some() && ask.url.is_none() {
+                return fail("`[capture.ask]`: `batch` needs `url`: a model in the process has no batches");
+            }
+            if ask.batch.is_some_and(|batch| batch.size == 0 || batch.size > 50_000 || batch.poll_ms == 0) {
+                return fail("`[capture.ask.batch]`: `size` lies between 1 and 50,000, and `poll_ms` is at least 1");
             }
             if ask.answers == 0 || ask.max_tokens == 0 || ask.concurrency == 0 || ask.timeout_seconds == 0 {
                 return fail("`[capture.ask]`: `answers`, `max_tokens`, `concurrency` and the time-out are at least 1");
@@ -437,7 +484,9 @@ impl Recipe {
         paths.extend([&mut self.curate.json_schema, &mut self.curate.expected].into_iter().flatten());
         paths.extend(self.corpus.as_mut().map(|corpus| &mut corpus.path));
         paths.extend([&mut self.student.init, &mut self.student.tokenizer].into_iter().flatten());
-        paths.extend([&mut self.evaluate.held_out, &mut self.evaluate.tasks].into_iter().flatten());
+        paths.extend(
+            [&mut self.evaluate.held_out, &mut self.evaluate.tasks, &mut self.evaluate.labels].into_iter().flatten(),
+        );
         paths
     }
 }
@@ -486,6 +535,8 @@ intermediate_size = 128
             ("heads = 4", "", "give either `init`"),
             ("[capture]\nsource = \"answers.jsonl\"", "", "nothing to train on"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            ("[student]", "[curate]\nmatches = \"(\"\n[student]", "regex parse error"),
+            ("[student]", "[curate]\nlanguage = \"xx\"\n[student]", "no language that can be told"),
             ("[student]", "[train]\nbeta = 0.3\n[student]", "`beta` is of `divergence = \"jsd\"` only"),
             ("[student]", "[train]\nalpha = 0.3\n[student]", "`alpha` is of"),
             ("[student]", "[train]\ndivergence = \"jsd\"\nbeta = 1.0\n[student]", "the ends are `forward-kl`"),

@@ -3,10 +3,12 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod admin;
+mod batch;
 mod canary;
 mod capture;
 mod config;
 mod customers;
+mod data;
 mod drain;
 mod full;
 mod gateway;
