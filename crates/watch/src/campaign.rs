@@ -162,7 +162,8 @@ impl<'a> Desk<'a> {
         let purpose = self.purpose(group, *linked);
         let survival = self.survival(group);
         let standing = if *linked { self.standing(&accounts, &purpose, &survival) } else { only_alike(&accounts) };
-        let standing = if standing == Standing::Unremarkable { in_step(group, steps) } else { standing };
+        let unseen = standing == Standing::Unremarkable && self.breach(&accounts) != Breach::None;
+        let standing = if unseen { in_step(group, steps) } else { standing };
         Operator {
             id: name(&accounts),
             certainty: tidy(members.iter().map(|member| member.certainty).sum::<f64>() / members.len().max(1) as f64),

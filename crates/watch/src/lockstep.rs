@@ -17,11 +17,11 @@ use crate::habits::resultant;
 use crate::parallel::map;
 use crate::profile::Profile;
 use crate::purpose::{A_DAY, ENOUGH};
-use crate::report::Archetype;
+use crate::report::{Archetype, Channel};
 
-/// Most variation of the gaps between exchanges, as standard deviation over mean, that is a machine's: at random it is 1, and in the
-/// traces of real services that are published it is 1.5 to 4.
-const EVEN: f64 = 1.3;
+/// Most variation of the gaps between exchanges, as standard deviation over mean, that is a machine's: at random it is 1, and most
+/// programs and people whose gaps are those of real arrivals show 2 to 10.
+const EVEN: f64 = 1.5;
 /// Most that activity may keep to some hours of the day.
 const NIGHTLESS: f64 = 0.2;
 /// Widths of a common rate that are tried, in logarithms: a quota that is kept exactly to one that is kept roughly.
@@ -30,6 +30,8 @@ const WIDTHS: [f64; 4] = [0.02, 0.05, 0.1, 0.2];
 const AROUND: f64 = std::f64::consts::LN_2;
 /// Most accounts of a crowd that chance may have put there, as a share.
 const BY_CHANCE: f64 = 0.1;
+/// Crowds that are looked for.
+const CROWDS: usize = 64;
 /// Accounts of a crowd from which its purpose is judged.
 const JUDGED: usize = 200;
 
@@ -39,6 +41,9 @@ pub(crate) type Steps = BTreeMap<usize, usize>;
 impl Desk<'_> {
     /// Accounts in step, outside of the operators in `found` that are large enough to be judged themselves.
     pub(crate) fn in_step(&self, found: &[Group]) -> Steps {
+        if self.config.ignored.contains(&Channel::Rhythm) {
+            return Steps::new();
+        }
         let small = found.iter().filter(|group| group.accounts.len() < self.config.min_accounts);
         let free: Vec<usize> = small.flat_map(|group| group.accounts.iter().copied()).collect();
         let paced = map(self.config.threads(), &free, |one| self.machine_paced(*one));
@@ -46,7 +51,8 @@ impl Desk<'_> {
             free.into_iter().zip(paced).filter_map(|(one, rate)| Some((rate?, one))).collect();
         paced.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
         let mut steps = Steps::new();
-        while let Some((from, to)) = crowd(&paced, self.config.min_accounts, self.threshold) {
+        for _ in 0..CROWDS {
+            let Some((from, to)) = crowd(&paced, self.config.min_accounts, self.threshold) else { break };
             let mut accounts: Vec<usize> = paced.drain(from..to).map(|one| one.1).collect();
             accounts.sort_unstable();
             let judged: Vec<usize> = thin(&accounts, JUDGED).collect();
@@ -71,11 +77,20 @@ impl Desk<'_> {
     }
 }
 
+/// The logarithm of the rate of an account that is even and knows no night.
 fn steady_rate(profile: &Profile, irregularity: f64) -> Option<f64> {
     let hours = profile.last?.since(profile.first?) as f64 / 3_600_000.0;
-    let steady =
-        profile.exchanges >= ENOUGH && hours >= A_DAY && irregularity <= EVEN && resultant(&profile.hours) <= NIGHTLESS;
+    let steady = profile.exchanges >= ENOUGH
+        && hours >= A_DAY
+        && unthinned(irregularity, profile.samples.len() as f64 / profile.exchanges as f64) <= EVEN
+        && resultant(&profile.hours) <= NIGHTLESS;
     steady.then(|| (profile.exchanges as f64 / hours).ln())
+}
+
+/// How irregular gaps were before only a `share` of the events was kept: whatever is thinned looks more random than it is. Exact for
+/// independent gaps (of a renewal process thinned to `p`, the squared variation less one is `p` times that of the whole).
+fn unthinned(irregularity: f64, share: f64) -> f64 {
+    (1.0 + (irregularity * irregularity - 1.0) / share.clamp(f64::MIN_POSITIVE, 1.0)).max(0.0).sqrt()
 }
 
 /// The most striking crowd among sorted rates, from one place to before another: at least `fewest` accounts, and by more than
@@ -127,6 +142,29 @@ mod tests {
             crowds += usize::from(crowd(&rates(&mut random, count), 5, threshold).is_some());
         }
         assert!(crowds <= 4, "{crowds} of 2000");
+    }
+
+    #[test]
+    fn what_is_thinned_is_as_irregular_as_before() {
+        let mut random = Seeded::new(1);
+        let variation = |gaps: &[f64]| {
+            let (mean, variance) = crate::fit::moments(gaps);
+            variance.sqrt() / mean
+        };
+        for burst in [0.02, 1.0] {
+            // Some gaps are short, the others long: bursts, or none.
+            let gap = |random: &mut Seeded| random.exponential() * if random.chance(0.8) { burst } else { 1.0 };
+            let gaps: Vec<f64> = (0..400_000).map(|_| gap(&mut random)).collect();
+            let (mut kept, mut since) = (Vec::new(), 0.0);
+            for gap in &gaps {
+                since += gap;
+                if random.chance(0.2) {
+                    kept.push(std::mem::take(&mut since));
+                }
+            }
+            let (whole, back) = (variation(&gaps), unthinned(variation(&kept), 0.2));
+            assert!((whole - back).abs() < 0.05 * whole, "{whole} {back}");
+        }
     }
 
     #[test]
