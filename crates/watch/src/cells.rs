@@ -72,9 +72,12 @@ impl Finder {
     }
 
     fn nearest(&self, sketch: &Sketch) -> Option<usize> {
-        let met = keys(sketch).filter_map(|key| self.bands.get(&key)).flatten();
+        let mut met: Vec<usize> = keys(sketch).filter_map(|key| self.bands.get(&key)).flatten().copied().collect();
+        met.sort_unstable();
+        met.dedup();
         let best = met
-            .map(|leader| (similarity(sketch, &self.leaders[*leader].0), std::cmp::Reverse(*leader)))
+            .into_iter()
+            .map(|leader| (similarity(sketch, &self.leaders[leader].0), std::cmp::Reverse(leader)))
             .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
         (best.0 >= ALIKE).then(|| self.leaders[best.1.0].1)
     }

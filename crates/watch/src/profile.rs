@@ -1,12 +1,14 @@
 //! What is remembered of an account: bounded, whatever its traffic.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::num::NonZeroUsize;
 
 use anbiq_domain::{
     AccountId, ClockKind, Entry, Exchange, Grant, GrantId, Imported, ImportedExchange, Keyed, Money, RequestFacts,
     Seeded, Sketch, Terms, TermsRef, Timestamp, flags,
 };
 
+use crate::read::read;
 use crate::{Config, Seen};
 
 /// Distinct networks, agents and the like that one account may show before further ones are ignored.
@@ -96,14 +98,14 @@ pub(crate) struct Profile {
 impl World {
     /// Reads all `entries` once.
     pub(crate) fn read(seen: impl Iterator<Item = impl Into<Seen>>, config: &Config) -> Self {
-        let mut world = Self::default();
-        let mut index = HashMap::new();
-        for seen in seen {
-            match seen.into() {
-                Seen::Entry(entry) => world.take(entry, &mut index, config),
-                Seen::Imported(row) => world.take_imported(row, &mut index, config),
+        let mut world = match NonZeroUsize::new(config.threads().get() - 1) {
+            Some(others) => read(seen.map(Into::into), others, config),
+            None => {
+                let (mut world, mut index) = (Self::default(), HashMap::new());
+                seen.for_each(|seen| world.see(seen.into(), &mut index, config));
+                world
             }
-        }
+        };
         world.first = world.profiles.iter().filter_map(|profile| profile.first).min().unwrap_or_default();
         world.last = world.profiles.iter().filter_map(|profile| profile.last).max().unwrap_or_default();
         for profile in &mut world.profiles {
@@ -111,6 +113,20 @@ impl World {
         }
         world.profiles.sort_by(|a, b| a.account.cmp(&b.account));
         world
+    }
+
+    pub(crate) fn see(&mut self, seen: Seen, index: &mut HashMap<AccountId, usize>, config: &Config) {
+        match seen {
+            Seen::Entry(entry) => self.take(entry, index, config),
+            Seen::Imported(row) => self.take_imported(row, index, config),
+        }
+    }
+
+    /// Adds what was read of other accounts.
+    pub(crate) fn absorb(&mut self, other: Self) {
+        self.profiles.extend(other.profiles);
+        self.imported += other.imported;
+        self.unsketched += other.unsketched;
     }
 
     fn take(&mut self, entry: Entry, index: &mut HashMap<AccountId, usize>, config: &Config) {
@@ -234,7 +250,7 @@ fn elicits(sketch: &Sketch, request: Option<&RequestFacts>) -> bool {
     sketch.flags & asks != 0 || request.is_some_and(|request| request.logprobs.is_some())
 }
 
-/// What a client's software fixes: everything of the request that is not its text, folded to one number (FNV-1a).
+/// What a client's software fixes: everything of the request that is not its text, folded to one number.
 fn settings(request: &RequestFacts) -> u64 {
     let parts = [
         request.route as u64,
@@ -245,7 +261,11 @@ fn settings(request: &RequestFacts) -> u64 {
         request.n.into(),
         request.logprobs.map_or(0, |count| 1 + u64::from(count)),
     ];
-    let bytes = parts.iter().flat_map(|part| part.to_le_bytes());
+    fold(parts.iter().flat_map(|part| part.to_le_bytes()))
+}
+
+/// One number for some bytes, the same every time (FNV-1a).
+pub(crate) fn fold(bytes: impl Iterator<Item = u8>) -> u64 {
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
