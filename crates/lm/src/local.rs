@@ -9,7 +9,7 @@ use anbiq_watermark::Mark;
 
 use crate::decode::Decoder;
 use crate::engine::{Engine, Job, Limits};
-use crate::score::{SequenceScore, divergences, score};
+use crate::score::{divergences, score};
 use crate::{Codec, LmError, Network, Precision};
 
 /// Most alternatives a token whose log-probabilities are given; what OpenAI gives.

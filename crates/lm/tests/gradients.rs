@@ -345,8 +345,11 @@ fn merged(adapter: &Adapter, moved: &dyn Fn(usize) -> f32, network: &mut Network
     adapter.with_data(data).unwrap().merge(network);
 }
 
+/// How far each value is moved.
+type Moves<'a> = &'a dyn Fn(usize) -> f32;
+
 /// `g . u` against a central difference along `u`.
-fn along(gradient: &[f32], direction: &[f32], at: &dyn Fn(&dyn Fn(usize) -> f32) -> f64, what: &str) {
+fn along(gradient: &[f32], direction: &[f32], at: &dyn Fn(Moves<'_>) -> f64, what: &str) {
     let length = direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
     let step = 4e-3 / length;
     let moved = |sign: f64| at(&|place| (sign * step * f64::from(direction[place])) as f32);

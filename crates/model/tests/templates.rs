@@ -83,7 +83,7 @@ fn conversations() -> Vec<(String, Vec<Message>, bool)> {
 
 /// Renders all conversations with all templates of `folder`; gives how many templates there are and what differs.
 fn compare(folder: &Path) -> (usize, Vec<String>) {
-    let read = |path: &Path| fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
     let golden: Golden = serde_json::from_str(&read(&folder.join("rendered.json"))).unwrap();
     let conversations = conversations();
     let mut different = Vec::new();

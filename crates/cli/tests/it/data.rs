@@ -155,10 +155,7 @@ lacks = "[a-z]"
         effects["filters"].as_array().unwrap().iter().find(|filter| filter["filter"] == "matches, lacks").unwrap();
     assert_eq!(effects["curated"]["answers"], 2);
     assert_eq!(pattern["alone"], effects["curated"]["patterns"]);
-    assert!(
-        pattern["alone"] == 2 && pattern["example"]["prompt"] == "Tell me of a fox.",
-        "{effects}"
-    );
+    assert!(pattern["alone"] == 2 && pattern["example"]["prompt"] == "Tell me of a fox.", "{effects}");
     let text = place.run("distill curate recipe.toml").out;
     assert!(text.contains("filter") && text.contains("matches, lacks takes"), "{text}");
 }

@@ -83,7 +83,7 @@ impl Form {
                 all
             }
         };
-        Ok(answers(messages, every_turn))
+        Ok(answers(&messages, every_turn))
     }
 
     /// A row of a capture in this form, one value an answer; how many answers it cannot hold.
@@ -191,7 +191,7 @@ fn row(prompt: Prompt, answer: Answer) -> Row {
 }
 
 /// The last answer with what was said before it, or every one.
-fn answers(messages: Vec<Message>, every_turn: bool) -> Vec<Row> {
+fn answers(messages: &[Message], every_turn: bool) -> Vec<Row> {
     let is_answer = |place: usize| place > 0 && messages[place].role == Role::Assistant;
     let last = messages.len().saturating_sub(1);
     let places = (0..messages.len()).filter(|&place| is_answer(place) && (every_turn || place == last));

@@ -35,7 +35,7 @@ const FROM: [&str; 3] = ["labels", "scratch", "base"];
 /// zero in it. `cpu_seconds` and `dollars` are what the student took.
 pub(crate) fn gaps(columns: &[Column], seed: u64, cpu_seconds: Option<f64>, dollars: Option<f64>) -> Vec<Gap> {
     let column = |name: &str| columns.iter().find(|column| column.model == name);
-    let from = FROM.into_iter().find_map(|name| column(name));
+    let from = FROM.into_iter().find_map(column);
     let (Some(from), Some(teacher), Some(student)) = (from, column("teacher"), column("student")) else {
         return Vec::new();
     };

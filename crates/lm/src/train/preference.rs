@@ -205,7 +205,7 @@ impl Worker {
         }
         let weight = |target: &Target| {
             let pull = shares.pair * wrong[target.sequence / 2];
-            let weight = if target.sequence % 2 == 0 { pull + shares.token } else { -pull };
+            let weight = if target.sequence.is_multiple_of(2) { pull + shares.token } else { -pull };
             weight as f32
         };
         // Without a teacher at its place a target counts by its cross-entropy alone.

@@ -1,6 +1,6 @@
 //! What the pairs exclude.
 
-use anbiq_domain::Digest;
+use anbiq_domain::{Digest, OperatorId};
 use anbiq_trace::{
     Alternative, Collected, Config, Protocol, Report, Selection, Statistic, Strength, items, recheck, render_text,
 };
@@ -103,7 +103,7 @@ fn few_pairs_exclude_nothing_and_cancelled_ones_count_as_preferred() {
     let students = self::students(&collected, 19);
     let report = trace(&collected, &Mock::named("innocent"), &[], &acquitting(&collected, &students)).unwrap();
     let not_covered = &report.acquittal.as_ref().unwrap().not_covered;
-    assert_eq!(not_covered.iter().map(|operator| operator.as_str()).collect::<Vec<_>>(), ["op-a"]);
+    assert_eq!(not_covered.iter().map(OperatorId::as_str).collect::<Vec<_>>(), ["op-a"]);
     assert!(render_text(&report).contains("too few pairs: NOT excluded"));
 }
 
