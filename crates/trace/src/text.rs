@@ -113,7 +113,7 @@ fn blind(text: &mut String, report: &Report) -> std::fmt::Result {
 /// What the pairs exclude, with what it rests on.
 fn acquittal(text: &mut String, report: &Report) -> std::fmt::Result {
     let Some(acquittal) = &report.acquittal else { return Ok(()) };
-    writeln!(text, "Can be excluded: {}", acquittal.alternative)?;
+    writeln!(text, "To be excluded: {}", acquittal.alternative)?;
     for bound in &acquittal.bounds {
         let of = bound.operator.as_ref().map_or("all traffic", |operator| operator.as_str());
         let excluded = if bound.excluded { "excluded" } else { "NOT excluded" };

@@ -15,7 +15,7 @@ pub(super) fn connections(wanted: u32) -> u32 {
     let files = if setrlimit(Resource::Nofile, raised).is_ok() { limit.maximum } else { limit.current };
     let fit = fitting(files);
     if fit < u64::from(wanted) {
-        tracing::warn!(
+        tracing::info!(
             files,
             connections = fit,
             "`serve.max_connections` is {wanted}, for which this process may open too few files: raise the limit (`LimitNOFILE`, `ulimit -n`)"
