@@ -176,7 +176,7 @@ async fn a_plan_is_followed_or_refused() {
     assert_eq!(place.run(student).code, 0);
     let beside = place.run("trace suspect --teacher teacher --journal journal --calibration student.json");
     assert!(
-        beside.out.contains("Can be excluded: It was trained on the served answers as 1 calibration"),
+        beside.out.contains("To be excluded: It was trained on the served answers as 1 calibration"),
         "{}",
         beside.told()
     );
