@@ -5,6 +5,7 @@
 //! `P(p <= a) <= a` holds for every `a` under the null hypothesis. An e-value has expectation at most 1 under it.
 
 pub mod conformal;
+pub mod detector;
 pub mod ebh;
 pub mod evalue;
 pub mod holm;

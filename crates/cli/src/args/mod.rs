@@ -22,7 +22,7 @@ pub(crate) use terms::{Described, Grant, Permits, PriceClass, Purpose, Terms};
 pub(crate) use trace::{
     Modes, Trace, TraceEndpoint, TraceMeans, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark,
 };
-pub(crate) use watch::{Import, Watch};
+pub(crate) use watch::{How, Import, Measure, Method, Watch};
 
 /// Distillation of language models, seen from both sides of the API.
 #[derive(Debug, Parser)]

@@ -18,3 +18,4 @@ mod served;
 mod support;
 mod terms;
 mod trace;
+mod watch;

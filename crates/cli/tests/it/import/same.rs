@@ -31,13 +31,13 @@ fn tokens(call: &Call) -> u64 {
     10 + call.messages.iter().map(|message| message.content.len() as u64 % 50).sum::<u64>()
 }
 
-/// The journal that a gateway would have kept; nothing in it says who holds a grant, since no log does.
-async fn journal(world: &World, place: &Place, accounts: bool) {
+/// What a gateway would have journalled; nothing in it says who holds a grant, since no log does.
+pub(crate) fn entries(world: &World, accounts: bool) -> Vec<Entry> {
     let (hasher, sketcher) = (KeyedHasher::new(&KEY), Sketcher::new(&KEY));
     let mut random = Seeded::new(1).fork("journal");
-    let name = JournalId::new("test").unwrap();
+    let journal = JournalId::new("test").unwrap();
     let mut entries = vec![
-        Entry::Opened { journal: name.clone(), at: world.start, software: "test".into(), clock: ClockKind::System },
+        Entry::Opened { journal, at: world.start, software: "test".into(), clock: ClockKind::System },
         Entry::TermsIssued { at: world.start, terms: terms() },
     ];
     let opened = world.accounts.iter().map(|account| Entry::AccountOpened {
@@ -80,9 +80,13 @@ async fn journal(world: &World, place: &Place, accounts: bool) {
             sealed: None,
         })));
     }
-    let journal =
-        Journal::create(&place.path("journal"), name, SigningKey::generate().unwrap(), Options::default()).unwrap();
-    for entry in &entries {
+    entries
+}
+
+async fn journal(world: &World, place: &Place, accounts: bool) {
+    let (name, signer) = (JournalId::new("test").unwrap(), SigningKey::generate().unwrap());
+    let journal = Journal::create(&place.path("journal"), name, signer, Options::default()).unwrap();
+    for entry in &entries(world, accounts) {
         journal.append(entry).await.unwrap();
     }
     tokio::task::spawn_blocking(move || journal.close()).await.unwrap().unwrap();
