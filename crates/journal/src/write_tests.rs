@@ -365,19 +365,19 @@ fn reading_goes_on_from_any_bookmark() {
         journal.append_blocking(entry).unwrap();
     }
     journal.close().unwrap();
-    let all_are_there = || {
+    let all_are_there = |marks: &[Bookmark]| {
         for (place, mark) in marks.iter().enumerate() {
             let rest: Vec<Entry> = read(*mark).unwrap().into_iter().filter_map(|(_, entry)| entry).collect();
             assert!(rest == whole[place..], "from record {place}");
         }
     };
-    all_are_there();
+    all_are_there(&marks);
     // A bookmark in a segment holds when that is sealed, and when it was taken in a sealed file.
     upkeep::seal(dir.path(), key()).unwrap();
-    all_are_there();
-    marks.clear();
-    marks.extend(read(Bookmark::default()).unwrap().into_iter().map(|(mark, _)| mark).take(whole.len()));
-    all_are_there();
+    all_are_there(&marks);
+    let read_at_once = read(Bookmark::default()).unwrap();
+    marks = read_at_once.into_iter().map(|(mark, _)| mark).take(whole.len()).collect();
+    all_are_there(&marks);
     let beyond = Bookmark { index: 41, segment: 99, offset: 20 };
     assert!(read(beyond).is_err());
 }

@@ -4,7 +4,7 @@
 //! Three kinds of honest streams: scores at their bound, independent; scores at their bound that depend on the ones before so as to come
 //! in long runs; and scores below it. The guarantee is for all of them, and for any mixture.
 
-#![allow(clippy::print_stdout, reason = "it is what an example is for")]
+use std::io::{self, Write as _};
 
 use anbiq_domain::Seeded;
 use anbiq_statistics::detector::{Detector, wager};
@@ -31,7 +31,8 @@ fn score(kind: usize, run: &mut f64, random: &mut Seeded) -> f64 {
     }
 }
 
-fn main() {
+fn main() -> io::Result<()> {
+    let mut out = io::stdout();
     let words: Vec<String> = std::env::args().skip(1).collect();
     let option = |name: &str, default: u64| {
         let place = words.iter().position(|word| word == name);
@@ -39,8 +40,8 @@ fn main() {
     };
     let (worlds, streams) = (option("--worlds", 200), option("--streams", 1_000) as usize);
     let mut random = Seeded::new(option("--seed", 1));
-    println!("{worlds} worlds of {streams} honest streams, {LOOKS} looks, {EXCHANGES} exchanges between two");
-    println!("guaranteed  worlds with a false alarm  mean detector / looks");
+    writeln!(out, "{worlds} worlds of {streams} honest streams, {LOOKS} looks, {EXCHANGES} exchanges between two")?;
+    writeln!(out, "guaranteed  worlds with a false alarm  mean detector / looks")?;
     for bound in [0.5, 0.1, 0.01] {
         let level = bound / LOOKS as f64;
         let (mut wrong, mut mean) = (0_u64, 0.0);
@@ -59,6 +60,7 @@ fn main() {
             let sum: f64 = detectors.iter().step_by(3).map(|(detector, _)| detector.ln_value().exp()).sum();
             mean += sum / streams.div_ceil(3) as f64 / LOOKS as f64;
         }
-        println!("{bound:>10}  {:>25.4}  {:>21.3}", wrong as f64 / worlds as f64, mean / worlds as f64);
+        writeln!(out, "{bound:>10}  {:>25.4}  {:>21.3}", wrong as f64 / worlds as f64, mean / worlds as f64)?;
     }
+    Ok(())
 }

@@ -52,7 +52,7 @@ pub(crate) fn report(world: &World, config: &Config) -> Report {
             let alarm = |verdict: &Verdict| verdict.alarm(world, &group.accounts, place, &operator.standing);
             operator.alarm = verdict.as_ref().map(alarm);
         }
-        desk.finish(&mut operator);
+        finish(&mut operator);
         operators.push(operator);
     }
     operators.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.exchanges.cmp(&a.exchanges)).then(a.id.cmp(&b.id)));
@@ -411,22 +411,22 @@ impl<'a> Desk<'a> {
             }
         }
     }
+}
 
-    /// What is only worked out for campaigns.
-    fn finish(&self, operator: &mut Operator) {
-        let weakest = operator.survival.iter().min_by(|a, b| a.linked.total_cmp(&b.linked)).cloned();
-        let doubtful = operator.accounts.iter().filter(|member| member.certainty < 0.9).count();
-        let purpose_against = operator.purpose.counter.clone();
-        let Standing::Campaign(campaign) = &mut operator.standing else { return };
-        campaign.leaked = operator.alarm.as_ref().and_then(Alarm::first);
-        campaign.counter = purpose_against;
-        if let Some(weakest) = weakest.filter(|weakest| weakest.linked < 1.0) {
-            let kept = 100.0 * weakest.linked;
-            campaign.counter.push(format!("without {} only {kept:.0} % of the accounts stay linked", weakest.without));
-        }
-        if doubtful > 0 {
-            campaign.counter.push(format!("{doubtful} accounts belong with a certainty below 90 %"));
-        }
+/// What is only worked out for campaigns.
+fn finish(operator: &mut Operator) {
+    let weakest = operator.survival.iter().min_by(|a, b| a.linked.total_cmp(&b.linked)).cloned();
+    let doubtful = operator.accounts.iter().filter(|member| member.certainty < 0.9).count();
+    let purpose_against = operator.purpose.counter.clone();
+    let Standing::Campaign(campaign) = &mut operator.standing else { return };
+    campaign.leaked = operator.alarm.as_ref().and_then(Alarm::first);
+    campaign.counter = purpose_against;
+    if let Some(weakest) = weakest.filter(|weakest| weakest.linked < 1.0) {
+        let kept = 100.0 * weakest.linked;
+        campaign.counter.push(format!("without {} only {kept:.0} % of the accounts stay linked", weakest.without));
+    }
+    if doubtful > 0 {
+        campaign.counter.push(format!("{doubtful} accounts belong with a certainty below 90 %"));
     }
 }
 

@@ -15,7 +15,7 @@ use crate::cells::Finder;
 /// Distinct networks, agents and the like that one account may show before further ones are ignored.
 pub(crate) const TALLY: usize = 32;
 /// Distinct prompts whose repeats are counted: those with the smallest hashes.
-const DISTINCT: usize = 64;
+const DISTINCT: usize = 128;
 /// Prompts of several accounts that are counted together at most.
 const DISTINCT_TOGETHER: usize = 1_024;
 /// Buckets of a timeline.

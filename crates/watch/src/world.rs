@@ -109,7 +109,7 @@ impl World {
             && self.looks.due(at, alarms)
         {
             self.settle();
-            self.look(config, alarms);
+            self.look(at, config, alarms);
         }
         self.looks.passed(at);
     }

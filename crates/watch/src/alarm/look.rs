@@ -23,8 +23,8 @@ const HOUR: i64 = 3_600_000;
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Looks {
     pub(crate) taken: u64,
-    /// When the next one is due.
-    next: Option<Timestamp>,
+    /// When the last one was taken; before, the time of the first exchange.
+    since: Timestamp,
     /// The latest time of an exchange.
     now: Timestamp,
     exchanges: u64,
@@ -42,22 +42,25 @@ struct Given {
 }
 
 impl Looks {
-    /// Is a look due before what happens at `at` is taken in?
+    /// Is a look due before what happens at `at` is taken in? They are taken at whole multiples of their hours since 1970.
     pub(crate) fn due(&self, at: Timestamp, alarms: &Alarms) -> bool {
+        let length = HOUR * i64::from(alarms.look_hours.max(1));
+        let stretch = |at: Timestamp| at.milliseconds().div_euclid(length);
         let grown = self.exchanges as f64 >= self.before as f64 * (1.0 + alarms.growth);
-        self.exchanges > 0 && grown && self.next.is_none_or(|next| at >= next)
+        self.exchanges > 0 && grown && stretch(at) > stretch(self.since)
     }
 
     /// An exchange at `at` is taken in.
     pub(crate) fn passed(&mut self, at: Timestamp) {
-        self.now = if self.exchanges == 0 { at } else { self.now.max(at) };
+        if self.exchanges == 0 {
+            (self.since, self.now) = (at, at);
+        }
+        self.now = self.now.max(at);
         self.exchanges += 1;
     }
 
-    fn take(&mut self, alarms: &Alarms) {
-        let length = HOUR * i64::from(alarms.look_hours.max(1));
-        let begun = self.now.milliseconds().div_euclid(length);
-        self.next = Some(Timestamp::from_milliseconds((begun + 1) * length));
+    fn take(&mut self, at: Timestamp) {
+        self.since = at;
         self.before = self.exchanges;
         self.taken += 1;
     }
@@ -157,8 +160,8 @@ fn leak(world: &World, group: &[usize]) -> Leak {
 }
 
 impl World {
-    /// Takes a look: groups the accounts, gives alarms, and begins to bet anew.
-    pub(crate) fn look(&mut self, config: &Config, alarms: &Alarms) {
+    /// Takes a look before what happens at `at`: groups the accounts, gives alarms, and begins to bet anew.
+    pub(crate) fn look(&mut self, at: Timestamp, config: &Config, alarms: &Alarms) {
         let cells = Cells::of(&self.profiles);
         let desk = Desk::open(self, &self.profiles, &cells, config);
         let groups = desk.operators();
@@ -189,6 +192,6 @@ impl World {
         for ((profile, detector), operator) in self.profiles.iter_mut().zip(verdict.detectors).zip(operators) {
             profile.bets.settle(detector, operator);
         }
-        self.looks.take(alarms);
+        self.looks.take(at);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anbiq_domain::{AccountId, Entry, GrantId, KeyId, Keyed, TermsId};
-use anbiq_watch::{analyze, indicators};
+use anbiq_watch::{Config, analyze, indicators};
 use serde_json::Value;
 
 use crate::alarms::config;
@@ -73,7 +73,7 @@ fn nothing_of_anybody_is_in_the_bundle() {
 /// The rules of the standard that a program can check: what each kind of object must have, and that references lead somewhere.
 #[test]
 fn the_bundle_keeps_the_rules_of_stix() {
-    let report = analyze(world(1, Operator::Sloppy).entries.into_iter(), &config());
+    let report = analyze(world(1, Operator::Sloppy).entries.into_iter(), &Config::default());
     let bundle = indicators(&report);
     assert_eq!(bundle, indicators(&report));
     assert_eq!(bundle["type"], "bundle");
@@ -116,7 +116,7 @@ fn the_bundle_keeps_the_rules_of_stix() {
 
 #[test]
 fn without_a_campaign_nothing_is_told_of_anybody() {
-    let report = analyze(world(1, Operator::None).entries.into_iter(), &config());
+    let report = analyze(world(1, Operator::None).entries.into_iter(), &Config::default());
     let bundle = indicators(&report);
     let kinds: Vec<&str> =
         bundle["objects"].as_array().unwrap().iter().map(|object| object["type"].as_str().unwrap()).collect();

@@ -2,18 +2,17 @@
 
 mod enforce;
 mod follow;
+mod imported;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use anbiq_domain::{Entry, Terms};
-use anbiq_import::{Import, ImportError, ImportedRows};
+use anbiq_import::Import;
 use anbiq_journal::Reader;
-use anbiq_watch::{Alarms, Config, Report, Seen};
+use anbiq_watch::{Alarms, Config, Report};
 use anyhow::{Context, bail, ensure};
 
 use super::Outcome;
 use crate::args::{Method, Watch};
-use crate::site::read_json;
 use crate::talk::{self, Talk};
 
 pub(crate) async fn run(args: &Watch, talk: Talk) -> anyhow::Result<Outcome> {
@@ -24,7 +23,7 @@ pub(crate) async fn run(args: &Watch, talk: Talk) -> anyhow::Result<Outcome> {
     let report = match &args.journal {
         Some(journal) if args.follow.follow => follow::run(journal, args, config, talk).await?,
         Some(journal) => watch(journal, &config)?,
-        None => watch_imported(&args.imported, &args.terms, args.method.seed)?,
+        None => imported::watch(&args.imported, &args.terms, args.method.seed)?,
     };
     if let Some(path) = &args.stix {
         let bundle = serde_json::to_vec_pretty(&anbiq_watch::indicators(&report))?;
@@ -44,25 +43,6 @@ fn config(method: &Method) -> Config {
 /// What the detector assumes where nobody says otherwise.
 pub(crate) fn standard(seed: u64) -> Config {
     Config { seed, alarms: Some(Alarms::default()), ..Config::default() }
-}
-
-/// Reads all rows of imported logs, and the terms that they are judged by. Rows of several files come one file after the other
-/// and not in the order of time, so no looks are taken.
-fn watch_imported(folders: &[PathBuf], terms: &[PathBuf], seed: u64) -> anyhow::Result<Report> {
-    let imports = Import::open_all(folders)?;
-    let mut seen = Vec::new();
-    for path in terms {
-        let terms: Terms = read_json(path)?;
-        seen.push(Seen::Entry(Entry::TermsIssued { at: imports[0].manifest.first, terms }));
-    }
-    let rows = imports.iter().map(Import::rows).collect::<Result<Vec<ImportedRows>, ImportError>>()?;
-    let mut damage = None;
-    let rows = rows.into_iter().flatten().map_while(|row| keep(row, &mut damage).map(Seen::Imported));
-    let report = anbiq_watch::analyze(seen.into_iter().chain(rows), &Config { seed, ..Config::default() });
-    match damage {
-        Some(error) => Err(error.into()),
-        None => Ok(report),
-    }
 }
 
 /// Imported logs hold no twins, and nothing that anybody signed or committed to: they are no evidence for a trace or a case.
