@@ -7,7 +7,7 @@ use crate::compose::{self, Operator, World, world};
 use crate::{accused, find};
 
 pub(crate) fn config() -> Config {
-    Config { alarms: Some(Alarms { look_hours: 12, ..Alarms::default() }), ..Config::default() }
+    Config { alarms: Some(Alarms::default()), ..Config::default() }
 }
 
 fn json(report: &Report) -> String {
