@@ -8,6 +8,10 @@
 //! `cargo xtask bench import [ROWS] [DIR]` measures how many rows of a log are imported in a second, and in how much memory.
 //! `cargo xtask bench distill [--requests N] [--rows N] [faults] [ceiling] [estimate] [rate]` measures how a capture bears
 //! faults, kills, limits and size; `crates/lab/examples/bench_distill` says how.
+//! `cargo xtask bench engine [--python PATH] [--only train|generate] [--size 6m|110m] [--rounds N] ...` lets the engine take turns
+//! with PyTorch, transformers and llama.cpp; `crates/lm/examples/bench_engine` says how.
+//! `cargo xtask bench on-policy [--seeds N] [--steps N] ...` compares students that learn from a teacher's answers with students
+//! that learn from their own; `crates/distill/examples/on_policy.rs` says how.
 //! `cargo xtask bench watch [--quick] [--large] [--brief] [--seed N] [--seeds K] [--data DIR]` shows whom `watch` and others find and accuse.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
 //! in the repository, and how much text a second is looked at for a watermark.
@@ -23,7 +27,8 @@
 //! `cargo xtask students [--short] [--minutes M] ...` trains many tiny students, innocent and not, and says what the exact tests
 //! show of them; `crates/lab/examples/students` says how, and what else can be set.
 //!
-//! `cargo xtask parity` shows how far losses, gradients and adapters are from what PyTorch computes.
+//! `cargo xtask parity` shows how far losses, gradients and adapters are from what PyTorch computes, and how many chat templates
+//! come out otherwise than in transformers; with `ANBIQ_TEMPLATES=FOLDER` published ones too (`crates/model/golden/README.md`).
 
 use std::error::Error;
 use std::io::Write;
@@ -32,7 +37,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
-                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench distill [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] \
+                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] \
                      | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
@@ -114,6 +119,14 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
             command.args(example("anbiq-lab", "bench_distill")).arg("--program").arg(build()?);
             Ok(command.args(rest).status()?.success())
         }
+        "engine" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-lm", "bench_engine")).args(rest).status()?.success())
+        }
+        "on-policy" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-distill", "on_policy")).args(rest).status()?.success())
+        }
         "watch" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-arena", "standings")).args(rest).status()?.success())
@@ -163,11 +176,15 @@ fn prove(words: &[String]) -> Result<bool, Box<dyn Error>> {
     if rest.is_empty() { Ok(command.status()?.success()) } else { Err(USAGE.into()) }
 }
 
-/// Compares with PyTorch; true if nothing differs by more than it may.
+/// Compares with PyTorch and transformers; true if nothing differs by more than it may.
 fn parity() -> Result<bool, Box<dyn Error>> {
-    let mut command = Command::new("cargo");
-    command.args(["test", "--locked", "--quiet", "--package", "anbiq-lm", "--test", "parity", "--"]);
-    Ok(command.args(["--nocapture", "--test-threads", "1"]).status()?.success())
+    let mut same = true;
+    for (package, test) in [("anbiq-lm", "parity"), ("anbiq-model", "templates")] {
+        let mut command = Command::new("cargo");
+        command.args(["test", "--locked", "--quiet", "--package", package, "--test", test, "--"]);
+        same &= command.args(["--nocapture", "--test-threads", "1"]).status()?.success();
+    }
+    Ok(same)
 }
 
 /// Trains students and asks the exact tests about them; true if that came to its end.

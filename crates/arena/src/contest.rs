@@ -58,8 +58,10 @@ pub struct Standings {
     pub ablations: Vec<Ablation>,
     /// True against false alarms.
     pub curves: Vec<CurveRow>,
-    /// Exchanges that `watch` took in a second of one thread, making of the entries included.
+    /// Exchanges that `watch` took in a second, making of the entries included.
     pub rate: f64,
+    /// Cores that it had.
+    pub cores: usize,
 }
 
 /// A kind of honest customer.
@@ -169,6 +171,12 @@ fn worlds(plan: &Plan) -> Vec<World> {
             .map(|(trick, place)| Campaign { trick: Some(trick), ..Campaign::new(accounts, 0.0, true, place % 3) })
             .collect()
     };
+    // The limit: neither a pace nor anything else is common to the accounts but what they ask for, and that is hidden.
+    let unseen = |accounts: usize| {
+        let covers = [0.0, 0.5, 0.95].into_iter();
+        let jitter = |cover| Campaign { trick: Some(Trick::Jitter), ..Campaign::new(accounts, cover, false, 0) };
+        covers.map(jitter).collect()
+    };
     let world = |name, people, campaigns| World { name, cast: Cast { people, days, campaigns }, ablated: false };
     if plan.quick {
         let ablated = |world| World { ablated: true, ..world };
@@ -193,6 +201,7 @@ fn worlds(plan: &Plan) -> Vec<World> {
         world("some shared, adaptive", people, tricks(60)),
         world("some shared", people, vec![Campaign::new(1_000, 0.0, true, 0)]),
         world("nothing shared", people, vec![Campaign::new(1_000, 0.0, false, 2)]),
+        world("nothing shared, adaptive", people, unseen(60)),
     ];
     if plan.large {
         let mut large = world("some shared", 2 * people, vec![Campaign::new(25_000, 0.0, true, 0)]);

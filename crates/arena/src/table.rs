@@ -19,6 +19,12 @@ pub(crate) fn percent(share: &Share) -> String {
     if share.of == 0 { "-".into() } else { decimals(100.0 * share.value()) }
 }
 
+/// The same with its interval.
+fn with_interval(share: &Share) -> String {
+    let bound = |bound: f64| decimals(100.0 * bound);
+    format!("{} ({} to {})", percent(share), bound(share.interval.low), bound(share.interval.high))
+}
+
 pub(crate) fn decimals(percent: f64) -> String {
     match percent {
         0.0 => "0".into(),
@@ -38,25 +44,25 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
         100.0 * standings.hard
     )?;
     writeln!(text, "composed traffic: {}", standings.composed_from)?;
-    writeln!(text, "watch took {:.0} exchanges a second in one thread", standings.rate)?;
+    writeln!(text, "watch took {:.0} exchanges a second on {} cores", standings.rate, standings.cores)?;
 
     let heads: Vec<&str> = Method::BASELINES.iter().map(|method| method.name()).collect();
     writeln!(text, "\nhonest accounts that are flagged, %")?;
-    write!(text, "{:<34}{:>9}{:>8}{:>8}", "", "accounts", "review", "act")?;
+    write!(text, "{:<34}{:>9}{:>21}{:>8}", "", "accounts", "review (95 %)", "act")?;
     heads.iter().try_for_each(|head| write!(text, "{head:>15}"))?;
     for row in &standings.classes {
         write!(text, "\n{:<34}{:>9}", row.class.name(), row.reviewed.of)?;
-        write!(text, "{:>8}{:>8}", percent(&row.reviewed), percent(&row.accused))?;
+        write!(text, "{:>21}{:>8}", with_interval(&row.reviewed), percent(&row.accused))?;
         Method::BASELINES.iter().try_for_each(|method| {
             write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent))
         })?;
     }
     writeln!(text, "\n\ncampaigns that are found, %")?;
-    write!(text, "{:<52}{:>6}{:>8}{:>8}", "", "of", "found", "acted")?;
+    write!(text, "{:<52}{:>6}{:>21}{:>8}", "", "of", "found (95 %)", "acted")?;
     heads.iter().try_for_each(|head| write!(text, "{head:>15}"))?;
     for row in &standings.campaigns {
         write!(text, "\n{:<52}{:>6}", row.campaign.name(), row.found.of)?;
-        write!(text, "{:>8}{:>8}", percent(&row.found), percent(&row.accused))?;
+        write!(text, "{:>21}{:>8}", with_interval(&row.found), percent(&row.accused))?;
         Method::BASELINES.iter().try_for_each(|method| {
             write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent))
         })?;

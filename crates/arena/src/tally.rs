@@ -247,6 +247,7 @@ impl Tally {
                 .map(|((method, accounts), scores)| CurveRow { method, accounts, curve: Curve::of(scores) })
                 .collect(),
             rate: self.exchanges as f64 / self.spent.as_secs_f64().max(1e-9),
+            cores: std::thread::available_parallelism().map_or(1, usize::from),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use anbiq_domain::{JournalId, PlanId, PriceList, TextPolicy, TwinMode};
 use anbiq_journal::{Keep, Options, Seal};
 use anbiq_ledger::TwinPlan;
+use anbiq_lm::Precision;
 use anbiq_upstream::{Reach, Unreachable};
 use anbiq_watermark::{Mark, MarkError, Scheme};
 use anyhow::Context;
@@ -119,6 +120,9 @@ pub(crate) struct ModelConfig {
     pub(crate) name: String,
     /// A Hugging Face folder or a file `*.gguf`, answered in this process.
     pub(crate) folder: Option<PathBuf>,
+    /// How the weights of a model of this process are held.
+    #[serde(default)]
+    pub(crate) weights: WeightsName,
     /// Marks what a model of this process answers, under `watermark.key` among the secrets, so that a student of these answers
     /// can be known (`anbiq trace watermark`). The journal names the key's commitment with every answer.
     pub(crate) watermark: Option<WatermarkConfig>,
@@ -145,6 +149,26 @@ pub(crate) struct ModelConfig {
     pub(crate) prices: PriceList,
     /// Its terms, as a JSON file.
     pub(crate) terms: Option<PathBuf>,
+}
+
+/// How the weights of a model are held.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum WeightsName {
+    /// As 32-bit floats.
+    #[default]
+    F32,
+    /// As 8-bit integers with a scale for each row: faster where memory is what one waits for, and a slightly other model.
+    Int8,
+}
+
+impl From<WeightsName> for Precision {
+    fn from(name: WeightsName) -> Self {
+        match name {
+            WeightsName::F32 => Self::F32,
+            WeightsName::Int8 => Self::Int8,
+        }
+    }
 }
 
 /// A watermark of sampling.
@@ -349,6 +373,9 @@ impl ModelConfig {
         if self.folder.is_some() == (self.url.is_some() || !self.upstreams.is_empty()) {
             problems.push("give either `folder` or `url` or `[[model.upstream]]`".to_owned());
         }
+        if self.weights != WeightsName::F32 && self.folder.is_none() {
+            problems.push("`weights` says how those of a `folder` are held".to_owned());
+        }
         if let Some(watermark) = self.watermark {
             if self.folder.is_none() {
                 problems
@@ -550,6 +577,7 @@ prices = { input = "0.50", output = "2.00" }
             ("[serve]", "[serve]\nlisen = 1", "lisen"),
             ("folder = \"teacher\"", "", "either `folder` or `url`"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            ("folder = \"teacher\"", "url = \"http://h\"\nweights = \"int8\"", "of a `folder`"),
             (
                 "folder = \"teacher\"",
                 "url = \"http://h/v1\"\nkey_env = \"A\"\nkey_file = \"b\"",

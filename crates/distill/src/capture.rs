@@ -31,6 +31,9 @@ pub struct Row {
     /// Tokens, as the teacher counts them.
     #[serde(default)]
     pub usage: Usage,
+    /// Was it asked for in a batch, at that price?
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batch: bool,
 }
 
 /// One token of an answer, as the teacher's server tells it.
@@ -101,6 +104,8 @@ pub(crate) struct Sample {
 pub(crate) struct Capture {
     pub(crate) samples: Vec<Sample>,
     pub(crate) usage: Usage,
+    /// So much of it in batches.
+    pub(crate) batched: Usage,
     pub(crate) rows: u64,
     /// Rows whose teacher did not say how many tokens it wrote; they are counted with the student's tokenizer.
     pub(crate) uncounted: u64,
@@ -124,6 +129,10 @@ impl Capture {
             capture.rows += 1;
             capture.usage.prompt_tokens += usage.prompt_tokens;
             capture.usage.completion_tokens += usage.completion_tokens;
+            if row.batch {
+                capture.batched.prompt_tokens += usage.prompt_tokens;
+                capture.batched.completion_tokens += usage.completion_tokens;
+            }
             let mut logprobs = row.logprobs.into_iter();
             for answer in row.answers {
                 let logprobs = logprobs.next().filter(|tokens| !tokens.is_empty());

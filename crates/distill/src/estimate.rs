@@ -5,8 +5,9 @@ use std::path::Path;
 use anbiq_domain::Money;
 use serde::{Deserialize, Serialize};
 
-use crate::ask::most_usage;
+use crate::ask::{Limits, most_usage};
 use crate::capture::{Capture, Row};
+use crate::course::{self, Plans};
 use crate::data::{Document, Lines};
 use crate::forecast::Forecast;
 use crate::recipe::Recipe;
@@ -14,7 +15,7 @@ use crate::report::grouped;
 use crate::student::Student;
 use crate::terms::{Clearance, Papers};
 use crate::train::{self, CorpusReader, Loss};
-use crate::{DistillError, Quest, plans};
+use crate::{DistillError, Quest};
 
 /// What a recipe would take: tokens, money, bytes, hours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ const BYTES_A_TOKEN: u64 = 6;
 /// What `recipe` would take; trains two steps to measure the speed.
 pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -> Result<Estimate, DistillError> {
     let student = Student::begin(recipe)?;
-    let plans = plans(recipe);
+    let plans = Plans::of(recipe);
     let (mut requests, mut most_tokens, mut most_money, mut captured) = (0, 0, Money::ZERO, 0);
     let (mut answer_tokens, mut capture_bytes, mut forecast) = (0, 0, None);
     if let Some(capture) = &recipe.capture {
@@ -68,7 +69,11 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
                 let usage = most_usage(&document?.prompt(), ask.max_tokens);
                 requests += u64::from(ask.answers);
                 most_tokens += u64::from(ask.answers) * usage.completion_tokens;
-                let price = prices.map(|(class, list)| list.cost(usage, class)).unwrap_or_default();
+                let price = prices.map(|(class, prices)| {
+                    let limits = Limits { prices, class, tokens: None, seed: recipe.seed };
+                    prices.cost(usage, limits.class_of(ask.batch.is_some()))
+                });
+                let price = price.unwrap_or_default();
                 most_money += (0..ask.answers).map(|_| price).sum();
             }
             requests -= requests.min(answered(&capture.source, rows)?);
@@ -86,6 +91,11 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
     let mut training_tokens = answer_tokens * u64::from(plans.train.epochs);
     let mut measured = None;
     let mut stages = u64::from(answer_tokens > 0);
+    if let Some((plan, ..)) = plans.prefer.as_ref().filter(|_| answer_tokens > 0) {
+        // Beside each answer of the teacher the student has one of its own, of about its length.
+        training_tokens += 2 * answer_tokens * u64::from(plan.epochs);
+        stages += 1;
+    }
     if let Some(corpus) = &recipe.corpus {
         let mut reader = CorpusReader::open(&corpus.path)?;
         let set = reader.take(&student.codec, corpus.tokens, Loss::Everywhere, false)?;
@@ -95,7 +105,7 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
             training_tokens += answer_tokens * u64::from(plans.train.epochs);
             stages += 1;
         }
-        measured = train::seconds_a_token(student.network.clone(), &set, &plans.pretrain)?;
+        measured = course::seconds_a_token(student.network.clone(), &set, &plans.pretrain)?;
     }
     let parameters = student.network.parameters();
     Ok(Estimate {

@@ -5,7 +5,9 @@
 
 pub mod ask;
 pub mod capture;
+mod convert;
 mod cost;
+mod course;
 mod curate;
 pub mod data;
 mod error;
@@ -13,6 +15,7 @@ mod estimate;
 pub mod evaluate;
 mod export;
 mod forecast;
+mod own;
 mod progress;
 pub mod recipe;
 mod report;
@@ -28,34 +31,37 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anbiq_domain::{Clock, Digest, SystemClock};
+use anbiq_domain::{Clock, Digest, PriceClass, SystemClock, Usage};
 use anbiq_lm::lora::Adapter;
-use anbiq_lm::train::Divergence;
 use anbiq_lm::{Dtype, Local, LocalOptions, Network};
 use anbiq_secret::Secret;
 use anbiq_upstream::{Client, ClientConfig};
 
 pub use ask::{Asking, Endpoint, Signal, Tier};
 pub use capture::{Row, Token};
+pub use convert::{Conversion, Converted, Form, convert};
 pub use cost::Cost;
-pub use curate::{Curated, Script};
+pub use course::Stage;
+pub use curate::{Curated, Effect, Effects, Example, Language, Script};
 pub use error::DistillError;
 pub use estimate::{Estimate, render_estimate, render_forecast};
-pub use evaluate::{Agreement, Column, Tasks};
+pub use evaluate::{Agreement, Calibration, Column, Gap, Interval, Intervals, Speed, Tasks};
 pub use export::{Format, export};
 pub use forecast::{Band, Forecast};
 pub use progress::{Progress, Quiet};
 pub use recipe::Recipe;
-pub use report::{Captured, Report, render_text};
-pub use train::{Mapping, Stage};
+pub use report::{Captured, Report, render_effects, render_text};
+pub use train::Mapping;
 
 use capture::Capture;
-use evaluate::{Measuring, Teacher};
+use course::{Plan, Plans, Workshop};
+use evaluate::{Measuring, Price, Teacher};
+use own::Judge;
 use recipe::{AskPart, TeacherPart};
 use store::{Store, write_json};
 use student::Student;
 use terms::{Clearance, Facts, Papers};
-use train::{CorpusReader, Loss, Plan, Set};
+use train::{CorpusReader, Loss, Set};
 
 /// What a run needs from outside.
 #[derive(Clone)]
@@ -102,11 +108,12 @@ pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, Disti
         around.progress.stage("answering tasks", Some(tasks));
     }
     for (model, folder) in folders {
-        let answered = measuring.answer(&folder, &*around.progress).await?;
-        if let Some(column) = report.evaluation.iter_mut().find(|column| column.model == model) {
-            column.tasks = answered;
-        }
+        let Some(column) = report.evaluation.iter_mut().find(|column| column.model == model) else { continue };
+        measuring.answer(&folder, column, price(recipe, model), &*around.progress).await?;
     }
+    let dollars = report.cost.price.map(|price| price.nanos() as f64 / 1e9);
+    report.gaps =
+        evaluate::gaps(&report.evaluation, recipe.seed, report::cpu_seconds_of_student(&report.stages), dollars);
     report.cost.wall_seconds = wall.elapsed().as_secs_f64();
     report.cost.cpu_seconds = cost::cpu_since(cpu);
     let base = recipe.student.init.as_deref().and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned());
@@ -121,6 +128,15 @@ pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, Disti
     Ok(report)
 }
 
+/// What an answer of `model` costs whoever asks it: the teacher's by its list, any other the time of processors.
+fn price(recipe: &Recipe, model: &str) -> Price {
+    if model == "teacher" {
+        let list = recipe.teacher.as_ref().and_then(|teacher| teacher.prices);
+        return list.map_or(Price::Unknown, |list| Price::List(list, PriceClass::default()));
+    }
+    recipe.evaluate.cpu_hour.map_or(Price::Unknown, Price::Hour)
+}
+
 /// Asks the teacher for the answers that the recipe wants and its capture does not hold; `None` where it asks for none.
 ///
 /// # Errors
@@ -133,7 +149,8 @@ pub async fn capture(recipe: &Recipe, around: &Surroundings) -> Result<Option<As
 }
 
 /// Asks the teacher for a random `share` of the answers, or for 200 of them where that is more, and says what all of them
-/// would take; `None` where the recipe asks for none. The answers are kept: [`capture`] goes on from there.
+/// would take; `None` where the recipe asks for none. Where the band is wider than 5 % on either side it asks for as many more
+/// as should make it narrower. The answers are kept: [`capture`] goes on from there.
 ///
 /// # Errors
 ///
@@ -144,9 +161,16 @@ pub async fn pilot(
     share: f64,
 ) -> Result<Option<(Asking, Option<Forecast>)>, DistillError> {
     let Some(quest) = quest(recipe, around)? else { return Ok(None) };
-    let share = quest.pilot_share(share)?;
-    let asking = quest.ask(recipe, around, Some(share)).await?;
-    Ok(Some((asking, quest.forecast(Some(share))?)))
+    let mut share = quest.pilot_share(share)?;
+    let mut asking = quest.ask(recipe, around, Some(share)).await?;
+    loop {
+        let forecast = quest.forecast(Some(share))?;
+        let larger = forecast.as_ref().and_then(|forecast| forecast.larger(share));
+        let Some(larger) = larger.filter(|_| asking.stopped.is_none()) else { return Ok(Some((asking, forecast))) };
+        around.progress.note("the band is wider than 5 %: a larger sample is asked for");
+        share = larger;
+        asking = quest.ask(recipe, around, Some(share)).await?.after(&asking);
+    }
 }
 
 /// Finds by asking what the recipe's teacher can tell, and what of it a capture would use; `None` where the recipe asks
@@ -216,6 +240,17 @@ impl<'recipe> Quest<'recipe> {
     }
 }
 
+/// What each filter of the recipe takes of its capture; `None` where it has none.
+///
+/// # Errors
+///
+/// The capture, or a file that a filter needs, cannot be read or is not what it should be.
+pub fn effects(recipe: &Recipe) -> Result<Option<Effects>, DistillError> {
+    let Some(part) = &recipe.capture else { return Ok(None) };
+    let captured = Capture::read(&part.source, &Student::begin(recipe)?.codec)?;
+    curate::effects(&captured.samples, &recipe.curate, &recipe.evaluate).map(Some)
+}
+
 /// What the recipe would take. Asks nobody; trains two steps to measure the speed.
 ///
 /// # Errors
@@ -235,43 +270,6 @@ pub fn estimate(recipe: &Recipe, around: &Surroundings) -> Result<Estimate, Dist
         None => Clearance::no_teacher(),
     };
     estimate::estimate(recipe, &papers, clearance)
-}
-
-/// How the two stages learn.
-struct Plans {
-    pretrain: Plan,
-    train: Plan,
-}
-
-fn plans(recipe: &Recipe) -> Plans {
-    let (seed, threads) = (recipe.seed, recipe.threads());
-    let (pretrain, train) = (&recipe.pretrain, &recipe.train);
-    Plans {
-        pretrain: Plan {
-            name: "pretrain",
-            epochs: pretrain.epochs,
-            learning_rate: pretrain.learning_rate,
-            batch_tokens: pretrain.batch_tokens,
-            kl_weight: 0.0,
-            divergence: Divergence::default(),
-            temperature: 1.0,
-            lora: None,
-            seed,
-            threads,
-        },
-        train: Plan {
-            name: "train",
-            epochs: train.epochs,
-            learning_rate: train.learning_rate,
-            batch_tokens: train.batch_tokens,
-            kl_weight: train.kl_weight,
-            divergence: train.divergence(),
-            temperature: train.temperature,
-            lora: train.lora.clone(),
-            seed,
-            threads,
-        },
-    }
 }
 
 /// The student and what is still to be measured.
@@ -305,8 +303,10 @@ fn work(
         }
         _ => Clearance::no_teacher(),
     };
-    let plans = plans(recipe);
+    let plans = Plans::of(recipe);
     let store = Store::new(&recipe.store);
+    let each = Duration::from_secs(recipe.checkpoint_seconds);
+    let workshop = Workshop { store: &store, codec: &codec, each, progress };
     let (mut stages, mut network) = (Vec::new(), network);
 
     let mut corpus = recipe.corpus.as_ref().map(|part| CorpusReader::open(&part.path)).transpose()?;
@@ -315,16 +315,28 @@ fn work(
     {
         let set = reader.take(&codec, part.tokens, Loss::Everywhere, false)?;
         need(&set, "the corpus holds no document with an answer that fits the student's context")?;
-        let (learnt, stage) = train::stage(&store, &origin, network, &codec, &set, &plans.pretrain, progress)?;
+        let (learnt, stage) = workshop.learn(&origin, network, &set, &plans.pretrain, None)?;
         (network, origin) = (learnt, stage.key);
         stages.push(stage);
     }
 
-    let mut measuring =
-        Measuring { max_tokens: recipe.evaluate.max_tokens, threads: recipe.threads(), ..Measuring::default() };
-    let (mut facts, mut scratch) = (None, None);
+    let mut measuring = Measuring {
+        max_tokens: recipe.evaluate.max_tokens,
+        threads: recipe.threads(),
+        seed: recipe.seed,
+        ..Measuring::default()
+    };
+    // The student before it saw an answer, where that is more than random numbers.
+    let before = match (stages.last(), &recipe.student.init) {
+        (Some(stage), _) => Some(store.folder("pretrain", &stage.key)),
+        (None, init) => init.clone(),
+    };
+    let (mut facts, mut others, mut in_batches) = (None, Vec::new(), Usage::default());
+    let before = before.filter(|_| recipe.evaluate.base && captured.is_some());
+    others.extend(before.map(|folder| ("base", network.clone(), folder)));
     if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
-        let Capture { samples, usage, rows, uncounted } = captured;
+        let Capture { samples, usage, batched, rows, uncounted } = captured;
+        in_batches = batched;
         let (samples, curated) = curate::curate(samples, &recipe.curate, &recipe.evaluate)?;
         let (samples, held_out) = curate::hold_out(samples, recipe.evaluate.capture_share);
         let (set, mapping) = train::answers(&samples, &codec)?;
@@ -333,19 +345,35 @@ fn work(
         if let Some(reader) = corpus.as_mut().filter(|_| recipe.evaluate.scratch) {
             // The same start, the same steps and as many tokens; only what they say differs.
             let other = reader.take(&codec, Some(set.tokens), Loss::OnAnswers, true)?;
-            let plan = Plan { name: "scratch", kl_weight: 0.0, ..plans.train.clone() };
-            let (learnt, stage) = train::stage(&store, &origin, network.clone(), &codec, &other, &plan, progress)?;
-            scratch = Some((learnt, store.folder("scratch", &stage.key)));
+            let plan = Plan { name: "scratch", kl_weight: 0.0, own: None, ..plans.train.clone() };
+            let (learnt, stage) = workshop.learn(&origin, network.clone(), &other, &plan, None)?;
+            others.push(("scratch", learnt, store.folder("scratch", &stage.key)));
             stages.push(stage);
         }
-        let (learnt, stage) = train::stage(&store, &origin, network, &codec, &set, &plans.train, progress)?;
+        if let Some(path) = &recipe.evaluate.labels {
+            let labels = train::documents(path, &codec, usize::MAX)?;
+            need(&labels, "the labels hold no answer that fits the student's context")?;
+            let epochs = recipe.evaluate.label_epochs.unwrap_or(plans.train.epochs);
+            let plan = Plan { name: "labels", epochs, kl_weight: 0.0, own: None, ..plans.train.clone() };
+            let (learnt, stage) = workshop.learn(&origin, network.clone(), &labels, &plan, None)?;
+            others.push(("labels", learnt, store.folder("labels", &stage.key)));
+            stages.push(stage);
+        }
+        let judge = plans.train.own.as_ref().map(|_| judge(recipe, &codec)).transpose()?;
+        let (learnt, stage) = workshop.learn(&origin, network, &set, &plans.train, judge.as_ref())?;
         network = learnt;
         if let (Some(_), Some(base)) = (&plans.train.lora, &recipe.student.init) {
             let kept = store.folder("train", &stage.key).join(store::ADAPTER);
             let adapter = Adapter::load(&kept, &network.config)?;
             adapter.save(&recipe.out.join(store::ADAPTER), &base.to_string_lossy())?;
         }
+        origin = stage.key;
         stages.push(stage);
+        if let Some((plan, own, how)) = &plans.prefer {
+            let (learnt, stage) = workshop.prefer(&origin, network, &set, plan, own, how)?;
+            network = learnt;
+            stages.push(stage);
+        }
         facts = Some(Captured {
             file: file_digest(&part.source)?,
             rows,
@@ -376,9 +404,9 @@ fn work(
         evaluation.push(measuring.losses("teacher", &teacher.network, None)?);
         folders.push(("teacher", folder.to_owned()));
     }
-    if let Some((network, folder)) = scratch {
-        evaluation.push(measuring.losses("scratch", &network, teacher.as_ref())?);
-        folders.push(("scratch", folder));
+    for (model, network, folder) in others {
+        evaluation.push(measuring.losses(model, &network, teacher.as_ref())?);
+        folders.push((model, folder));
     }
     evaluation.push(measuring.losses("student", &network, teacher.as_ref())?);
     folders.push(("student", recipe.out.clone()));
@@ -388,8 +416,16 @@ fn work(
     let prices = prices.filter(|_| facts.is_some()).map(|list| clearance.prices(papers, list));
     let cost = Cost {
         usage,
-        price: prices.map(|(class, list)| list.cost(usage, class)),
-        training_tokens: stages.iter().filter(|stage| stage.name != "scratch").map(|stage| stage.tokens).sum(),
+        price: prices.map(|(class, prices)| {
+            let limits = ask::Limits { prices, class, tokens: None, seed: 0 };
+            let alone = Usage {
+                prompt_tokens: usage.prompt_tokens - in_batches.prompt_tokens,
+                completion_tokens: usage.completion_tokens - in_batches.completion_tokens,
+                ..Usage::default()
+            };
+            prices.cost(alone, limits.class_of(false)) + prices.cost(in_batches, limits.class_of(true))
+        }),
+        training_tokens: stages.iter().filter(|stage| report::is_of_student(stage)).map(|stage| stage.tokens).sum(),
         stage_cpu_seconds: stages.iter().filter_map(|stage| stage.cpu_seconds).sum(),
         ..Cost::default()
     };
@@ -407,9 +443,21 @@ fn work(
         capture: facts,
         stages,
         evaluation,
+        gaps: Vec::new(),
         cost,
     };
     Ok(Worked { report, measuring, folders })
+}
+
+/// The teacher as one who judges what the student wrote.
+fn judge(recipe: &Recipe, codec: &anbiq_lm::Codec) -> Result<Judge, DistillError> {
+    let folder = recipe.teacher.as_ref().and_then(|teacher| teacher.folder.as_deref()).unwrap_or(Path::new("."));
+    let teacher = Teacher::load(folder, codec)?.ok_or_else(|| {
+        let why =
+            "`[train.on_policy]`: the teacher's tokens are not the student's, so it cannot judge them place by place";
+        DistillError::Nothing(why.to_owned())
+    })?;
+    Ok(Judge::new(teacher.network))
 }
 
 fn need(set: &Set, otherwise: &str) -> Result<(), DistillError> {
@@ -474,6 +522,7 @@ fn endpoint(teacher: &TeacherPart, ask: &AskPart, threads: usize) -> Result<Endp
         return Ok(Endpoint::Http { client, model: ask.model.clone().unwrap_or_else(|| teacher.name.clone()) });
     }
     let folder = teacher.folder.as_deref().ok_or_else(|| setup("there is no teacher to ask".to_owned()))?;
-    let options = LocalOptions { threads, queue: ask.concurrency.max(256), ..LocalOptions::default() };
+    let queue = ask.concurrency.max(256);
+    let options = LocalOptions { threads, queue, weights: teacher.weights, ..LocalOptions::default() };
     Ok(Endpoint::Model(Arc::new(Local::open(folder, &teacher.name, options)?)))
 }

@@ -1,15 +1,18 @@
 //! The recipe: one TOML file that says everything.
 
+mod train;
+
 use std::num::{NonZeroU32, NonZeroU64};
 use std::path::{Path, PathBuf};
 
 use anbiq_domain::{AccountId, Digest, Money, PriceList};
-use anbiq_lm::lora;
-use anbiq_lm::train::Divergence;
+use anbiq_lm::Precision;
 use serde::{Deserialize, Serialize};
 
-use crate::curate::Script;
+use crate::curate::{Language, Script};
 use crate::{DistillError, Format};
+
+pub use train::{Apart, OnPolicyPart, PreferencePart, PretrainPart, TrainPart};
 
 /// How to make a student. Relative paths are relative to the folder of the recipe.
 ///
@@ -27,6 +30,10 @@ pub struct Recipe {
     pub store: PathBuf,
     /// Threads; the same number gives the same bits. Absent: all processors.
     pub threads: Option<usize>,
+    /// How long a stage learns before it writes down where it is, in seconds: a run that is killed loses so much at most, and
+    /// the same command goes on from there to the same bits. 0 is after every step.
+    #[serde(default = "one_minute")]
+    pub checkpoint_seconds: u64,
     /// Whose answers are learnt from.
     pub teacher: Option<TeacherPart>,
     /// The answers.
@@ -76,6 +83,9 @@ pub struct TeacherPart {
     pub prices: Option<PriceList>,
     /// Its weights, where they are at hand: a Hugging Face folder to compare the student with.
     pub folder: Option<PathBuf>,
+    /// How its weights are held while it answers from them.
+    #[serde(default)]
+    pub weights: Precision,
 }
 
 /// The answers of the teacher.
@@ -120,6 +130,8 @@ pub struct AskPart {
     /// Most tokens in any minute, of prompts and answers together; a request counts with the most that it can take until
     /// its answer tells how many it took.
     pub tokens_per_minute: Option<NonZeroU64>,
+    /// Ask in batches, which servers answer within a day and for less; `{}` for the usual ones.
+    pub batch: Option<BatchPart>,
     /// Longest wait for one answer, in seconds.
     #[serde(default = "two_minutes")]
     pub timeout_seconds: u64,
@@ -167,6 +179,12 @@ pub struct CuratePart {
     pub most_words: Option<usize>,
     /// The script of which nine tenths of an answer's letters must be.
     pub script: Option<Script>,
+    /// The language that answers are in (`eng`, `fra`, `arb`...); those that are surely in another are left out.
+    pub language: Option<Language>,
+    /// A regular expression that each answer must match somewhere.
+    pub matches: Option<String>,
+    /// A regular expression that no answer may match anywhere.
+    pub lacks: Option<String>,
     /// Leave out answers that begin by declining, in English.
     pub drop_refusals: bool,
     /// A schema of JSON (a file) that each answer must fit.
@@ -214,96 +232,21 @@ pub struct StudentPart {
     pub context: usize,
 }
 
-/// The first stage: on the corpus, prompts and answers.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// How to ask in batches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct PretrainPart {
-    /// How often the corpus is read.
-    pub epochs: u32,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Tokens a step.
-    pub batch_tokens: usize,
+pub struct BatchPart {
+    /// Most requests in one batch.
+    pub size: usize,
+    /// Longest pause between two questions after a batch, in milliseconds.
+    pub poll_ms: u64,
+    /// How long to wait for one batch, in hours.
+    pub hours: u64,
 }
 
-/// The second stage: on the answers of the teacher.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct TrainPart {
-    /// How often the answers are read.
-    pub epochs: u32,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Tokens a step.
-    pub batch_tokens: usize,
-    /// How much of the loss is divergence from the teacher's log-probabilities where they are known, 0 to 1.
-    pub kl_weight: f64,
-    /// Which divergence.
-    pub divergence: Apart,
-    /// Of `jsd` (default 0.5) how much of the mixture is the teacher.
-    pub beta: Option<f64>,
-    /// Of `skew-kl` and `skew-reverse-kl` (default 0.1) how much of the other distribution is mixed in.
-    pub alpha: Option<f64>,
-    /// Both distributions are taken to the power of one over it before they are compared.
-    pub temperature: f64,
-    /// Train adapters of low rank and leave the student's base as it is.
-    pub lora: Option<lora::Shape>,
-}
-
-/// A divergence from the teacher, by the word of the recipe.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Apart {
-    /// [`Divergence::ForwardKl`].
-    #[default]
-    ForwardKl,
-    /// [`Divergence::ReverseKl`].
-    ReverseKl,
-    /// [`Divergence::JensenShannon`].
-    Jsd,
-    /// [`Divergence::SkewKl`].
-    SkewKl,
-    /// [`Divergence::SkewReverseKl`].
-    SkewReverseKl,
-    /// [`Divergence::TotalVariation`].
-    Tvd,
-}
-
-impl TrainPart {
-    /// The divergence with its number.
-    pub fn divergence(&self) -> Divergence {
-        let (beta, alpha) = (self.beta.unwrap_or(0.5), self.alpha.unwrap_or(0.1));
-        match self.divergence {
-            Apart::ForwardKl => Divergence::ForwardKl,
-            Apart::ReverseKl => Divergence::ReverseKl,
-            Apart::Jsd => Divergence::JensenShannon { beta },
-            Apart::SkewKl => Divergence::SkewKl { alpha },
-            Apart::SkewReverseKl => Divergence::SkewReverseKl { alpha },
-            Apart::Tvd => Divergence::TotalVariation,
-        }
-    }
-
-    fn check(&self) -> Result<(), &'static str> {
-        let skew = matches!(self.divergence, Apart::SkewKl | Apart::SkewReverseKl);
-        if !(0.0..=1.0).contains(&self.kl_weight) {
-            return Err("`[train]`: `kl_weight` must lie between 0 and 1");
-        }
-        if self.beta.is_some() && self.divergence != Apart::Jsd {
-            return Err("`[train]`: `beta` is of `divergence = \"jsd\"` only");
-        }
-        if self.alpha.is_some() && !skew {
-            return Err("`[train]`: `alpha` is of `divergence = \"skew-kl\"` and `\"skew-reverse-kl\"` only");
-        }
-        if self.beta.is_some_and(|beta| !(beta > 0.0 && beta < 1.0)) {
-            return Err("`[train]`: `beta` must lie between 0 and 1; the ends are `forward-kl` and `reverse-kl`");
-        }
-        if self.alpha.is_some_and(|alpha| !(0.0..1.0).contains(&alpha)) {
-            return Err("`[train]`: `alpha` must be at least 0 and below 1");
-        }
-        if !self.temperature.is_finite() || self.temperature <= 0.0 {
-            return Err("`[train]`: `temperature` must be positive");
-        }
-        Ok(())
+impl Default for BatchPart {
+    fn default() -> Self {
+        Self { size: 5_000, poll_ms: 60_000, hours: 25 }
     }
 }
 
@@ -333,28 +276,14 @@ pub struct EvaluatePart {
     pub capture_share: f64,
     /// Compare with a student that saw the corpus instead of the answers, for equally many tokens.
     pub scratch: bool,
-}
-
-impl Default for PretrainPart {
-    fn default() -> Self {
-        Self { epochs: 1, learning_rate: 3e-3, batch_tokens: 2048 }
-    }
-}
-
-impl Default for TrainPart {
-    fn default() -> Self {
-        Self {
-            epochs: 3,
-            learning_rate: 1e-3,
-            batch_tokens: 2048,
-            kl_weight: 0.5,
-            divergence: Apart::default(),
-            beta: None,
-            alpha: None,
-            temperature: 1.0,
-            lora: None,
-        }
-    }
+    /// Compare with the student as it was before it saw an answer, where it was trained before.
+    pub base: bool,
+    /// Compare with a student that learnt from these labels alone: documents with their answers, from no teacher.
+    pub labels: Option<PathBuf>,
+    /// How often the labels are read; as often as the answers are where absent.
+    pub label_epochs: Option<u32>,
+    /// What an hour of a processor of this machine costs, to price the students' answers.
+    pub cpu_hour: Option<Money>,
 }
 
 impl Default for EvaluatePart {
@@ -367,6 +296,10 @@ impl Default for EvaluatePart {
             max_tokens: 64,
             capture_share: 0.05,
             scratch: true,
+            base: true,
+            labels: None,
+            label_epochs: None,
+            cpu_hour: None,
         }
     }
 }
@@ -382,6 +315,9 @@ const fn one_f32() -> f32 {
 }
 const fn sixty_four() -> usize {
     64
+}
+const fn one_minute() -> u64 {
+    60
 }
 const fn two_minutes() -> u64 {
     120
@@ -456,6 +392,9 @@ impl Recipe {
         if self.curate.near_duplicates.is_some_and(|least| !(least > 0.0 && least <= 1.0)) {
             return fail("`[curate]`: `near_duplicates` must lie above 0 and be at most 1");
         }
+        for pattern in [&self.curate.matches, &self.curate.lacks].into_iter().flatten() {
+            regex::Regex::new(pattern).map_err(|error| format!("`[curate]`: {error}"))?;
+        }
         if self.curate.contamination == Some(0) {
             return fail("`[curate]`: `contamination` is at least 1 word");
         }
@@ -465,6 +404,9 @@ impl Recipe {
         }
         if self.train.lora.is_some() && self.corpus.is_some() && self.pretrain.epochs > 0 {
             return fail("`[train.lora]` adapts `init` as it is: set `epochs = 0` in `[pretrain]`");
+        }
+        if let Some(wrong) = self.wrong_teacher() {
+            return fail(wrong);
         }
         if self.threads == Some(0) || self.train.batch_tokens == 0 || self.pretrain.batch_tokens == 0 {
             return fail("`threads` and `batch_tokens` must be at least 1");
@@ -480,11 +422,33 @@ impl Recipe {
             if ask.url.is_none() && teacher.folder.is_none() {
                 return fail("`[capture.ask]`: give `url`, or the teacher's `folder`");
             }
+            if ask.batch.is_some() && ask.url.is_none() {
+                return fail("`[capture.ask]`: `batch` needs `url`: a model in the process has no batches");
+            }
+            if ask.batch.is_some_and(|batch| batch.size == 0 || batch.size > 50_000 || batch.poll_ms == 0) {
+                return fail("`[capture.ask.batch]`: `size` lies between 1 and 50,000, and `poll_ms` is at least 1");
+            }
             if ask.answers == 0 || ask.max_tokens == 0 || ask.concurrency == 0 || ask.timeout_seconds == 0 {
                 return fail("`[capture.ask]`: `answers`, `max_tokens`, `concurrency` and the time-out are at least 1");
             }
         }
         Ok(())
+    }
+
+    /// What the ways of learning want of a teacher that is not there.
+    fn wrong_teacher(&self) -> Option<&'static str> {
+        let (train, teacher) = (&self.train, self.teacher.as_ref());
+        let weights = teacher.is_some_and(|teacher| teacher.folder.is_some());
+        if train.on_policy.is_some() && !(weights && self.capture.is_some()) {
+            return Some(
+                "`[train.on_policy]` needs `[capture]` for its prompts and the teacher's `folder` to judge by",
+            );
+        }
+        if train.preference.is_some() && self.capture.is_none() {
+            return Some("`[train.preference]` needs `[capture]`: which answers are preferred?");
+        }
+        let unused = teacher.is_some_and(|teacher| teacher.weights != Precision::F32) && !weights;
+        unused.then_some("`[teacher]`: `weights` says how those in `folder` are held")
     }
 
     /// The digest of everything that the recipe says. Paths count relative to its folder, so that the same recipe has
@@ -520,7 +484,9 @@ impl Recipe {
         paths.extend([&mut self.curate.json_schema, &mut self.curate.expected].into_iter().flatten());
         paths.extend(self.corpus.as_mut().map(|corpus| &mut corpus.path));
         paths.extend([&mut self.student.init, &mut self.student.tokenizer].into_iter().flatten());
-        paths.extend([&mut self.evaluate.held_out, &mut self.evaluate.tasks].into_iter().flatten());
+        paths.extend(
+            [&mut self.evaluate.held_out, &mut self.evaluate.tasks, &mut self.evaluate.labels].into_iter().flatten(),
+        );
         paths
     }
 }
@@ -569,12 +535,22 @@ intermediate_size = 128
             ("heads = 4", "", "give either `init`"),
             ("[capture]\nsource = \"answers.jsonl\"", "", "nothing to train on"),
             ("\"0.50\"", "\"cheap\"", "not an amount of money"),
+            ("[student]", "[curate]\nmatches = \"(\"\n[student]", "regex parse error"),
+            ("[student]", "[curate]\nlanguage = \"xx\"\n[student]", "no language that can be told"),
             ("[student]", "[train]\nbeta = 0.3\n[student]", "`beta` is of `divergence = \"jsd\"` only"),
             ("[student]", "[train]\nalpha = 0.3\n[student]", "`alpha` is of"),
             ("[student]", "[train]\ndivergence = \"jsd\"\nbeta = 1.0\n[student]", "the ends are `forward-kl`"),
             ("[student]", "[train]\ndivergence = \"hinge\"\n[student]", "unknown variant `hinge`"),
             ("[student]", "[train]\ntemperature = 0.0\n[student]", "`temperature` must be positive"),
             ("[student]", "[train.lora]\nrank = 4\n[student]", "give `init` in `[student]`"),
+            ("[student]", "[train.preference]\nbeta = 0.0\n[student]", "`beta` must be positive"),
+            ("[student]", "[train.on_policy]\nmax_tokens = 9\n[student]", "the teacher's `folder` to judge by"),
+            (
+                "[capture]",
+                "folder = \"t\"\n[train.on_policy]\nshare = 1.5\nmax_tokens = 9\n[capture]",
+                "`share` must lie",
+            ),
+            ("[capture]", "weights = \"int8\"\n[capture]", "how those in `folder` are held"),
             ("[student]", "[export]\nformats = [\"gguf-q4_k\"]\n[student]", "`gguf-q4_k` is not a form of a model"),
             ("[capture]", "grant = \"g.json\"\n[capture]", "say which one is yours"),
             ("[student]", "[capture.ask]\nprompts = \"p\"\nmax_tokens = 5\nceiling = \"1\"\n[student]", "give `url`"),

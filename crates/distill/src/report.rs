@@ -8,10 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::ask::Asking;
 use crate::cost::Cost;
-use crate::curate::Curated;
-use crate::evaluate::Column;
+use crate::course::Stage;
+use crate::curate::{Curated, Effect, Effects, Example};
+use crate::evaluate::{Column, Gap, Interval};
 use crate::terms::{Clearance, Right};
-use crate::train::{Mapping, Stage};
+use crate::train::Mapping;
 
 /// The report of a run; `report.json` in the student's folder.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -42,6 +43,9 @@ pub struct Report {
     pub stages: Vec<Stage>,
     /// How near it came.
     pub evaluation: Vec<Column>,
+    /// How much of the distance to the teacher it went, where the teacher is better beyond chance.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<Gap>,
     /// What it took.
     pub cost: Cost,
 }
@@ -72,6 +76,16 @@ impl Report {
     pub fn column(&self, model: &str) -> Option<&Column> {
         self.evaluation.iter().find(|column| column.model == model)
     }
+}
+
+/// Is it a stage of the student's own, and not of a model that it is compared with?
+pub(crate) fn is_of_student(stage: &Stage) -> bool {
+    !["scratch", "labels"].contains(&stage.name.as_str())
+}
+
+/// Seconds of processors of the student's own stages; `None` where the system did not say.
+pub(crate) fn cpu_seconds_of_student(stages: &[Stage]) -> Option<f64> {
+    stages.iter().filter(|stage| is_of_student(stage)).map(|stage| stage.cpu_seconds).sum()
 }
 
 /// The report as a text of a few lines.
@@ -116,9 +130,13 @@ fn write_text(out: &mut String, report: &Report) -> std::fmt::Result {
     }
     for stage in &report.stages {
         let reused = if stage.reused { ", taken from the store" } else { "" };
+        let own = match stage.own_steps {
+            0 => String::new(),
+            steps => format!(" ({} on its own answers)", grouped(steps)),
+        };
         writeln!(
             out,
-            "{:<10} {} tokens in {} steps, loss {:.3} to {:.3}, {:.1} s{reused}",
+            "{:<10} {} tokens in {} steps{own}, loss {:.3} to {:.3}, {:.1} s{reused}",
             stage.name,
             grouped(stage.tokens),
             grouped(stage.steps),
@@ -139,7 +157,7 @@ fn write_text(out: &mut String, report: &Report) -> std::fmt::Result {
     if report.evaluation.is_empty() {
         return Ok(());
     }
-    writeln!(out, "\n{}", table(&report.evaluation, "  "))?;
+    writeln!(out, "\n{}", measured(report))?;
     writeln!(out, "saved in {}", report.folder.display())
 }
 
@@ -152,16 +170,32 @@ fn right(clearance: &Clearance) -> String {
     }
 }
 
-/// What was measured, one model a line.
-fn table(columns: &[Column], gap: &str) -> String {
-    let head = ["model", "parameters", "held-out loss", "teacher loss", "KL", "top-1", "tasks"].map(str::to_owned);
-    let rows: Vec<[String; 7]> = std::iter::once(head).chain(columns.iter().map(cells)).collect();
+/// All that was measured: the figures, their intervals, what answers take, and the gaps.
+fn measured(report: &Report) -> String {
+    let columns = &report.evaluation;
+    let head = ["model", "parameters", "held-out loss", "teacher loss", "KL", "top-1", "ECE", "tasks"];
+    let mut text = table(&head, columns.iter().map(figures));
+    let head = ["95 % of", "held-out loss", "teacher loss", "KL", "top-1", "ECE", "tasks"];
+    text.push_str(&format!("\n\n{}", table(&head, columns.iter().map(intervals))));
+    if columns.iter().any(|column| column.speed.is_some()) {
+        let head = ["1,000 answers", "tokens", "median", "wall", "processors", "price"];
+        text.push_str(&format!("\n\n{}", table(&head, columns.iter().filter_map(speed))));
+    }
+    for gap in &report.gaps {
+        text.push_str(&format!("\n{}", closed(gap)));
+    }
+    text
+}
+
+/// A head and its rows; the first column is of words, all others of numbers.
+fn table<const N: usize>(head: &[&str; N], rows: impl Iterator<Item = [String; N]>) -> String {
+    let rows: Vec<[String; N]> = std::iter::once(head.map(str::to_owned)).chain(rows).collect();
     let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..7).map(width).collect();
-    let line = |row: &[String; 7]| {
+    let widths: Vec<usize> = (0..N).map(width).collect();
+    let line = |row: &[String; N]| {
         let cells: Vec<String> =
             row.iter().zip(&widths).enumerate().map(|(column, (cell, &width))| pad(column, cell, width)).collect();
-        cells.join(gap).trim_end().to_owned()
+        cells.join("  ").trim_end().to_owned()
     };
     rows.iter().map(line).collect::<Vec<String>>().join("\n")
 }
@@ -170,17 +204,90 @@ fn pad(column: usize, cell: &str, width: usize) -> String {
     if column == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
 }
 
-fn cells(column: &Column) -> [String; 7] {
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.3}"));
+/// A figure, or a dash where there is none.
+fn or_dash<T>(value: Option<T>, write: impl Fn(T) -> String) -> String {
+    value.map_or("-".to_owned(), write)
+}
+
+fn figures(column: &Column) -> [String; 8] {
+    let number = |value: Option<f64>| or_dash(value, |value| format!("{value:.3}"));
     [
         column.model.clone(),
         grouped(column.parameters),
         number(column.held_out_loss),
         number(column.teacher_loss),
         number(column.agreement.map(|agreement| agreement.kl)),
-        column.agreement.map_or("-".to_owned(), |agreement| format!("{:.1} %", 100.0 * agreement.top1)),
-        column.tasks.map_or("-".to_owned(), |tasks| format!("{}/{}", tasks.right, tasks.asked)),
+        or_dash(column.agreement, |agreement| format!("{:.1} %", 100.0 * agreement.top1)),
+        number(column.calibration.map(|calibration| calibration.ece)),
+        or_dash(column.tasks, |tasks| format!("{}/{}", tasks.right, tasks.asked)),
     ]
+}
+
+fn intervals(column: &Column) -> [String; 7] {
+    let number = |value: Option<Interval>| or_dash(value, |value| format!("{:.3} to {:.3}", value.low, value.high));
+    let share = |value: Option<Interval>| {
+        or_dash(value, |value| format!("{:.1} to {:.1} %", 100.0 * value.low, 100.0 * value.high))
+    };
+    let of = &column.intervals;
+    [
+        column.model.clone(),
+        number(of.held_out_loss),
+        number(of.teacher_loss),
+        number(of.kl),
+        share(of.top1),
+        number(column.calibration.and_then(|calibration| calibration.interval)),
+        share(of.tasks),
+    ]
+}
+
+fn speed(column: &Column) -> Option<[String; 6]> {
+    let (speed, tasks) = (column.speed?, column.tasks?);
+    let tokens = speed.usage.total() as f64 * 1000.0 / tasks.asked.max(1) as f64;
+    let seconds = |value: f64| format!("{value:.1} s");
+    Some([
+        column.model.clone(),
+        grouped(tokens.round() as u64),
+        format!("{:.0} ms", speed.median_ms),
+        seconds(speed.seconds_a_thousand),
+        or_dash(speed.cpu_seconds_a_thousand, seconds),
+        or_dash(speed.price_a_thousand, |price| format!("${price}")),
+    ])
+}
+
+fn closed(gap: &Gap) -> String {
+    let of = match gap.measure.as_str() {
+        "tasks" => "tasks",
+        _ => "held-out loss",
+    };
+    let band = gap.interval.map_or_else(String::new, |interval| {
+        format!(" ({:.0} to {:.0} %)", 100.0 * interval.low, 100.0 * interval.high)
+    });
+    let mut text = format!("gap in {of} from `{}` to the teacher: {:.0} % closed{band}", gap.from, 100.0 * gap.closed);
+    if let Some(seconds) = gap.cpu_seconds_a_point {
+        text.push_str(&format!("; {seconds:.2} s of processors a point"));
+    }
+    if let Some(dollars) = gap.dollars_a_point {
+        text.push_str(&format!(", ${dollars:.6} of answers"));
+    }
+    text
+}
+
+/// What each filter takes, one a line.
+pub fn render_effects(effects: &Effects) -> String {
+    let Effects { curated, filters } = effects;
+    let rows = filters.iter().map(|effect| [effect.filter.clone(), grouped(effect.in_turn), grouped(effect.alone)]);
+    let mut text = format!(
+        "{} answers, {} kept\n\n{}\n",
+        grouped(curated.answers),
+        grouped(curated.kept),
+        table(&["filter", "in turn", "alone"], rows)
+    );
+    for Effect { filter, example, .. } in filters {
+        if let Some(Example { prompt, answer }) = example {
+            text.push_str(&format!("\n{filter} takes {} to {}", quoted(answer), quoted(prompt)));
+        }
+    }
+    text
 }
 
 /// A whole number with commas between the thousands.
@@ -259,7 +366,7 @@ fn write_card(out: &mut String, report: &Report, base: Option<&str>) -> std::fmt
     }
     writeln!(out, "\n## How it was trained\n\n- recipe: SHA-256 `{}`, seed {}", report.recipe, report.seed)?;
     for stage in &report.stages {
-        if stage.name != "scratch" {
+        if is_of_student(stage) {
             writeln!(out, "- {}: {} tokens in {} steps", stage.name, grouped(stage.tokens), grouped(stage.steps))?;
         }
     }
@@ -268,12 +375,17 @@ fn write_card(out: &mut String, report: &Report, base: Option<&str>) -> std::fmt
     }
     writeln!(out, "- software: {}", report.software)?;
     if !report.evaluation.is_empty() {
-        writeln!(out, "\n## How near it came\n\n```\n{}\n```\n", table(&report.evaluation, "  "))?;
+        writeln!(out, "\n## How near it came\n\n```\n{}\n```\n", measured(report))?;
         writeln!(
             out,
             "Losses are in nats a token of the answer. KL and top-1 compare with the teacher's own distribution. \
-             `scratch` is a model of equal size that saw the corpus instead of the teacher's answers, for equally many \
-             tokens."
+             ECE is the expected calibration error of the likeliest token in {} bins of equal width. \
+             `base` is the student before it saw an answer, `scratch` one of equal size that saw the corpus instead of the \
+             teacher's answers, for equally many tokens, `labels` one that learnt from labels alone. \
+             Intervals are percentiles of a bootstrap over documents, answers and tasks (1,000 draws, seed {}); another \
+             training would differ by more. Times are of the machine that trained it, with several answers under way.",
+            report.evaluation.iter().find_map(|column| column.calibration).map_or(0, |found| found.bins),
+            report.seed,
         )?;
     }
     Ok(())

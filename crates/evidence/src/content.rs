@@ -180,6 +180,8 @@ pub struct Reason {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strength {
+    /// What was stated beforehand is excluded.
+    Contradicted,
     /// Nothing was seen; that is not innocence.
     NotShown,
     /// Worth another look.
@@ -225,6 +227,9 @@ pub struct SuspectPage {
     /// What so many pairs could have shown, in words.
     #[serde(default)]
     pub power: Vec<String>,
+    /// What they exclude and what that rests on, in words.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub excluded: Vec<String>,
     /// What speaks against the verdict, such as a baseline that saw nothing.
     pub counter_evidence: Vec<String>,
     /// What else could explain it.

@@ -84,6 +84,10 @@ labels! {
     Suspect: "Suspect", "المشتبه به";
     Teacher: "Teacher", "المعلِّم";
     PointsAt: "Through the accounts of", "عبر حسابات";
+    Contradicted: "Contradicted", "منفيّ";
+    ContradictedNote: "What was stated beforehand is excluded. Weaker training, or another kind of it, is not.",
+        "نُفِي ما حُدِّد سلفًا. أمّا تدريب أضعف منه أو من نوع آخر فلم يُنفَ.";
+    Excluded: "What the pairs exclude", "ما تنفيه الأزواج";
     NotShown: "Not shown", "لم يَثبُت";
     Moderate: "Moderate", "متوسّط";
     Strong: "Strong", "قويّ";

@@ -1,6 +1,6 @@
 use std::io;
 
-use anbiq_domain::{AccountId, JournalId, Refusal, Seeded, Timestamp};
+use anbiq_domain::{AccountId, Exchange, JournalId, Refusal, Seeded, Timestamp};
 
 use super::*;
 use crate::sim::{SimDisk, Trouble};
@@ -158,7 +158,16 @@ fn an_entry_that_could_not_be_read_back_is_refused() {
     let long =
         Refusal { at: Timestamp::default(), account: AccountId::new("a").unwrap(), code: "x".repeat(MAX_ENTRY_BYTES) };
     assert_eq!(journal.append_blocking(&Entry::Refused(long)).unwrap_err().code(), "entry_too_large");
-    assert_eq!(journal.close().unwrap().size, 0);
+    // JSON knows no number that is none, and says `null`; a text may well hold that word.
+    for (temperature, code) in
+        [(f32::NAN, Some("entry_unreadable")), (f32::INFINITY, Some("entry_unreadable")), (0.5, None)]
+    {
+        let mut exchange = exchange("what is null?");
+        exchange.request.temperature = temperature;
+        let appended = journal.append_blocking(&Entry::Exchange(Box::new(exchange)));
+        assert_eq!(appended.err().map(|error| error.code()), code, "{temperature}");
+    }
+    assert_eq!(journal.close().unwrap().size, 1);
 }
 
 #[tokio::test]
@@ -187,17 +196,22 @@ const EXCHANGE: &str = r#"{"entry":"exchange","id":"0190b5a0-0000-7000-8000-0000
     "usage":{"prompt_tokens":10,"completion_tokens":20,"twin_tokens":21},"cost":"0.000000042",
     "outcome":{"failed":{"code":"boom"}},
     "draws":{"prompt":"DIGEST","texts":["DIGEST","DIGEST"],"twinning":{"epoch":4,"served":1}},
-    "texts":{"prompt":{"text":"x"},"answers":[]}}"#;
+    "texts":{"prompt":{"text":"PROMPT"},"answers":[]}}"#;
+
+fn exchange(prompt: &str) -> Exchange {
+    let text = EXCHANGE.replace("MINHASH", &"00000001".repeat(32)).replace("DIGEST", &"ab".repeat(32));
+    let entry = serde_json::from_str(&text.replace("PROMPT", prompt)).unwrap();
+    let Entry::Exchange(exchange) = entry else { panic!("{entry:?}") };
+    *exchange
+}
 
 #[test]
 fn a_sealed_file_has_typed_columns_beside_the_bytes_that_are_hashed() {
     use parquet::file::reader::{FileReader as _, SerializedFileReader};
     let dir = tempfile::tempdir().unwrap();
-    let text = EXCHANGE.replace("MINHASH", &"00000001".repeat(32)).replace("DIGEST", &"ab".repeat(32));
-    let exchange: Entry = serde_json::from_str(&text).unwrap();
     let journal = create(dir.path(), small());
     journal.append_blocking(&entry(5)).unwrap();
-    journal.append_blocking(&exchange).unwrap();
+    journal.append_blocking(&Entry::Exchange(Box::new(exchange("x")))).unwrap();
     journal.close().unwrap();
     let leaves = |reader: Reader| reader.entries().unwrap().map(|record| record.unwrap().payload).collect::<Vec<_>>();
     let before = leaves(Reader::open(dir.path()).unwrap());

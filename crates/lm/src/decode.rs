@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use crate::graph::{Rotary, norm_heads};
 use crate::kernel::{KEY_BLOCK, Packed, Write, add_to_rows, attend, rms_norm, rotate, silu_gate};
-use crate::{Config, Network};
+use crate::{Config, Network, Precision};
 
 /// A network made ready to go on with texts token by token.
 ///
@@ -66,18 +66,19 @@ pub(crate) struct Workspace {
 }
 
 impl Decoder {
-    /// Makes `network` ready for sequences of up to `context` tokens. This holds a second copy of its matrices.
-    pub(crate) fn new(network: Arc<Network>, context: usize) -> Self {
+    /// Makes `network` ready for sequences of up to `context` tokens. This holds a second copy of its matrices, in
+    /// `precision`; what the network holds itself should be rounded to that ([`Precision::round`]).
+    pub(crate) fn new(network: Arc<Network>, context: usize, precision: Precision) -> Self {
         let (config, weights) = (&network.config, &network.weights);
         let (d, ffn) = (config.hidden_size, config.intermediate_size);
         let layer = |index: usize| Layer {
-            qkv: Packed::new(weights.qkv(index), d),
-            o: Packed::new(weights.layer(index).o, config.query_size()),
-            gate_up: Packed::new(weights.gate_up(index), d),
-            down: Packed::new(weights.layer(index).down, ffn),
+            qkv: Packed::new(weights.qkv(index), d, precision),
+            o: Packed::new(weights.layer(index).o, config.query_size(), precision),
+            gate_up: Packed::new(weights.gate_up(index), d, precision),
+            down: Packed::new(weights.layer(index).down, ffn, precision),
         };
         let layers = (0..config.layers).map(layer).collect();
-        let head = Packed::new(weights.output(), d);
+        let head = Packed::new(weights.output(), d, precision);
         let mut rotary = Rotary::new(config);
         let (cosines, sines) = rotary.tables(context);
         let (cosines, sines) = (cosines.to_vec(), sines.to_vec());
@@ -287,7 +288,7 @@ mod tests {
         };
         let mut network = Network::random(config, 3).unwrap();
         network.weights.data_mut().iter_mut().for_each(|weight| *weight *= 3.0);
-        Decoder::new(Arc::new(network), 200)
+        Decoder::new(Arc::new(network), 200, Precision::F32)
     }
 
     fn tokens(seed: u64, length: usize) -> Vec<u32> {
@@ -360,7 +361,7 @@ mod tests {
         }
         for case in GOLDEN {
             let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("golden").join(case);
-            let decoder = Decoder::new(Arc::new(Network::load(&folder).unwrap()), 200);
+            let decoder = Decoder::new(Arc::new(Network::load(&folder).unwrap()), 200, Precision::F32);
             let golden = std::fs::read_to_string(folder.join("golden.json")).unwrap();
             let golden: Golden = serde_json::from_str(&golden).unwrap();
             for sequence in &golden.sequences {

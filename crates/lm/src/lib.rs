@@ -1,7 +1,8 @@
 //! The local transformer: load a Hugging Face folder, generate, score, train.
 //!
 //! Llama and its relatives, written out by hand on single-threaded matrix products: measured on two cores it trains faster
-//! than the frameworks and needs a fifth of their memory. Numbers are 32-bit floats throughout.
+//! than the frameworks and needs a fifth of their memory. Numbers are 32-bit floats throughout, but for the weights of a model that
+//! answers with [`Precision::Int8`].
 //!
 //! What runs, trains and is written back in its own form, by the `model_type` of `config.json`:
 //!
@@ -35,6 +36,8 @@ mod kernel;
 mod local;
 pub mod lora;
 mod optimizer;
+mod precision;
+pub mod sample;
 mod sampler;
 pub mod score;
 mod tokenizer;
@@ -44,6 +47,7 @@ mod weights;
 pub use codec::{Codec, SPECIALS};
 pub use config::{Config, Family, RopeScaling, Variant};
 pub use error::LmError;
-pub use local::{Local, LocalOptions};
+pub use local::{Local, LocalOptions, Nearness};
+pub use precision::Precision;
 pub use tokenizer::Tokenizer;
 pub use weights::{Dtype, Layer, Network, Weights};

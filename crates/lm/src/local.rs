@@ -9,8 +9,8 @@ use anbiq_watermark::Mark;
 
 use crate::decode::Decoder;
 use crate::engine::{Engine, Job, Limits};
-use crate::score::{SequenceScore, score};
-use crate::{Codec, LmError, Network};
+use crate::score::{SequenceScore, divergences, score};
+use crate::{Codec, LmError, Network, Precision};
 
 /// Most alternatives a token whose log-probabilities are given; what OpenAI gives.
 const MOST_LOGPROBS: u8 = 20;
@@ -49,6 +49,8 @@ pub struct LocalOptions {
     /// The seed of the seeds of requests without one: request `i` since the start gets the same in every run. Without
     /// it they differ from run to run.
     pub seed: Option<u64>,
+    /// How its weights are held.
+    pub weights: Precision,
 }
 
 impl Default for LocalOptions {
@@ -62,6 +64,7 @@ impl Default for LocalOptions {
             cache_bytes: 512 << 20,
             stall_ms: 60_000,
             seed: None,
+            weights: Precision::F32,
         }
     }
 }
@@ -81,7 +84,7 @@ impl Local {
     /// # Errors
     ///
     /// The tokenizer has more tokens than the network, a setting makes no sense, or there are no threads to be had.
-    pub fn from_parts(network: Network, codec: Codec, name: &str, options: LocalOptions) -> Result<Self, LmError> {
+    pub fn from_parts(mut network: Network, codec: Codec, name: &str, options: LocalOptions) -> Result<Self, LmError> {
         let setting = |name: &'static str, problem: &str| LmError::Setting { name, problem: problem.to_owned() };
         for (name, value) in [("threads", options.threads), ("max_batch", options.max_batch), ("queue", options.queue)]
         {
@@ -93,8 +96,9 @@ impl Local {
             return Err(setting("tokenizer", "it has more tokens than the network: they belong to different models"));
         }
         let context = network.config.max_positions.min(codec.context).min(options.context.unwrap_or(usize::MAX));
+        options.weights.round(&mut network);
         let (network, codec) = (Arc::new(network), Arc::new(codec));
-        let decoder = Decoder::new(Arc::clone(&network), context);
+        let decoder = Decoder::new(Arc::clone(&network), context, options.weights);
         let limits = Limits {
             threads: options.threads,
             max_batch: options.max_batch,
@@ -182,25 +186,89 @@ impl Model for Local {
         let examples: Result<Vec<(Vec<u32>, usize)>, ModelError> =
             requests.iter().map(|request| self.codec.example(&request.prompt, &request.answer)).collect();
         let (examples, network, threads) = (examples?, Arc::clone(&self.network), self.threads);
-        let scoring = move || score_examples(&network, &examples, threads);
-        let stopped = |error: tokio::task::JoinError| ModelError::new(Fault::Model, "model_stopped", error.to_string());
-        Ok(tokio::task::spawn_blocking(scoring).await.map_err(stopped)??)
+        aside(move || score_examples(&network, &examples, threads)).await
     }
 }
 
-/// An answer that was cut off before its first token has nothing to score.
+/// Does `work` on a thread that may be busy for long.
+async fn aside<R: Send + 'static>(work: impl FnOnce() -> Result<R, LmError> + Send + 'static) -> Result<R, ModelError> {
+    let stopped = |error: tokio::task::JoinError| ModelError::new(Fault::Model, "model_stopped", error.to_string());
+    Ok(tokio::task::spawn_blocking(work).await.map_err(stopped)??)
+}
+
+/// How near a student is to its teacher along given texts, as a model that is asked for scores: at every token of an answer
+/// `-KL(teacher || student)` over the whole vocabulary, in nats, where a model gives a log-probability.
+///
+/// A student that learnt from the teacher's *distributions* comes near to them along the texts that it learnt from, and prefers
+/// no text to another for that. Both must have the same tokens.
+#[derive(Debug)]
+pub struct Nearness {
+    student: Local,
+    teacher: Arc<Network>,
+}
+
+impl Nearness {
+    /// Of `student` to `teacher`.
+    ///
+    /// # Errors
+    ///
+    /// They have other tokens.
+    pub fn new(student: Local, teacher: &Local) -> Result<Self, LmError> {
+        if !student.codec.tokenizer.is_alike(&teacher.codec.tokenizer) {
+            let problem = "student and teacher have other tokens: their distributions cannot be compared".to_owned();
+            return Err(LmError::Setting { name: "tokenizer", problem });
+        }
+        Ok(Self { student, teacher: Arc::clone(&teacher.network) })
+    }
+}
+
+#[async_trait::async_trait]
+impl Model for Nearness {
+    fn name(&self) -> &str {
+        self.student.name()
+    }
+
+    fn abilities(&self) -> Abilities {
+        Abilities { scoring: true, context: self.student.abilities().context, ..Abilities::default() }
+    }
+
+    async fn generate(&self, request: Request) -> Result<Generation, ModelError> {
+        self.student.generate(request).await
+    }
+
+    async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
+        let codec = &self.student.codec;
+        let examples: Result<Vec<(Vec<u32>, usize)>, ModelError> =
+            requests.iter().map(|request| codec.example(&request.prompt, &request.answer)).collect();
+        let (examples, threads) = (examples?, self.student.threads);
+        let (teacher, student) = (Arc::clone(&self.teacher), Arc::clone(&self.student.network));
+        let near = move || {
+            let places = of_examples(&examples, |sequences| divergences(&teacher, &student, sequences, threads))?;
+            let near = |kl: Vec<f64>| kl.into_iter().map(|kl| -kl as f32).collect();
+            Ok(places.into_iter().map(|kl| Scored { logprobs: near(kl), greedy: Vec::new() }).collect())
+        };
+        aside(near).await
+    }
+}
+
 fn score_examples(network: &Network, examples: &[(Vec<u32>, usize)], threads: usize) -> Result<Vec<Scored>, LmError> {
-    let sequences: Vec<(&[u32], usize)> = examples
+    let scores = of_examples(examples, |sequences| score(network, sequences, threads))?;
+    Ok(scores.into_iter().map(|score| Scored { logprobs: score.logprobs, greedy: score.greedy }).collect())
+}
+
+/// What `of` says of each example. An answer that was cut off before its first token has nothing to score.
+fn of_examples<S: Default>(
+    examples: &[(Vec<u32>, usize)],
+    of: impl FnOnce(&[(&[u32], usize)]) -> Result<Vec<S>, LmError>,
+) -> Result<Vec<S>, LmError> {
+    let some = |(tokens, first): &(Vec<u32>, usize)| *first < tokens.len();
+    let sequences: Vec<(&[u32], usize)> =
+        examples.iter().filter(|example| some(example)).map(|(tokens, first)| (tokens.as_slice(), *first)).collect();
+    let mut found = of(&sequences)?.into_iter();
+    Ok(examples
         .iter()
-        .map(|(tokens, first)| (tokens.as_slice(), *first))
-        .filter(|(tokens, first)| *first < tokens.len())
-        .collect();
-    let mut scores = score(network, &sequences, threads)?.into_iter();
-    let scored = |(tokens, first): &(Vec<u32>, usize)| {
-        let score = if *first < tokens.len() { scores.next().unwrap_or_default() } else { SequenceScore::default() };
-        Scored { logprobs: score.logprobs, greedy: score.greedy }
-    };
-    Ok(examples.iter().map(scored).collect())
+        .map(|example| if some(example) { found.next().unwrap_or_default() } else { S::default() })
+        .collect())
 }
 
 fn check(n: u32, temperature: f32, top_p: f32, logprobs: Option<u8>) -> Result<(), ModelError> {
@@ -327,7 +395,14 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_drawn_scores_as_it_was_drawn() {
-        let model = model(options());
+        let whole = scores_as_drawn(Precision::F32).await;
+        let rounded = scores_as_drawn(Precision::Int8).await;
+        assert_ne!(whole, rounded, "eight bits a weight make another model");
+    }
+
+    /// The log-probabilities of an answer of a model whose weights are held as `weights`.
+    async fn scores_as_drawn(weights: Precision) -> Vec<f32> {
+        let model = model(LocalOptions { weights, ..options() });
         let mut request = request("seven plus two", 1, 3);
         request.logprobs = Some(3);
         let prompt = request.prompt.clone();
@@ -369,6 +444,7 @@ mod tests {
         for (entry, logprob) in entries.iter().zip(&scored.logprobs) {
             assert!((entry.logprob - logprob).abs() < 1e-4, "{entry:?} {logprob}");
         }
+        scored.logprobs.clone()
     }
 
     #[tokio::test]

@@ -12,6 +12,7 @@ use std::path::Path;
 use anbiq_domain::Seeded;
 use serde_json::{Value, json};
 
+use crate::graph::{Linear, Norm, Sink};
 use crate::kernel::{View, ViewMut, Write, multiply};
 use crate::weights::{Stored, Tensor, TensorFile};
 use crate::{Config, Dtype, LmError, Network, Weights};
@@ -73,6 +74,16 @@ impl Target {
         }
     }
 
+    /// As a part of what it is computed.
+    const fn within(self) -> Linear {
+        match self {
+            Self::QProj | Self::KProj | Self::VProj => Linear::Qkv,
+            Self::OProj => Linear::O,
+            Self::GateProj | Self::UpProj => Linear::GateUp,
+            Self::DownProj => Linear::Down,
+        }
+    }
+
     /// Of the tensor `name`, such as `model.layers.0.self_attn.q_proj.weight`.
     fn of(name: &str) -> Option<Self> {
         let module = name.strip_suffix(".weight")?.rsplit('.').next()?;
@@ -93,6 +104,12 @@ pub struct Adapter {
 struct Part {
     /// The name of the projection, as the network's file has it.
     name: String,
+    /// In which layer it is.
+    layer: usize,
+    /// As a part of what it is computed there.
+    within: Linear,
+    /// Its first output among those of `within`.
+    from: usize,
     /// Where the projection lies among the weights.
     place: Range<usize>,
     outputs: usize,
@@ -131,17 +148,24 @@ impl Adapter {
             return wrong("targets", "no projection is named".into());
         }
         let (mut parts, mut size, mut place) = (Vec::new(), 0, 0);
+        let mut before = (None, 0);
         for (name, dimensions, values) in weights.tensors() {
             let here = place..place + values.len();
             place = here.end;
             let &[outputs, inputs] = dimensions else { continue };
-            if !Target::of(name).is_some_and(|target| shape.targets.contains(&target)) {
+            let (Some(target), Some(layer)) = (Target::of(name), layer_of(name)) else { continue };
+            // Projections that are computed as one lie one after the other.
+            let joint = Some((layer, target.within()));
+            let from = if before.0 == joint { before.1 } else { 0 };
+            before = (joint, from + outputs);
+            if !shape.targets.contains(&target) {
                 continue;
             }
             let a = size..size + shape.rank * inputs;
             let b = a.end..a.end + outputs * shape.rank;
             size = b.end;
-            parts.push(Part { name: name.to_owned(), place: here, outputs, inputs, a, b });
+            let within = target.within();
+            parts.push(Part { name: name.to_owned(), layer, within, from, place: here, outputs, inputs, a, b });
         }
         Ok(Self { shape, parts, data: vec![0.0; size] })
     }
@@ -159,6 +183,19 @@ impl Adapter {
     /// Every number: `A` and `B` of each projection, in the order of the network's tensors.
     pub fn data(&self) -> &[f32] {
         &self.data
+    }
+
+    /// The same adapter with other numbers, in the order of [`Adapter::data`].
+    ///
+    /// # Errors
+    ///
+    /// There are more or fewer of them.
+    pub fn with_data(&self, data: Vec<f32>) -> Result<Self, LmError> {
+        if data.len() == self.data.len() {
+            return Ok(Self { data, ..self.clone() });
+        }
+        let problem = format!("{} numbers are given for an adapter of {}", data.len(), self.data.len());
+        Err(LmError::Setting { name: "data", problem })
     }
 
     pub(crate) fn data_mut(&mut self) -> &mut [f32] {
@@ -194,18 +231,10 @@ impl Adapter {
         (a, b)
     }
 
-    /// Turns the gradient of the network's weights into that of the adapter: with `G` that of a projection,
-    /// `scale B^T G` and `scale G A^T`.
-    pub(crate) fn gradient(&self, of_weights: &[f32], into: &mut [f32]) {
-        for part in &self.parts {
-            let matrix = View::new(&of_weights[part.place.clone()], part.outputs, part.inputs);
-            let (a, b) = self.matrices(part);
-            let rank = self.shape.rank;
-            let d_a = ViewMut::new(&mut into[part.a.clone()], rank, part.inputs);
-            multiply(d_a, Write::Over, self.scale(), b.transposed(), matrix);
-            let d_b = ViewMut::new(&mut into[part.b.clone()], part.outputs, rank);
-            multiply(d_b, Write::Over, self.scale(), matrix, a.transposed());
-        }
+    /// Takes gradients of the network's weights and adds to `gradient`, in the order of [`Adapter::data`], what follows for
+    /// the adapter.
+    pub(crate) fn sink<'data>(&'data self, gradient: &'data mut [f32], room: &'data mut Vec<f32>) -> LowRank<'data> {
+        LowRank { adapter: self, gradient, room }
     }
 
     /// Adds the adapter to the network for good.
@@ -323,6 +352,68 @@ impl Adapter {
             None => Ok(adapter),
         }
     }
+}
+
+/// The gradient of an adapter, without that of the weights that it adapts.
+///
+/// With `D` the gradient of what a projection made of `x`, that of the projection would be `D^T x`, and those of the adapter
+/// `scale B^T D^T x` and `scale D^T x A^T`. Multiplied from the side on which the rank stands they cost as many operations
+/// for each row as the adapter has numbers, not as many as the projection has.
+#[derive(Debug)]
+pub(crate) struct LowRank<'data> {
+    adapter: &'data Adapter,
+    gradient: &'data mut [f32],
+    room: &'data mut Vec<f32>,
+}
+
+impl LowRank<'_> {
+    fn projection(&mut self, part: &Part, d_out: View<'_>, x: View<'_>, rows: usize) {
+        let rank = self.adapter.shape.rank;
+        let (a, b) = self.adapter.matrices(part);
+        let scale = self.adapter.scale();
+        if self.room.len() < rows * rank {
+            self.room.resize(rows * rank, 0.0);
+        }
+        let narrow = &mut self.room[..rows * rank];
+        multiply(ViewMut::new(narrow, rows, rank), Write::Over, scale, d_out, b);
+        let d_a = ViewMut::new(&mut self.gradient[part.a.clone()], rank, part.inputs);
+        multiply(d_a, Write::Add, 1.0, View::new(narrow, rows, rank).transposed(), x);
+        multiply(ViewMut::new(narrow, rows, rank), Write::Over, scale, x, a.transposed());
+        let d_b = ViewMut::new(&mut self.gradient[part.b.clone()], part.outputs, rank);
+        multiply(d_b, Write::Add, 1.0, d_out.transposed(), View::new(narrow, rows, rank));
+    }
+}
+
+impl Sink for LowRank<'_> {
+    fn linear(&mut self, index: usize, which: Linear, d_out: &[f32], x: &[f32], rows: usize) {
+        let (outputs, inputs) = (d_out.len() / rows, x.len() / rows);
+        let adapter = self.adapter;
+        for part in adapter.parts.iter().filter(|part| part.layer == index && part.within == which) {
+            let d_out = View::strided(&d_out[part.from..], rows, part.outputs, outputs);
+            self.projection(part, d_out, View::new(x, rows, inputs), rows);
+        }
+    }
+
+    fn scale(&mut self, _: Norm, size: usize) -> &mut [f32] {
+        // What is added here is never read.
+        if self.room.len() < size {
+            self.room.resize(size, 0.0);
+        }
+        &mut self.room[..size]
+    }
+
+    fn embed(&mut self) -> Option<&mut [f32]> {
+        None
+    }
+
+    fn head(&mut self) -> Option<&mut [f32]> {
+        None
+    }
+}
+
+/// The layer of the tensor `name`, such as `model.layers.0.self_attn.q_proj.weight`.
+fn layer_of(name: &str) -> Option<usize> {
+    name.strip_prefix("model.layers.")?.split('.').next()?.parse().ok()
 }
 
 /// What PEFT calls one of the two matrices of a projection.

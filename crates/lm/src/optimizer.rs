@@ -50,6 +50,16 @@ impl Optimizer {
         Self { first: vec![0.0; size], second: vec![0.0; size], stretches, steps: 0 }
     }
 
+    /// How often weights were moved, and both moments.
+    pub(crate) fn state(&self) -> (i32, &[f32], &[f32]) {
+        (self.steps, &self.first, &self.second)
+    }
+
+    /// Goes on from a [`Optimizer::state`] of the same size.
+    pub(crate) fn set_state(&mut self, steps: i32, first: Vec<f32>, second: Vec<f32>) {
+        (self.steps, self.first, self.second) = (steps, first, second);
+    }
+
     /// Adds the gradients up and moves the weights against the sum. Gives the norm of the sum before clipping; where it
     /// is not finite nothing is moved.
     pub(crate) fn step(&mut self, weights: &mut [f32], gradients: &mut [&mut [f32]], settings: &Settings) -> f64 {

@@ -113,6 +113,37 @@ pub fn likeliest(
     k: usize,
     threads: usize,
 ) -> Result<Vec<Vec<Likeliest>>, LmError> {
+    told(network, sequences, threads, |logprobs, _| top(logprobs, k))
+}
+
+/// The `k` likeliest tokens at each target, and the target itself where it is none of them: what a teacher says of a text
+/// that it did not write. Without the target nobody knew how wrong an unlikely one is.
+///
+/// # Errors
+///
+/// As [`score`].
+pub fn judge(
+    network: &Network,
+    sequences: &[(&[u32], usize)],
+    k: usize,
+    threads: usize,
+) -> Result<Vec<Vec<Likeliest>>, LmError> {
+    told(network, sequences, threads, |logprobs, target| {
+        let mut place = top(logprobs, k);
+        if place.iter().all(|&(token, _)| token != target) {
+            place.push((target, logprobs[target as usize]));
+        }
+        place
+    })
+}
+
+/// What `tell` makes of the log-probabilities of the whole vocabulary at each target.
+fn told(
+    network: &Network,
+    sequences: &[(&[u32], usize)],
+    threads: usize,
+    tell: impl Fn(&[f32], u32) -> Likeliest + Sync,
+) -> Result<Vec<Vec<Likeliest>>, LmError> {
     check(network, sequences)?;
     let parts = over_packs(sequences, threads, |tape: &mut Tapes, pack| {
         let mut places = Vec::with_capacity(pack.targets.len());
@@ -121,7 +152,7 @@ pub fn likeliest(
         let mut logprobs = Vec::new();
         graph::logits(network, pack, tape, |target, row| {
             normalise(row, &mut logprobs);
-            places.push((target.sequence, top(&logprobs, k)));
+            places.push((target.sequence, tell(&logprobs, target.token)));
         });
         places
     });
@@ -143,6 +174,47 @@ pub fn compare(
     sequences: &[(&[u32], usize)],
     threads: usize,
 ) -> Result<Agreement, LmError> {
+    let places = of_two(teacher, student, sequences, threads)?;
+    let kl: f64 = places.iter().map(|place| place.kl).sum();
+    let same = places.iter().filter(|place| place.same_top).count();
+    let count = places.len().max(1) as f64;
+    Ok(Agreement { kl: kl / count, top1: same as f64 / count, positions: places.len() as u64 })
+}
+
+/// KL(teacher || student) over the whole vocabulary at every target of each sequence, in nats.
+///
+/// # Errors
+///
+/// As [`compare`].
+pub fn divergences(
+    teacher: &Network,
+    student: &Network,
+    sequences: &[(&[u32], usize)],
+    threads: usize,
+) -> Result<Vec<Vec<f64>>, LmError> {
+    let mut all = vec![Vec::new(); sequences.len()];
+    for place in of_two(teacher, student, sequences, threads)? {
+        all[place.sequence].push(place.kl);
+    }
+    Ok(all)
+}
+
+/// Two networks at one target.
+struct OfTwo {
+    sequence: usize,
+    /// KL(teacher || student), in nats.
+    kl: f64,
+    /// Do both find the same token likeliest?
+    same_top: bool,
+}
+
+/// Both networks at every target, in the order of the sequences.
+fn of_two(
+    teacher: &Network,
+    student: &Network,
+    sequences: &[(&[u32], usize)],
+    threads: usize,
+) -> Result<Vec<OfTwo>, LmError> {
     if teacher.config.vocab_size != student.config.vocab_size {
         let (theirs, ours) = (teacher.config.vocab_size, student.config.vocab_size);
         let problem = format!("the teacher has {theirs} tokens and the student {ours}: they cannot be compared");
@@ -151,23 +223,23 @@ pub fn compare(
     check(teacher, sequences)?;
     check(student, sequences)?;
     let parts = over_packs(sequences, threads, |tapes: &mut Tapes, pack| {
-        let (mut kl, mut same) = (0.0, 0_u64);
+        let mut places = Vec::with_capacity(pack.targets.len());
         let (p_tape, q_tape) = tapes.both(teacher, student);
         run(teacher, pack, p_tape);
         run(student, pack, q_tape);
         let (mut p, mut q) = (Vec::new(), Vec::new());
+        let mut targets = pack.targets.iter();
         graph::logits_of_two((teacher, p_tape), (student, q_tape), pack, |p_row, q_row| {
             normalise(p_row, &mut p);
             normalise(q_row, &mut q);
-            kl += p.iter().zip(&q).map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q)).sum::<f64>();
-            same += u64::from(largest(&p) == largest(&q));
+            let kl = p.iter().zip(&q).map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q)).sum::<f64>();
+            if let Some(target) = targets.next() {
+                places.push(OfTwo { sequence: target.sequence, kl, same_top: largest(&p) == largest(&q) });
+            }
         });
-        (kl, same, pack.targets.len() as u64)
+        places
     });
-    let (kl, same, positions) =
-        parts.into_iter().fold((0.0, 0, 0), |sum, part| (sum.0 + part.0, sum.1 + part.1, sum.2 + part.2));
-    let count = positions.max(1) as f64;
-    Ok(Agreement { kl: kl / count, top1: same as f64 / count, positions })
+    Ok(parts.into_iter().flatten().collect())
 }
 
 fn check(network: &Network, sequences: &[(&[u32], usize)]) -> Result<(), LmError> {
@@ -232,6 +304,13 @@ fn over_packs<R: Send>(
     let mut results: Vec<(usize, R)> = results.into_iter().flatten().collect();
     results.sort_by_key(|(number, _)| *number);
     results.into_iter().map(|(_, result)| result).collect()
+}
+
+/// The log-probability of `token` by the logits `row`, which are used up.
+pub(crate) fn logprob(row: &mut [f32], token: u32) -> f32 {
+    let logit = row[token as usize];
+    let (largest, sum) = kernel::exponentials(row);
+    logit - largest - sum.ln()
 }
 
 /// Logits to log-probabilities.

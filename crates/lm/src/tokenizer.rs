@@ -108,6 +108,11 @@ impl Tokenizer {
         self.bytes.len()
     }
 
+    /// Have both the same tokens under the same numbers?
+    pub fn is_alike(&self, other: &Self) -> bool {
+        self.size() == other.size() && (0..self.size() as u32).all(|token| self.bytes(token) == other.bytes(token))
+    }
+
     /// Writes `tokenizer.json` into `folder`.
     ///
     /// # Errors

@@ -516,6 +516,11 @@ impl TensorFile {
         tensors
     }
 
+    /// What the file says of itself, by name.
+    pub(crate) fn said(&self) -> HashMap<String, String> {
+        self.metadata.metadata().clone().unwrap_or_default()
+    }
+
     pub(crate) fn read(&mut self, place: &Tensor, info: &TensorInfo, into: &mut [f32]) -> Result<(), LmError> {
         let wrong = |problem: String, hint| LmError::tensor(&self.path, &place.name, problem, hint);
         if info.shape != place.shape {

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use anbiq_domain::Seeded;
-use anbiq_lm::train::{Config as Training, Example, Trainer};
+use anbiq_lm::lora::{Adapter, Shape, Target};
+use anbiq_lm::train::{Config as Training, Example, Pair, Preference, Trainer};
 use anbiq_lm::{Config, Family, Network, RopeScaling, Variant, score};
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, tied: bool) -> Config {
@@ -237,4 +238,119 @@ fn one_thread_and_three_find_the_same_gradient() {
     let (_, three) = gradient(&network, &examples, 0.5, 3);
     let worst = one.iter().zip(&three).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst < 1e-5, "{worst}");
+}
+
+/// Two answers to each prompt: what one pair's chosen and rejected answers are.
+fn pairs(network: &Network) -> Vec<Pair> {
+    let mut random = Seeded::new(23);
+    let mut example = |length: usize, first_target: usize| Example {
+        tokens: (0..length).map(|_| random.below(19) as u32).collect(),
+        first_target,
+        teacher: None,
+    };
+    let both: Vec<(Example, Example)> = [(9, 4, 3), (3, 12, 2), (66, 70, 40)]
+        .map(|(one, two, first)| (example(one, first), example(two, first)))
+        .into();
+    Pair::under(&self::network(network.config.clone(), 41), both, 1).unwrap()
+}
+
+/// The loss of pairs by definition.
+fn preference_loss(network: &Network, pairs: &[Pair], how: &Preference) -> f64 {
+    let total =
+        |example: &Example| score::score(network, &[(&example.tokens, example.first_target)], 1).unwrap()[0].total();
+    let mut targets = 0;
+    let (mut loss, mut entropy) = (0.0, 0.0);
+    for pair in pairs {
+        let (chosen, rejected) = (total(&pair.chosen), total(&pair.rejected));
+        loss += (1.0 + (-how.beta * (chosen - rejected - pair.reference)).exp()).ln();
+        entropy -= chosen;
+        targets += pair.chosen.targets();
+    }
+    loss / pairs.len() as f64 + how.likelihood * entropy / targets as f64
+}
+
+#[test]
+fn gradients_of_preferences_equal_differences() {
+    for (how, adapted) in [
+        (Preference { beta: 0.1, likelihood: 0.0 }, false),
+        (Preference { beta: 0.02, likelihood: 0.3 }, false),
+        (Preference { beta: 0.1, likelihood: 0.2 }, true),
+    ] {
+        let network = network(shape(4, 2, 6, false), 3);
+        let pairs = pairs(&network);
+        let training = Training { threads: 2, clip_norm: 1e30, ..Training::default() };
+        let (mut trainer, adapter) = if adapted {
+            let mut adapter = Adapter::new(&network, Shape { rank: 2, ..Shape::default() }, 5).unwrap();
+            stir(&mut adapter);
+            (Trainer::with_adapter(network.clone(), adapter.clone(), training).unwrap(), Some(adapter))
+        } else {
+            (Trainer::new(network.clone(), training).unwrap(), None)
+        };
+        let report = trainer.prefer(&pairs.iter().collect::<Vec<_>>(), &how).unwrap();
+        let gradient = trainer.gradient().to_vec();
+        let at = |moved: &dyn Fn(usize) -> f32| {
+            let mut other = network.clone();
+            match &adapter {
+                Some(adapter) => merged(adapter, moved, &mut other),
+                None => {
+                    other.weights.data_mut().iter_mut().enumerate().for_each(|(place, weight)| *weight += moved(place));
+                }
+            }
+            preference_loss(&other, &pairs, &how)
+        };
+        let exact = at(&|_| 0.0);
+        assert!((report.loss - exact).abs() < 1e-5 * exact.abs().max(1.0), "{} is not {exact}", report.loss);
+        let mut random = Seeded::new(29);
+        for _ in 0..6 {
+            let direction: Vec<f32> = gradient.iter().map(|_| random.normal() as f32).collect();
+            along(&gradient, &direction, &at, &format!("{how:?}"));
+        }
+    }
+}
+
+#[test]
+fn gradients_of_adapters_equal_differences() {
+    for targets in [Target::ALL.to_vec(), vec![Target::KProj, Target::UpProj], vec![Target::VProj, Target::OProj]] {
+        let network = network(shape(4, 2, 6, true), 3);
+        let examples = examples(&network, true);
+        let mut adapter = Adapter::new(&network, Shape { rank: 3, alpha: 5.0, targets }, 5).unwrap();
+        stir(&mut adapter);
+        let training = Training { kl_weight: 0.5, threads: 2, clip_norm: 1e30, ..Training::default() };
+        let mut trainer = Trainer::with_adapter(network.clone(), adapter.clone(), training).unwrap();
+        trainer.step(&examples).unwrap();
+        let gradient = trainer.gradient().to_vec();
+        assert_eq!(gradient.len(), adapter.data().len());
+        let at = |moved: &dyn Fn(usize) -> f32| {
+            let mut other = network.clone();
+            merged(&adapter, moved, &mut other);
+            reference_loss(&other, &examples, 0.5)
+        };
+        let mut random = Seeded::new(31);
+        for _ in 0..6 {
+            let direction: Vec<f32> = gradient.iter().map(|_| random.normal() as f32).collect();
+            along(&gradient, &direction, &at, &format!("{:?}", adapter.shape().targets));
+        }
+    }
+}
+
+/// Gives both matrices of every projection numbers that matter: at its beginning an adapter's gradient is half zeros.
+fn stir(adapter: &mut Adapter) {
+    let mut random = Seeded::new(37);
+    let stirred: Vec<f32> = adapter.data().iter().map(|_| (0.2 * random.normal()) as f32).collect();
+    *adapter = adapter.with_data(stirred).unwrap();
+}
+
+fn merged(adapter: &Adapter, moved: &dyn Fn(usize) -> f32, network: &mut Network) {
+    let data = adapter.data().iter().enumerate().map(|(place, number)| number + moved(place)).collect();
+    adapter.with_data(data).unwrap().merge(network);
+}
+
+/// `g . u` against a central difference along `u`.
+fn along(gradient: &[f32], direction: &[f32], at: &dyn Fn(&dyn Fn(usize) -> f32) -> f64, what: &str) {
+    let length = direction.iter().map(|&x| f64::from(x) * f64::from(x)).sum::<f64>().sqrt();
+    let step = 4e-3 / length;
+    let moved = |sign: f64| at(&|place| (sign * step * f64::from(direction[place])) as f32);
+    let difference = (moved(1.0) - moved(-1.0)) / (2.0 * step) / length;
+    let product: f64 = gradient.iter().zip(direction).map(|(&g, &u)| f64::from(g) * f64::from(u)).sum::<f64>() / length;
+    assert!((difference - product).abs() < 2e-4 + 5e-3 * difference.abs(), "{what}: {product} is not {difference}");
 }

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::sync::Mutex;
 
 use anbiq_lm::lora::{Adapter, Shape, Target};
-use anbiq_lm::train::{Config as Training, Divergence, Example, Trainer};
+use anbiq_lm::train::{Config as Training, Divergence, Example, Pair, Preference, Trainer};
 use anbiq_lm::{Network, score};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -132,6 +132,73 @@ fn losses_and_gradients_equal_those_of_pytorch() {
 }
 
 #[derive(Deserialize)]
+struct Preferences {
+    pairs: Vec<Preferred>,
+    cases: Vec<PreferenceCase>,
+}
+
+#[derive(Deserialize)]
+struct Preferred {
+    chosen: Sequence,
+    rejected: Sequence,
+    reference: f64,
+}
+
+#[derive(Deserialize)]
+struct PreferenceCase {
+    name: String,
+    beta: f64,
+    likelihood: f64,
+    loss: f64,
+    margin: f64,
+}
+
+#[test]
+fn preferences_and_their_gradients_equal_those_of_pytorch() {
+    let folder = golden().join("preference");
+    let golden: Preferences = serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let gradients = fs::read(folder.join("gradients.safetensors")).unwrap();
+    let gradients = SafeTensors::deserialize(&gradients).unwrap();
+    let network = Network::load(&self::golden().join("untied-theta")).unwrap();
+    let example = |sequence: &Sequence| Example {
+        tokens: sequence.tokens.clone(),
+        first_target: sequence.first_target,
+        teacher: None,
+    };
+    let pairs: Vec<Pair> = golden
+        .pairs
+        .iter()
+        .map(|pair| Pair {
+            chosen: example(&pair.chosen),
+            rejected: example(&pair.rejected),
+            reference: pair.reference,
+        })
+        .collect();
+    let pairs: Vec<&Pair> = pairs.iter().collect();
+    for case in &golden.cases {
+        for threads in [1, 2] {
+            let settings = Training { threads, clip_norm: 1e30, ..Training::default() };
+            let mut trainer = Trainer::new(network.clone(), settings).unwrap();
+            let how = Preference { beta: case.beta, likelihood: case.likelihood };
+            let step = trainer.prefer(&pairs, &how).unwrap();
+            let mut marked = network.clone();
+            marked.weights.data_mut().copy_from_slice(trainer.gradient());
+            let of = |name: &str, own: &[f32]| apart(own, &numbers(&gradients, &format!("{} {name}", case.name)));
+            let relative = |own: f64, golden: f64| (own - golden).abs() / golden.abs();
+            let loss = relative(step.loss, case.loss).max(relative(step.margin, case.margin));
+            let gradient = of("head", marked.weights.output())
+                .max(of("norm", marked.weights.norm()))
+                .max(of("down", marked.weights.layer(0).down));
+            println!(
+                "preference, beta {}, likelihood {}, {threads} threads: loss {loss:.1e}, gradient {gradient:.1e}",
+                case.beta, case.likelihood
+            );
+            assert!(loss < BOUND && gradient < BOUND, "{}", case.name);
+        }
+    }
+}
+
+#[derive(Deserialize)]
 struct Adapted {
     sequences: Vec<Sequence>,
     loss: f64,
@@ -195,7 +262,7 @@ fn adapters_equal_those_of_peft() {
         let mut trainer = Trainer::with_adapter(network.clone(), adapter.clone(), settings).unwrap();
         let step = trainer.step(&examples).unwrap();
         let loss = (step.loss - golden.loss).abs() / golden.loss;
-        let gradient = apart(trainer.adapter_gradient(), &known);
+        let gradient = apart(trainer.gradient(), &known);
         println!(
             "adapter, {threads} threads: loss {loss:.1e}, gradient {gradient:.1e}, log-probabilities {logits:.1e} (absolute)"
         );

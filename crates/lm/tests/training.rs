@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 use anbiq_domain::Seeded;
-use anbiq_lm::train::{Config as Training, Example, Trainer, epochs};
-use anbiq_lm::{Config, LmError, Network, RopeScaling, Variant, score};
+use anbiq_lm::lora::{Adapter, Shape};
+use anbiq_lm::sample::{self, Draws};
+use anbiq_lm::train::{Config as Training, Example, Pair, Preference, Trainer, epochs};
+use anbiq_lm::{Config, LmError, Network, Precision, RopeScaling, Variant, score};
 
 fn network(seed: u64) -> Network {
     let shape = Config {
@@ -124,7 +126,7 @@ fn epochs_hold_every_example_once_each() {
         assert!(batch.iter().map(|example| example.tokens.len()).sum::<usize>() <= 220);
     }
     assert_ne!(batches, epochs(&data, 3, 200, 2));
-    assert!(epochs(&[], 3, 200, 1).is_empty());
+    assert!(epochs::<Example>(&[], 3, 200, 1).is_empty());
 }
 
 #[test]
@@ -166,4 +168,158 @@ fn nonsense_is_refused_and_changes_nothing() {
     ] {
         assert_eq!(Trainer::new(network(1), wrong).unwrap_err().code(), "setting_invalid");
     }
+}
+
+/// A trainer of the network or of an adapter of it.
+fn begin(adapted: bool, settings: Training) -> Trainer {
+    if adapted {
+        let adapter = Adapter::new(&network(2), Shape { rank: 2, ..Shape::default() }, 4).unwrap();
+        Trainer::with_adapter(network(2), adapter, settings).unwrap()
+    } else {
+        Trainer::new(network(2), settings).unwrap()
+    }
+}
+
+#[test]
+fn a_training_goes_on_to_the_same_bits() {
+    let data = examples(60, 3);
+    let batches = epochs(&data, 4, 150, 4);
+    let bits =
+        |trainer: &Trainer| -> Vec<u32> { trainer.network().weights.data().iter().map(|w| w.to_bits()).collect() };
+    let dir = tempfile::tempdir().unwrap();
+    for adapted in [false, true] {
+        let mut whole = begin(adapted, settings());
+        batches.iter().for_each(|batch| assert!(whole.step(batch).unwrap().applied));
+        // Stopped after every step, with nothing but the file to go on from.
+        let path = dir.path().join(format!("{adapted}.under-way"));
+        for (step, batch) in batches.iter().enumerate() {
+            let mut trainer = begin(adapted, settings());
+            if step > 0 {
+                assert_eq!(trainer.resume(&path).unwrap(), format!("after {step}"));
+            }
+            assert_eq!(trainer.steps(), step as u64);
+            trainer.step(batch).unwrap();
+            trainer.save(&path, &format!("after {}", step + 1)).unwrap();
+        }
+        let mut last = begin(adapted, settings());
+        last.resume(&path).unwrap();
+        assert_eq!(bits(&last), bits(&whole), "adapted: {adapted}");
+        // Nothing else is left in the folder, and what does not belong here is refused and changes nothing.
+        let others = begin(adapted, Training { seed: 9, ..settings() }).resume(&path).unwrap_err();
+        assert!(others.to_string().contains("other settings"), "{others}");
+        let mut other = begin(!adapted, settings());
+        let before = bits(&other);
+        assert_eq!(other.resume(&path).unwrap_err().code(), "model_file_malformed");
+        let file = std::fs::read(&path).unwrap();
+        for length in [0, 7, 200, file.len() - 1] {
+            std::fs::write(&path, &file[..length]).unwrap();
+            begin(adapted, settings()).resume(&path).unwrap_err();
+        }
+        assert_eq!((bits(&other), other.steps()), (before, 0));
+    }
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+/// The answers of examples as the chosen ones, others in their place as the rejected ones.
+fn pairs(network: &Network, data: &[Example]) -> Vec<Pair> {
+    let mut random = Seeded::new(8);
+    let spoilt = |example: &Example| {
+        let mut other = example.clone();
+        other.tokens[example.first_target..].fill_with(|| random.below(32) as u32);
+        (example.clone(), other)
+    };
+    Pair::under(network, data.iter().map(spoilt).collect(), 2).unwrap()
+}
+
+#[test]
+fn a_student_learns_to_prefer() {
+    let (data, held_out) = (examples(200, 1), examples(40, 2));
+    let begun = network(1);
+    let (learnt, unseen) = (pairs(&begun, &data), pairs(&begun, &held_out));
+    let margin = |network: &Network| {
+        let total = |example: &Example| {
+            score::score(network, &[(&example.tokens, example.first_target)], 1).unwrap()[0].total()
+        };
+        let gains = unseen.iter().map(|pair| total(&pair.chosen) - total(&pair.rejected) - pair.reference);
+        gains.sum::<f64>() / unseen.len() as f64
+    };
+    assert!(margin(&begun).abs() < 1e-3, "the reference prefers nothing by more than it does");
+    let mut trainer = Trainer::new(begun, settings()).unwrap();
+    let how = Preference::default();
+    let mut reports = Vec::new();
+    for batch in epochs(&learnt, 20, 600, 1) {
+        reports.push(trainer.prefer(&batch, &how).unwrap());
+    }
+    let (first, last) = (reports[0], reports[reports.len() - 1]);
+    assert!((first.loss - std::f64::consts::LN_2 - 0.2 * first.cross_entropy).abs() < 1e-3, "{first:?}");
+    assert!(
+        last.loss < 0.6 * first.loss && last.won == last.pairs && last.cross_entropy < first.cross_entropy,
+        "{last:?}"
+    );
+    assert!(margin(trainer.network()) > 3.0, "{}", margin(trainer.network()));
+
+    for wrong in [Preference { beta: 0.0, ..how }, Preference { likelihood: -1.0, ..how }] {
+        assert_eq!(trainer.prefer(&[&learnt[0]], &wrong).unwrap_err().code(), "setting_invalid");
+    }
+    assert_eq!(trainer.prefer(&[], &how).unwrap_err().code(), "sequence_invalid");
+}
+
+#[test]
+fn own_answers_have_the_distribution_of_the_network() {
+    let mut network = network(3);
+    network.weights.data_mut().iter_mut().for_each(|weight| *weight *= 4.0);
+    let prompts: Vec<Vec<u32>> = (0..3000).map(|at| vec![at % 3, 5, 6]).collect();
+    let prompts: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
+    let draws = Draws { temperature: 1.0, max_tokens: 6, context: 8, ends: vec![7, 9], seed: 5, threads: 1 };
+    let shared = std::sync::Arc::new(network);
+    let answers = sample::answers(shared.clone(), &prompts, &draws).unwrap();
+    let again = sample::answers(shared.clone(), &prompts, &Draws { threads: 3, ..draws.clone() }).unwrap();
+    assert_eq!(answers, again, "whatever the number of threads");
+    let alone = sample::answers(shared.clone(), &prompts[..40], &draws).unwrap();
+    assert_eq!(alone, answers[..40], "whatever is answered beside");
+    for answer in &answers {
+        // The context leaves room for five tokens; an end ends.
+        assert!(answer.len() == 5 || answer.last().is_some_and(|last| draws.ends.contains(last)), "{answer:?}");
+        assert!(answer[..answer.len() - 1].iter().all(|token| !draws.ends.contains(token)));
+    }
+    // The first token of a thousand answers to one prompt, against the network's own probabilities.
+    let visit = |sequence: usize, _: usize, logprobs: &[f32]| {
+        let mut statistic = 0.0;
+        for (token, logprob) in logprobs.iter().enumerate() {
+            let expected = 1000.0 * f64::from(*logprob).exp();
+            let drawn = answers.iter().skip(sequence).step_by(3).filter(|answer| answer[0] as usize == token).count();
+            statistic += (drawn as f64 - expected).powi(2) / expected;
+        }
+        // Chi-square of 31 degrees: above 70 with probability 8e-5.
+        assert!(statistic < 70.0, "{statistic}");
+    };
+    let sequences: Vec<Vec<u32>> = (0..3).map(|at| vec![at, 5, 6, 0]).collect();
+    let sequences: Vec<(&[u32], usize)> = sequences.iter().map(|tokens| (tokens.as_slice(), 3)).collect();
+    score::distributions(&shared, &sequences, 1, &visit).unwrap();
+    let full = sample::answers(shared.clone(), &[&[1; 8], &[1; 7]], &draws).unwrap();
+    assert_eq!((full[0].len(), full[1].len()), (0, 1), "where there is no room there is no answer");
+    for (wrong, says) in [(&[][..], "no token"), (&[40, 1][..], "not among"), (&[40][..], "no token")] {
+        let error = sample::answers(shared.clone(), &[wrong], &draws).unwrap_err();
+        assert!(error.to_string().contains(says), "{error}");
+    }
+    let judged = score::judge(&shared, &[(&[1, 5, 6, 31], 3)], 2, 1).unwrap();
+    assert!(judged[0][0].iter().any(|&(token, _)| token == 31), "the target is judged, however unlikely");
+}
+
+#[test]
+fn eight_bits_a_weight_say_nearly_the_same() {
+    let data = examples(200, 1);
+    let teacher = train(network(1), &data, &settings());
+    let mut rounded = teacher.clone();
+    Precision::Int8.round(&mut rounded);
+    assert_ne!(rounded.weights.data(), teacher.weights.data());
+    let near = score::compare(&teacher, &rounded, &sequences(&examples(60, 2)), 2).unwrap();
+    assert!(near.kl < 5e-3 && near.top1 > 0.97, "{near:?}");
+    let mut again = rounded.clone();
+    Precision::Int8.round(&mut again);
+    let worst = again.weights.data().iter().zip(rounded.weights.data()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert!(worst < 1e-6, "what is rounded stays: {worst}");
+    let mut same = teacher.clone();
+    Precision::F32.round(&mut same);
+    assert_eq!(same.weights.data(), teacher.weights.data());
 }

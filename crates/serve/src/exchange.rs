@@ -117,10 +117,11 @@ impl Conductor {
     pub(crate) async fn run(self, pieces: Pieces) {
         let mut drawn = Drawn { waited: self.waited, ..Drawn::new(self.request.n) };
         let end = self.draw(&mut drawn, &pieces).await;
+        // On the heap, or every open stream would keep the room (4 kB) that its end will need.
         match end {
-            End::Completed => self.complete(drawn, &pieces).await,
-            End::Cancelled => self.cancel(drawn).await,
-            End::Failed(rejection) => self.fail(drawn, rejection, &pieces).await,
+            End::Completed => Box::pin(self.complete(drawn, &pieces)).await,
+            End::Cancelled => Box::pin(self.cancel(drawn)).await,
+            End::Failed(rejection) => Box::pin(self.fail(drawn, rejection, &pieces)).await,
         }
     }
 

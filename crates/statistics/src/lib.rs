@@ -4,6 +4,7 @@
 //! A p-value is exact or an upper bound of the exact one, up to a relative rounding error of 10^-11, so
 //! `P(p <= a) <= a` holds for every `a` under the null hypothesis. An e-value has expectation at most 1 under it.
 
+pub mod coincidence;
 pub mod conformal;
 pub mod detector;
 pub mod ebh;

@@ -195,7 +195,9 @@ fn write(text: &mut String, report: &Endpoint) -> std::fmt::Result {
     let Comparison { answers, permutations, .. } = report.comparison;
     writeln!(text, "Is {} what {} is?", report.endpoint, report.reference)?;
     let said = match report.differ {
-        Strength::NotShown => "It is not shown that they differ. That does not show that they are the same.".to_owned(),
+        Strength::NotShown | Strength::Contradicted => {
+            "It is not shown that they differ. That does not show that they are the same.".to_owned()
+        }
         strength => format!("They differ: {}.", strength.in_words()),
     };
     writeln!(text, "  {said}")?;

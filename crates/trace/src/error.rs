@@ -52,6 +52,20 @@ pub enum TraceError {
         /// The other.
         second: OperatorId,
     },
+    /// A calibration student is not comparable with the suspect.
+    #[error("the calibration student `{student}` cannot be compared with: {what}")]
+    Calibration {
+        /// Which.
+        student: String,
+        /// Why not.
+        what: String,
+    },
+    /// Canaries that cannot be drawn or tested so.
+    #[error("these canaries cannot be: {what}")]
+    Canaries {
+        /// Why not.
+        what: String,
+    },
     /// A model cannot score given text.
     #[error(
         "model `{model}` gives no log-probabilities of given text, which the twin test needs: use its weights, or an \
@@ -101,6 +115,8 @@ impl TraceError {
             Self::NoTexts { .. } => "no_texts",
             Self::TooFew { .. } => "too_few_twins",
             Self::SharedAccount { .. } => "shared_account",
+            Self::Calibration { .. } => "calibration_differs",
+            Self::Canaries { .. } => "canaries_wrong",
             Self::ScoringUnsupported { .. } => "scoring_unsupported",
             Self::NotAsPlanned(_) => "not_as_planned",
             Self::Model { source, .. } | Self::Unanswered { source, .. } => source.code,

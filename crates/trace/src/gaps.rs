@@ -17,6 +17,12 @@ pub enum Statistic {
     Residual,
     /// The suspect's gap less the teacher's.
     MinusTeacher,
+    /// As [`Statistic::Residual`], where the suspect's gap is by how much nearer it comes to the teacher's distributions along
+    /// the first draw than along the second: it is asked through a model that says so.
+    Nearness,
+    /// As [`Statistic::Residual`], where the suspect's gap is by how much more of the first draw than of the second stands in its
+    /// texts: see [`crate::overlap`]. The teacher is not asked.
+    Overlap,
 }
 
 impl Statistic {
@@ -28,6 +34,20 @@ impl Statistic {
                  least-squares regression without intercept, over all pairs in the order of drawing, on the teacher's gap, \
                  the difference in length in the teacher's tokens, and each control's gap; with the sign turned where the \
                  second draw was served."
+            }
+            Self::Nearness => {
+                "Gap of the suspect: the sum of KL(teacher || suspect) over the tokens of the second draw less that over the \
+                 first. Gap of another model: its log-probability of the first draw less that of the second. Residual of the \
+                 suspect's gap in a least-squares regression without intercept, over all pairs in the order of drawing, on \
+                 the teacher's gap, the difference in length in the teacher's tokens, and each control's gap; with the sign \
+                 turned where the second draw was served."
+            }
+            Self::Overlap => {
+                "Gap of the suspect: over all places of a draw, the words of the longest run from there that stands in its texts, \
+                 from 3 words on and 32 at most, of the first draw less those of the second; among its answers to the same \
+                 prompt where it was asked that, or else among all of its texts. Residual of that gap in a least-squares \
+                 regression without intercept, over all pairs in the order of drawing, on the difference in length in words; \
+                 with the sign turned where the second draw was served. The teacher is not asked."
             }
             Self::MinusTeacher => {
                 "Gap: a model's log-probability of one draw less that of the other. The suspect's gap less the teacher's; \
@@ -45,7 +65,7 @@ impl Statistic {
                     *value -= gaps.teacher;
                 }
             }
-            Self::Residual => {
+            Self::Residual | Self::Nearness | Self::Overlap => {
                 let controls = gaps.iter().map(|gaps| gaps.controls.len()).min().unwrap_or(0);
                 let mut columns: Vec<Vec<f64>> = vec![
                     gaps.iter().map(|gaps| gaps.teacher).collect(), //

@@ -8,11 +8,15 @@
 //! Where there are no twins, [`style`] compares given answers with those of candidate teachers and of controls. That is
 //! weaker evidence of another kind, in a report of its own.
 
+mod acquittal;
 mod blind;
+pub mod canary;
 pub mod endpoint;
 mod error;
 mod gaps;
+pub mod identity;
 pub mod items;
+pub mod overlap;
 pub mod plan;
 pub mod power;
 mod protocol;
@@ -23,9 +27,11 @@ pub mod style;
 mod text;
 mod twin;
 mod verdict;
+pub mod weights;
 
 use anbiq_model::Model;
 
+pub use acquittal::{Acquittal, Alternative, Bound, Calibration};
 pub use blind::{Baseline, BlindBaseline};
 pub use error::TraceError;
 pub use gaps::Statistic;

@@ -2,7 +2,7 @@ use anbiq_domain::{AccountId, Digest, OperatorId, TwinMode};
 use serde::{Deserialize, Serialize};
 
 use crate::items::{Collected, by_account};
-use crate::{Statistic, TraceError};
+use crate::{Alternative, Statistic, TraceError};
 
 /// How to trace.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -21,6 +21,9 @@ pub struct Config {
     pub batch_timeout_ms: u64,
     /// How many exact tests are made side by side, this one among them: every p-value answers for all of them.
     pub tests: usize,
+    /// What the pairs may exclude; without it a trace cannot acquit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alternative: Option<Alternative>,
 }
 
 impl Default for Config {
@@ -32,6 +35,7 @@ impl Default for Config {
             attempts: 3,
             batch_timeout_ms: 300_000,
             tests: 1,
+            alternative: None,
         }
     }
 }
@@ -73,6 +77,9 @@ pub struct Protocol {
     /// that somebody acts on before the end are divided by it.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub tests_side_by_side: usize,
+    /// What the pairs may exclude.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alternative: Option<Alternative>,
     /// The operators that are tested, if they have enough pairs, besides all traffic.
     pub operators: Vec<OperatorAccounts>,
     /// How many pairs were taken.
@@ -117,7 +124,12 @@ const fn is_together(mode: &TwinMode) -> bool {
 }
 
 impl Protocol {
-    pub(crate) fn fix(
+    /// What a trace of `collected` by `config` would fix, before any model is asked.
+    ///
+    /// # Errors
+    ///
+    /// An account belongs to two operators.
+    pub fn fix(
         collected: &Collected,
         suspect: &str,
         teacher: &str,
@@ -142,6 +154,7 @@ impl Protocol {
             tests: TESTS.to_owned(),
             minimum_items: config.minimum_items,
             tests_side_by_side: config.tests.max(1),
+            alternative: config.alternative.clone(),
             operators: collected.operators.clone(),
             pairs: collected.items.len(),
             pairs_digest: Digest::of_parts(&ids),

@@ -9,7 +9,7 @@ use std::fmt::Write;
 
 use anbiq_domain::Digest;
 use anbiq_statistics::holm;
-use anbiq_watermark::{Detection, Mark, Read, Scheme};
+use anbiq_watermark::{Detection, Lean, Mark, Read, Scheme};
 use serde::{Deserialize, Serialize};
 
 use crate::Strength;
@@ -43,6 +43,9 @@ pub struct Fit {
     /// What it found likeliest in marked text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub read: Option<Read>,
+    /// How it leans beside the unmarked teacher while it reads unmarked text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lean: Option<Lean>,
     /// The p-value of all of these: the smallest, times their number.
     pub p_value: f64,
     /// After Holm's adjustment over the models.
@@ -84,13 +87,20 @@ pub struct Radioactivity {
 
 impl Fit {
     /// Of a model and whatever was found of it.
-    pub fn of(model: impl Into<String>, texts: u64, detection: Option<Detection>, read: Option<Read>) -> Self {
-        let found = [detection.map(|found| found.p_value), read.map(|read| read.p_value)];
+    pub fn of(
+        model: impl Into<String>,
+        texts: u64,
+        detection: Option<Detection>,
+        read: Option<Read>,
+        lean: Option<Lean>,
+    ) -> Self {
+        let found =
+            [detection.map(|found| found.p_value), read.map(|read| read.p_value), lean.map(|lean| lean.p_bound)];
         let found: Vec<f64> = found.into_iter().flatten().collect();
         let smallest = found.iter().copied().fold(1.0, f64::min);
         let p_value = (smallest * found.len() as f64).min(1.0);
         let strength = Strength::of_p_value(p_value);
-        Self { model: model.into(), texts, detection, read, p_value, p_holm: p_value, strength }
+        Self { model: model.into(), texts, detection, read, lean, p_value, p_holm: p_value, strength }
     }
 }
 
@@ -134,8 +144,10 @@ const RANDOM: &str = "The key alone, which was drawn and committed to before. Th
 const CLOSED: &str = "Each pair of window and token counts once over all texts of a model. Exact tail: of Gamma(2n, 1) for the sum of \
     -ln(1 - r) over both keys, of Binomial(n, share) for green tokens. Holm's adjustment over the models. The prompts must not hold marked text.";
 
-const UNMARKED: &str = "The exact tail for what the model finds likeliest at each place, each pair of window and token once. The texts must not \
-    be marked.";
+const UNMARKED: &str = "The exact tail for what the model finds likeliest at each place, each pair of window and token once; and, where the \
+    teacher's weights are there, how the model leans: over all pairs of window and token the key's value, weighed by how much more \
+    probable the token is to the model than to the unmarked teacher, with an upper bound of the tail (Chernoff 1952). The smaller \
+    p-value counts, times the number of tests. The texts must not be marked.";
 
 const MARKED: &str = "A bet on what the model finds likeliest at each place whose window was met in no text before, prompts included; p is one over \
     the largest fortune. Texts are in the order in which they were served.";
@@ -183,6 +195,10 @@ fn write(text: &mut String, report: &Radioactivity) -> std::fmt::Result {
         };
         if let Some(Detection { pairs, statistic, expected, log10_p, .. }) = fit.detection {
             row(pairs, format!("{statistic:.0} ({expected:.0})"), log10_p)?;
+        }
+        if let Some(Lean { pairs, sum, deviation, log10_p_bound, .. }) = fit.lean {
+            let deviations = if deviation > 0.0 { sum / deviation } else { 0.0 };
+            row(pairs, format!("leans by {deviations:.2} dev."), log10_p_bound)?;
         }
         if let Some(Read { places, deviations, p_value, .. }) = fit.read {
             row(places, format!("{deviations:.2} deviations"), p_value.log10())?;

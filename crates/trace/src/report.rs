@@ -9,7 +9,8 @@ use crate::gaps::rounded;
 use crate::items::by_account;
 use crate::score::PairScore;
 use crate::{
-    BlindBaseline, Fixed, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict, blind, power, twin, verdict,
+    Acquittal, BlindBaseline, Fixed, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict, acquittal, blind,
+    power, twin, verdict,
 };
 
 /// The version of the report's form.
@@ -38,6 +39,9 @@ pub struct Report {
     pub too_few: Vec<(OperatorId, usize)>,
     /// The same test with what cannot have seen the answers.
     pub blind_baseline: BlindBaseline,
+    /// What the pairs exclude, where the protocol says what they may.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub acquittal: Option<Acquittal>,
     /// What so many pairs could show.
     pub power: Power,
     /// Twinned exchanges that the trace did not take.
@@ -131,6 +135,9 @@ pub fn recheck(report: &Report) -> Result<(), Mismatch> {
     // Words may change with the software; numbers may not.
     again.software.clone_from(&report.software);
     again.plan.clone_from(&report.plan);
+    if let (Some(again), Some(then)) = (&mut again.acquittal, &report.acquittal) {
+        again.rests_on.clone_from(&then.rests_on);
+    }
     again.rival_explanations.clone_from(&report.rival_explanations);
     again.does_not_show.clone_from(&report.does_not_show);
     compare("", &json(report), &json(&again))
@@ -178,7 +185,9 @@ pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) 
     let tests = protocol.tests_side_by_side.max(1);
     adjust(&mut all_traffic, &mut per_operator, tests);
     let blind_baseline = blind::test(&protocol, &rows);
-    let verdict = Verdict::of(&protocol, &all_traffic, &per_operator, &blind_baseline);
+    let not_covered = too_few.iter().map(|(operator, _)| operator.clone()).collect();
+    let acquittal = acquittal::assess(&protocol, &all_traffic, &per_operator, not_covered, &rows);
+    let verdict = Verdict::of(&protocol, &all_traffic, &per_operator, &blind_baseline, acquittal.as_ref());
     let not_scored = rows.iter().filter(|row| row.state == State::Complete && row.gaps.is_none()).count() as u64;
     Report {
         format: FORMAT,
@@ -190,6 +199,7 @@ pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) 
         per_operator,
         too_few,
         blind_baseline,
+        acquittal,
         left_out,
         dropped: Dropped { not_scored },
         rival_explanations: rival_explanations(protocol.mode),

@@ -27,9 +27,7 @@ pub(crate) async fn all(
     config: &Config,
     progress: &mut (dyn FnMut(u64, u64) + Send),
 ) -> Result<Vec<Vec<Option<PairScore>>>, TraceError> {
-    if let Some(model) = models.iter().find(|model| !model.abilities().scoring) {
-        return Err(TraceError::ScoringUnsupported { model: model.name().to_owned() });
-    }
+    models.iter().try_for_each(|model| check_scores(*model))?;
     let items: Vec<&TwinItem> = items.iter().filter(|item| item.is_complete()).collect();
     let total = (items.len() * models.len()) as u64;
     let mut done = 0;
@@ -47,6 +45,28 @@ pub(crate) async fn all(
     Ok(scores)
 }
 
+/// The log-probabilities of the answers of `requests`, asked for in batches.
+pub(crate) async fn totals(
+    model: &dyn Model,
+    requests: &[ScoreRequest],
+    config: &Config,
+) -> Result<Vec<f64>, TraceError> {
+    check_scores(model)?;
+    let scorer = Scorer { model, config };
+    let mut totals = Vec::with_capacity(requests.len());
+    for batch in requests.chunks(2 * config.batch.max(1)) {
+        totals.extend(scorer.attempt(batch).await?.into_iter().map(|(total, _)| total));
+    }
+    Ok(totals)
+}
+
+fn check_scores(model: &dyn Model) -> Result<(), TraceError> {
+    match model.abilities().scoring {
+        true => Ok(()),
+        false => Err(TraceError::ScoringUnsupported { model: model.name().to_owned() }),
+    }
+}
+
 struct Scorer<'model> {
     model: &'model dyn Model,
     config: &'model Config,
@@ -55,7 +75,7 @@ struct Scorer<'model> {
 impl Scorer<'_> {
     async fn batch(&self, items: &[&TwinItem]) -> Result<Vec<Option<PairScore>>, TraceError> {
         let requests: Vec<ScoreRequest> = items.iter().flat_map(|item| requests_of(item)).collect();
-        match self.attempt(&requests).await {
+        match self.pairs(&requests).await {
             Ok(pairs) => Ok(pairs),
             // One text may be too long for the model; find out which, and leave out its pair.
             Err(TraceError::Model { source, .. }) if source.fault == Fault::Request => self.one_by_one(items).await,
@@ -66,7 +86,7 @@ impl Scorer<'_> {
     async fn one_by_one(&self, items: &[&TwinItem]) -> Result<Vec<Option<PairScore>>, TraceError> {
         let mut pairs = Vec::with_capacity(items.len());
         for item in items {
-            match self.attempt(&requests_of(item)).await {
+            match self.pairs(&requests_of(item)).await {
                 Ok(scored) => pairs.extend(scored),
                 Err(TraceError::Model { source, .. }) if source.fault == Fault::Request => {
                     tracing::debug!(exchange = %item.exchange, model = self.model.name(), code = source.code, "pair left out");
@@ -78,16 +98,21 @@ impl Scorer<'_> {
         Ok(pairs)
     }
 
-    async fn attempt(&self, requests: &[ScoreRequest]) -> Result<Vec<Option<PairScore>>, TraceError> {
+    /// Of requests that come in pairs.
+    async fn pairs(&self, requests: &[ScoreRequest]) -> Result<Vec<Option<PairScore>>, TraceError> {
+        let totals = self.attempt(requests).await?;
+        Ok(totals.chunks_exact(2).map(|pair| pair_score(pair[0], pair[1])).collect())
+    }
+
+    /// The log-probability and the length of each answer.
+    async fn attempt(&self, requests: &[ScoreRequest]) -> Result<Vec<(f64, f64)>, TraceError> {
         let mut tried = 0;
         loop {
             tried += 1;
             let longest = Duration::from_millis(self.config.batch_timeout_ms);
             let error = match tokio::time::timeout(longest, self.model.score(requests)).await {
                 Ok(Ok(scored)) if scored.len() == requests.len() => {
-                    let totals: Vec<(f64, f64)> =
-                        scored.iter().map(|scored| (scored.total(), scored.logprobs.len() as f64)).collect();
-                    return Ok(totals.chunks_exact(2).map(|pair| pair_score(pair[0], pair[1])).collect());
+                    return Ok(scored.iter().map(|scored| (scored.total(), scored.logprobs.len() as f64)).collect());
                 }
                 Ok(Ok(scored)) => {
                     let (given, asked) = (scored.len(), requests.len());

@@ -38,6 +38,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text)?;
     power(text, report)?;
     writeln!(text)?;
+    acquittal(text, report)?;
     writeln!(text, "Null hypothesis: {}", protocol.null_hypothesis)?;
     writeln!(text, "What is random in it: {}", protocol.random)?;
     writeln!(text, "Statistic: {}", protocol.statistic_in_words)?;
@@ -107,6 +108,24 @@ fn blind(text: &mut String, report: &Report) -> std::fmt::Result {
         writeln!(text, "  {:<40} wins {:.3}, p {}", baseline.name, baseline.win_rate, p_value(baseline.p_value))?;
     }
     Ok(())
+}
+
+/// What the pairs exclude, with what it rests on.
+fn acquittal(text: &mut String, report: &Report) -> std::fmt::Result {
+    let Some(acquittal) = &report.acquittal else { return Ok(()) };
+    writeln!(text, "Can be excluded: {}", acquittal.alternative)?;
+    for bound in &acquittal.bounds {
+        let of = bound.operator.as_ref().map_or("all traffic", |operator| operator.as_str());
+        let excluded = if bound.excluded { "excluded" } else { "NOT excluded" };
+        let (upper, p) = (bound.upper, p_value(bound.p_value));
+        writeln!(text, "  {of:<28} prefers the served at most in {upper:.3} (99.9 %), p {p}: {excluded}")?;
+    }
+    for operator in &acquittal.not_covered {
+        writeln!(text, "  {:<28} too few pairs: NOT excluded", operator.as_str())?;
+    }
+    writeln!(text, "  weaker than the calibration students: p {}", p_value(acquittal.p_students))?;
+    list(text, "That rests on", &acquittal.rests_on)?;
+    writeln!(text)
 }
 
 fn power(text: &mut String, report: &Report) -> std::fmt::Result {

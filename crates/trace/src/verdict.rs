@@ -1,7 +1,7 @@
 use anbiq_domain::OperatorId;
 use serde::{Deserialize, Serialize};
 
-use crate::{BlindBaseline, OperatorResult, Protocol, TestResult};
+use crate::{Acquittal, BlindBaseline, OperatorResult, Protocol, TestResult};
 
 /// Largest adjusted p-value that is *established*.
 pub(crate) const ESTABLISHED: f64 = 1e-6;
@@ -12,6 +12,8 @@ const MODERATE: f64 = 0.05;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Strength {
+    /// The pairs exclude what the protocol states beforehand; see [`Acquittal`].
+    Contradicted,
     /// Nothing is shown; that is not innocence.
     NotShown,
     /// p at most 1/20, or an e-value of 20.
@@ -42,6 +44,7 @@ impl Strength {
     /// Its name in reports.
     pub const fn in_words(self) -> &'static str {
         match self {
+            Self::Contradicted => "contradicted",
             Self::NotShown => "not shown",
             Self::Moderate => "moderate",
             Self::Strong => "strong",
@@ -70,6 +73,7 @@ impl Verdict {
         all_traffic: &TestResult,
         per_operator: &[OperatorResult],
         blind: &BlindBaseline,
+        acquittal: Option<&Acquittal>,
     ) -> Self {
         let (suspect, teacher) = (protocol.suspect.as_str(), protocol.teacher.as_str());
         let tests = || std::iter::once(all_traffic).chain(per_operator.iter().map(|operator| &operator.result));
@@ -83,7 +87,10 @@ impl Verdict {
             );
             return Self { strength: Strength::NotShown, anytime: Strength::NotShown, points_at: Vec::new(), sentence };
         }
-        let strength = Strength::of_p_value(smallest);
+        let strength = match (Strength::of_p_value(smallest), acquittal) {
+            (Strength::NotShown, Some(acquittal)) if acquittal.excluded => Strength::Contradicted,
+            (strength, _) => strength,
+        };
         let points_at: Vec<OperatorId> = per_operator
             .iter()
             .filter(|operator| {
@@ -106,6 +113,12 @@ fn sentence(suspect: &str, teacher: &str, strength: Strength, points_at: &[Opera
         }
     };
     match strength {
+        Strength::Contradicted => {
+            format!(
+                "That {suspect} was trained on answers that {teacher} served, as the calibration students were, is contradicted: \
+                 it prefers them less often than any of those. Weaker training is not excluded."
+            )
+        }
         Strength::NotShown => {
             format!(
                 "It is not shown that {suspect} was trained on answers that {teacher} served. That does not show the contrary."

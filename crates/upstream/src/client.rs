@@ -119,6 +119,11 @@ pub struct ClientError {
 }
 
 impl ClientError {
+    /// Something on this side keeps a request from being sent.
+    pub fn setup(message: impl Into<String>) -> Self {
+        Self::new(ErrorKind::Setup, "request_invalid", message)
+    }
+
     pub(crate) fn new(kind: ErrorKind, code: &'static str, message: impl Into<String>) -> Self {
         Self { kind, status: None, code: Some(code.to_owned()), message: message.into(), retry_after_ms: None }
     }
@@ -275,6 +280,28 @@ impl Client {
         headers: &[(String, String)],
     ) -> Result<(T, Told), ClientError> {
         let answer = self.send(method, path, body, headers, self.whole_timeout).await?;
+        self.read_json(answer).await
+    }
+
+    /// Sends bytes of any kind, or none, and reads a JSON answer.
+    pub(crate) async fn exchange<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(Bytes, HeaderValue)>,
+        headers: &[(String, String)],
+    ) -> Result<T, ClientError> {
+        let answer = self.send_bytes(method, path, body, headers, self.whole_timeout).await?;
+        Ok(self.read_json(answer).await?.0)
+    }
+
+    /// The body of what is at `path`, with how long each piece of it may take and how long a line of it may be.
+    pub(crate) async fn open(&self, path: &str) -> Result<(Incoming, Duration, usize), ClientError> {
+        let answer = self.send_bytes(Method::GET, path, None, &[], self.whole_timeout).await?;
+        Ok((answer.into_body(), self.read_timeout, self.max_body_bytes))
+    }
+
+    async fn read_json<T: DeserializeOwned>(&self, answer: Response<Incoming>) -> Result<(T, Told), ClientError> {
         let status = answer.status().as_u16();
         let told = Told::read(answer.headers());
         let bytes = self.read_all(answer.into_body()).await?;
@@ -307,6 +334,20 @@ impl Client {
         headers: &[(String, String)],
         patience: Duration,
     ) -> Result<Response<Incoming>, ClientError> {
+        let setup = |message: String| ClientError::new(ErrorKind::Setup, "request_invalid", message);
+        let bytes = body.map(|body| serde_json::to_vec(body).map_err(|why| setup(why.to_string()))).transpose()?;
+        let body = bytes.map(|bytes| (Bytes::from(bytes), HeaderValue::from_static("application/json")));
+        self.send_bytes(method, path, body, headers, patience).await
+    }
+
+    async fn send_bytes(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<(Bytes, HeaderValue)>,
+        headers: &[(String, String)],
+        patience: Duration,
+    ) -> Result<Response<Incoming>, ClientError> {
         let request = self.request(method, path, body, headers)?;
         let answer = match timeout(patience, self.pooled.request(request)).await {
             Err(_) => return Err(too_late(patience)),
@@ -324,28 +365,25 @@ impl Client {
         if answer.status().is_success() { Ok(answer) } else { Err(self.refusal(answer).await) }
     }
 
-    fn request<B: Serialize>(
+    fn request(
         &self,
         method: Method,
         path: &str,
-        body: Option<&B>,
+        body: Option<(Bytes, HeaderValue)>,
         headers: &[(String, String)],
     ) -> Result<Request<Full<Bytes>>, ClientError> {
         let setup = |message: String| ClientError::new(ErrorKind::Setup, "request_invalid", message);
-        let bytes = match body {
-            Some(body) => serde_json::to_vec(body).map_err(|why| setup(why.to_string()))?,
-            None => Vec::new(),
-        };
+        let (bytes, kind) = body.unzip();
         let mut request = Request::builder()
             .method(method)
             .uri(self.dialect.uri(&self.base, path))
-            .body(Full::new(Bytes::from(bytes)))
+            .body(Full::new(bytes.unwrap_or_default()))
             .map_err(|why| setup(why.to_string()))?;
         let head = request.headers_mut();
         head.insert(ACCEPT, HeaderValue::from_static("application/json, text/event-stream"));
         head.insert(USER_AGENT, HeaderValue::from_static(concat!("anbiq/", env!("CARGO_PKG_VERSION"))));
-        if body.is_some() {
-            head.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        if let Some(kind) = kind {
+            head.insert(CONTENT_TYPE, kind);
         }
         if let Some((name, key)) = &self.key {
             head.insert(name, key.clone());
@@ -487,7 +525,7 @@ fn read_chunk<T: DeserializeOwned>(data: &str) -> Result<T, ClientError> {
     })
 }
 
-async fn next_piece(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, ClientError> {
+pub(crate) async fn next_piece(body: &mut Incoming, patience: Duration) -> Result<Option<Bytes>, ClientError> {
     loop {
         match timeout(patience, body.frame()).await {
             Err(_) => return Err(too_late(patience)),

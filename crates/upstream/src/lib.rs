@@ -4,6 +4,7 @@
 //! [`Pool`] makes one of several servers of the same model, and [`Reach`] says which
 //! addresses any of them may have.
 
+mod batch;
 pub mod client;
 mod dialect;
 mod head;
@@ -12,6 +13,7 @@ pub mod probe;
 mod reach;
 mod upstream;
 
+pub use batch::{Batch, BatchAnswer, BatchLine, BatchResponse, Batches, FileLines};
 pub use client::{ChatStream, Client, ClientConfig, ClientError, CompletionStream, ErrorKind};
 pub use dialect::Dialect;
 pub use head::{Quota, Told};

@@ -9,6 +9,8 @@ use crate::block::Candidates;
 use crate::campaign::Desk;
 use crate::cluster::groups;
 use crate::gather::thin;
+use crate::grants::Grants;
+use crate::parallel::map;
 use crate::report::Archetype;
 
 /// Suspects up to which every two are compared.
@@ -24,8 +26,16 @@ impl Desk<'_> {
     pub(crate) fn alike(&self, linked: &[Vec<usize>], candidates: &Candidates) -> Vec<Vec<usize>> {
         let judged: BTreeSet<usize> =
             linked.iter().filter(|group| group.len() >= self.config.min_accounts).flatten().copied().collect();
+        let threads = self.config.threads();
         let free = (0..self.profiles.len()).filter(|one| self.profiles[*one].exchanges > 0 && !judged.contains(one));
-        let suspects: Vec<usize> = free.filter(|one| self.like_a_harvest(&[*one])).collect();
+        let free: Vec<usize> = free.collect();
+        // Whoever has a grant for all that it does is no suspect, and asks like those who have none.
+        let granted = |one: &usize| {
+            let profile = &self.profiles[*one];
+            profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain()
+        };
+        let suspicious = map(threads, &free, |one| !granted(one) && self.like_a_harvest(&[*one]));
+        let suspects: Vec<usize> = free.into_iter().zip(suspicious).filter(|one| one.1).map(|one| one.0).collect();
         if suspects.len() < self.config.min_accounts {
             return Vec::new();
         }
@@ -39,11 +49,11 @@ impl Desk<'_> {
                 suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
             candidates.pairs.iter().filter_map(|(a, b)| Some((*places.get(a)?, *places.get(b)?))).collect()
         };
-        let edges = pairs.into_iter().map(|(a, b)| {
+        let edges = map(threads, &pairs, |&(a, b)| {
             let nats = self.linker.prompts(&[suspects[a]], &[suspects[b]]);
             (a, b, nats - PAIR * needed)
         });
-        let edges: Vec<_> = edges.filter(|edge| all || edge.2 > 0.0).collect();
+        let edges: Vec<_> = edges.into_iter().filter(|edge| all || edge.2 > 0.0).collect();
         let found = groups(suspects.len(), &edges, 0.0);
         let named = found.into_iter().map(|group| group.into_iter().map(|place| suspects[place]).collect());
         named.filter(|group: &Vec<usize>| self.asks_alike(group, needed)).collect()

@@ -11,6 +11,8 @@ use crate::fit::{logistic, tidy};
 use crate::gather::{Group, peers};
 use crate::grants::Grants;
 use crate::link::{Evidence, Linker};
+use crate::lockstep::Steps;
+use crate::parallel::map;
 use crate::profile::{Profile, Timeline};
 use crate::purpose::{judge, spread};
 use crate::report::{
@@ -43,17 +45,16 @@ pub fn analyze(seen: impl Iterator<Item = impl Into<Seen>>, config: &Config) -> 
 pub(crate) fn report(world: &World, config: &Config) -> Report {
     let cells = Cells::of(&world.profiles);
     let desk = Desk::open(world, &world.profiles, &cells, config);
-    let groups = desk.operators();
-    let verdict = config.alarms.as_ref().map(|alarms| Verdict::of(world, &groups, alarms));
-    let mut operators = Vec::new();
-    for (place, group) in groups.iter().enumerate() {
-        let mut operator = desk.operator(group);
+    let found = desk.operators();
+    let steps = desk.in_step(&found);
+    let verdict = config.alarms.as_ref().map(|alarms| Verdict::of(world, &found, alarms));
+    let mut operators = map(config.threads(), &found, |group| desk.operator(group, &steps));
+    for (place, operator) in operators.iter_mut().enumerate() {
         if operator.accounts.len() > 1 || operator.standing != Standing::Unremarkable {
-            let alarm = |verdict: &Verdict| verdict.alarm(world, &group.accounts, place, &operator.standing);
+            let alarm = |verdict: &Verdict| verdict.alarm(world, &found[place].accounts, place, &operator.standing);
             operator.alarm = verdict.as_ref().map(alarm);
         }
-        finish(&mut operator);
-        operators.push(operator);
+        finish(operator);
     }
     operators.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.exchanges.cmp(&a.exchanges)).then(a.id.cmp(&b.id)));
     let unlisted = keep_listed(&mut operators, config);
@@ -125,7 +126,7 @@ fn keep_listed(operators: &mut Vec<Operator>, config: &Config) -> u64 {
 /// The profiles of one moment and all that was fitted on them.
 #[derive(Debug)]
 pub(crate) struct Desk<'a> {
-    world: &'a World,
+    pub(crate) world: &'a World,
     pub(crate) profiles: &'a [Profile],
     cells: &'a Cells,
     pub(crate) config: &'a Config,
@@ -162,7 +163,7 @@ impl<'a> Desk<'a> {
         Self { world, profiles, cells, config, linker, threshold }
     }
 
-    fn operator(&self, group: &Group) -> Operator {
+    fn operator(&self, group: &Group, steps: &Steps) -> Operator {
         let Group { accounts: group, linked } = group;
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let members: Vec<Member> = group.iter().map(|place| self.member(*place, group)).collect();
@@ -171,6 +172,9 @@ impl<'a> Desk<'a> {
         accounts.iter().for_each(|account| cost += account.cost);
         let purpose = self.purpose(group, *linked);
         let survival = self.survival(group);
+        let standing = if *linked { self.standing(&accounts, &purpose, &survival) } else { only_alike(&accounts) };
+        let unseen = standing == Standing::Unremarkable && self.breach(&accounts) != Breach::None;
+        let standing = if unseen { in_step(group, steps) } else { standing };
         Operator {
             id: name(&accounts),
             certainty: tidy(members.iter().map(|member| member.certainty).sum::<f64>() / members.len().max(1) as f64),
@@ -183,14 +187,14 @@ impl<'a> Desk<'a> {
             twinned: sum(|account| account.twinned),
             first: accounts.iter().filter_map(|account| account.first).min().unwrap_or_default(),
             last: accounts.iter().filter_map(|account| account.last).max().unwrap_or_default(),
-            standing: if *linked { self.standing(&accounts, &purpose, &survival) } else { only_alike(&accounts) },
+            standing,
             alarm: None,
             purpose,
             survival,
         }
     }
 
-    /// What follows for the accounts of `group`.
+    /// What follows for the accounts of `group`, whatever pace they keep.
     pub(crate) fn standing_of(&self, Group { accounts: group, linked }: &Group) -> Standing {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         if !linked {
@@ -332,7 +336,7 @@ impl<'a> Desk<'a> {
 
     fn standing(&self, accounts: &[&Profile], purpose: &Purpose, survival: &[Survival]) -> Standing {
         let grants = Grants::of(accounts, self.world);
-        if !grants.held.is_empty() && grants.covers_all && grants.faults.is_empty() {
+        if grants.explain() {
             return Standing::WithinGrant { grants: grants.held, used: grants.used, allowed: grants.allowed };
         }
         let mut why = grants.faults;
@@ -443,6 +447,18 @@ fn only_alike(accounts: &[&Profile]) -> Standing {
     let why = format!(
         "{} accounts ask alike, each like a harvest, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
         accounts.len()
+    );
+    Standing::Review { why: vec![why] }
+}
+
+/// Accounts that a machine paces as it does many others, if most of `group` are.
+fn in_step(group: &[usize], steps: &Steps) -> Standing {
+    let company: Vec<usize> = group.iter().filter_map(|one| steps.get(one).copied()).collect();
+    let Some(most) = company.iter().max().filter(|_| 2 * company.len() >= group.len()) else {
+        return Standing::Unremarkable;
+    };
+    let why = format!(
+        "{most} accounts keep one rate, evenly and round the clock, and do not ask as applications do; nothing says whose they are, and that accuses nobody"
     );
     Standing::Review { why: vec![why] }
 }

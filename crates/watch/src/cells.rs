@@ -122,12 +122,15 @@ impl Finder {
     }
 
     fn nearest(&self, sketch: &Sketch) -> Option<u32> {
-        let met = keys(sketch).filter_map(|key| self.bands.get(&key)).flatten();
-        let leader = |number: &u64| self.leaders.get(usize::try_from(number - self.gone).ok()?);
+        let mut met: Vec<u64> = keys(sketch).filter_map(|key| self.bands.get(&key)).flatten().copied().collect();
+        met.sort_unstable();
+        met.dedup();
+        let leader = |number: u64| self.leaders.get(usize::try_from(number - self.gone).ok()?);
         let best = met
-            .filter_map(|number| Some((similarity(sketch, &leader(number)?.0), std::cmp::Reverse(*number))))
+            .into_iter()
+            .filter_map(|number| Some((similarity(sketch, &leader(number)?.0), std::cmp::Reverse(number))))
             .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
-        (best.0 >= ALIKE).then(|| leader(&best.1.0).map(|leader| leader.1)).flatten()
+        (best.0 >= ALIKE).then(|| leader(best.1.0).map(|leader| leader.1)).flatten()
     }
 
     fn lead(&mut self, sketch: &Sketch, cell: u32) {

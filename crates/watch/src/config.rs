@@ -1,4 +1,6 @@
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
+use std::thread::available_parallelism;
 
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +13,9 @@ use crate::{Alarms, Channel};
 pub struct Config {
     /// Seed of every random choice.
     pub seed: u64,
+    /// Threads to work in; as many as there are cores where it is not said. They change nothing but the time that it takes.
+    #[serde(skip)]
+    pub threads: Option<NonZeroUsize>,
     /// Exchanges an account whose sketches are kept: a uniform sample of all of them.
     pub samples: usize,
     /// Kinds of evidence that are not used.
@@ -51,6 +56,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             seed: 0,
+            threads: None,
             samples: 64,
             ignored: BTreeSet::new(),
             min_accounts: 5,
@@ -68,5 +74,11 @@ impl Default for Config {
             listed_singles: 1_000,
             alarms: None,
         }
+    }
+}
+
+impl Config {
+    pub(crate) fn threads(&self) -> NonZeroUsize {
+        self.threads.or_else(|| available_parallelism().ok()).unwrap_or(NonZeroUsize::MIN)
     }
 }

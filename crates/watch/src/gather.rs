@@ -6,6 +6,7 @@ use crate::block::Candidates;
 use crate::campaign::Desk;
 use crate::cluster::groups;
 use crate::link::Evidence;
+use crate::parallel::map;
 
 /// Families of channels that a link needs.
 const SIGNALS: usize = 2;
@@ -95,9 +96,9 @@ impl Desk<'_> {
 
     fn examine(&self, Candidates { pairs, all }: &Candidates) -> Examined {
         let active = |place: usize| self.profiles[place].exchanges > 0;
-        let pairs = pairs.iter().copied().filter(|(a, b)| active(*a) && active(*b));
-        let edges = pairs.map(|(a, b)| (a, b, self.weight(&self.linker.pair(a, b), None))).collect();
-        Examined { edges, all: *all }
+        let pairs: Vec<(usize, usize)> = pairs.iter().copied().filter(|(a, b)| active(*a) && active(*b)).collect();
+        let weigh = |&(a, b): &(usize, usize)| (a, b, self.weight(&self.linker.pair(a, b), None));
+        Examined { edges: map(self.config.threads(), &pairs, weigh), all: *all }
     }
 
     /// Merges groups that belong together as wholes, the surest first.
@@ -123,12 +124,10 @@ impl Desk<'_> {
     ) -> Vec<Vec<usize>> {
         let everybody = |one: usize| (0..found.len()).filter(|other| *other != one).collect();
         let mut near = near.unwrap_or_else(|| (0..found.len()).map(everybody).collect());
-        let mut scores: BTreeMap<(usize, usize), f64> = BTreeMap::new();
-        for a in 0..found.len() {
-            for b in near[a].iter().copied().filter(|b| *b > a) {
-                scores.insert((a, b), self.as_wholes(&found[a], &found[b], but));
-            }
-        }
+        let pairs = (0..found.len()).flat_map(|a| near[a].iter().filter(move |b| **b > a).map(move |b| (a, *b)));
+        let pairs: Vec<(usize, usize)> = pairs.collect();
+        let weigh = |&(a, b): &(usize, usize)| ((a, b), self.as_wholes(&found[a], &found[b], but));
+        let mut scores: BTreeMap<(usize, usize), f64> = map(self.config.threads(), &pairs, weigh).into_iter().collect();
         while let Some((&(a, b), best)) = scores.iter().max_by(|x, y| x.1.total_cmp(y.1).then(y.0.cmp(x.0))) {
             if *best <= 0.0 {
                 break;

@@ -60,4 +60,9 @@ impl Grants {
         this.allowed = bounds.into_iter().collect::<Option<Vec<u64>>>().map(|bounds| bounds.iter().sum());
         this
     }
+
+    /// Do they explain all that these accounts do?
+    pub(crate) fn explain(&self) -> bool {
+        !self.held.is_empty() && self.covers_all && self.faults.is_empty()
+    }
 }

@@ -15,21 +15,24 @@
 //! 3. **Since when?** From one look at the stream to the next it is bet that an operator's accounts are not used honestly; an alarm
 //!    is valid whenever one looks ([`Alarms`]), and only a campaign with an alarm is at the stage *act*.
 //!
-//! [`analyze`] is pure: the same entries and the same [`Config`] give the same [`Report`], to the byte. It reads the
-//! entries once and keeps a bounded profile of each account ([`State`]), about 2 KB when it is written down. Rows of other systems' logs ([`Seen::Imported`]) are read
-//! likewise; the report counts them and says so.
+//! [`analyze`] is pure: the same entries and the same [`Config`] give the same [`Report`], to the byte, however many threads there
+//! are. It reads the entries once, in their order, and keeps a bounded profile of each account ([`State`]), about 2 KB when it is
+//! written down; what follows from the profiles is worked out on all cores. Rows of other systems' logs ([`Seen::Imported`]) are
+//! read likewise; the report counts them and says so.
 //!
 //! Accounts that share nothing but what they ask for are never linked: prompts are one kind of evidence. Where many accounts that
-//! each look like a harvest ask from one distribution, they are put before a person together.
+//! each look like a harvest ask from one distribution, they are put before a person together. So are accounts that keep one rate, evenly
+//! and round the clock, though what they ask is no application's.
 //!
 //! # What it cannot see
 //!
 //! `anbiq lab watch` measures it. An application of few moulds that runs day and night over several accounts and never sees one input
 //! twice is told from a harvest by how varied its prompts are and how long the answers; where neither says much, it is sent to review.
 //! Accounts that are openly one customer's, nearly all paid for by one means, are sent to review at most. A harvest whose accounts
-//! share no payment, network or client is sent to review at most. Where it is hidden among innocent conversations as well, or where every
-//! account keeps to a topic or a template of its own, nothing is left to see. Accounts of fewer than thirty exchanges are not judged one by one, and
-//! those of fewer than about ten stay invisible unless payment or network gives them away.
+//! share no payment, network or client is sent to review at most. Where it is hidden among innocent conversations as well, only an even
+//! pace that many accounts have in common gives it away, after a day; with waking hours and a volume of its own for each account nothing
+//! is left to see. Accounts of fewer than thirty exchanges are not judged one by one, and those of fewer than about ten stay invisible
+//! unless payment or network gives them away.
 //! Weights are in nats and rest partly on stated priors ([`Config`]), so a certainty is a statement of this model and
 //! not a measured frequency.
 
@@ -46,6 +49,8 @@ mod grants;
 mod habits;
 mod indicators;
 mod link;
+mod lockstep;
+mod parallel;
 mod profile;
 mod purpose;
 mod render;

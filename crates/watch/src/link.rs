@@ -9,6 +9,7 @@ use crate::Config;
 use crate::cells::{Cells, tally};
 use crate::fit::{Calibration, Habitat, Likelihoods, Row, optional, two_covariance};
 use crate::habits::{HABITS, Spread, fit_habits, habits};
+use crate::parallel::map;
 use crate::profile::Profile;
 use crate::report::Channel;
 
@@ -108,14 +109,15 @@ impl<'a> Linker<'a> {
         let rows = cells.rows();
         let population: Vec<_> = reference.iter().map(|place| rows[*place].clone()).collect();
         let habitat = Habitat::fit(&population, cells.count);
-        let prompts: Vec<_> = profiles.iter().zip(&cells.of).map(|(profile, cells)| by_cell(profile, cells)).collect();
+        let threads = config.threads();
+        let everybody: Vec<usize> = (0..profiles.len()).collect();
+        let prompts = map(threads, &everybody, |place| by_cell(&profiles[*place], &cells.of[*place]));
         let repeats = repeats(&prompts, cells.count);
         let all = repeats.iter().fold(Repeats::default(), |sum, one| Repeats {
             compared: sum.compared + one.compared,
             equal: sum.equal + one.equal,
         });
-        let habits: Vec<_> =
-            profiles.iter().map(|profile| habits(&profile.samples, profile.exchanges, config)).collect();
+        let habits = map(threads, profiles, |profile| habits(&profile.samples, profile.exchanges, config));
         let mut this = Self {
             profiles,
             config,
@@ -125,7 +127,7 @@ impl<'a> Linker<'a> {
             settings: frequencies(profiles.iter().map(|profile| profile.settings.keys().copied())),
             openings: opening_span(profiles, config),
             content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
-            likelihoods: rows.iter().map(|row| habitat.likelihoods(row)).collect(),
+            likelihoods: map(threads, &rows, |row| habitat.likelihoods(row)),
             rows,
             habitat,
             prompts,
@@ -137,8 +139,8 @@ impl<'a> Linker<'a> {
         };
         let count = profiles.len();
         if count <= config.all_pairs_up_to {
-            let pairs = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
-            this.known = pairs.map(|(a, b)| this.weigh(a, b)).collect();
+            let known = map(threads, &everybody, |a| (a + 1..count).map(|b| this.weigh(*a, b)).collect::<Vec<_>>());
+            this.known = known.into_iter().flatten().collect();
         }
         this
     }
@@ -326,6 +328,11 @@ impl<'a> Linker<'a> {
     fn content(&self, a: usize, b: usize) -> f64 {
         let Some(calibration) = self.content else { return 0.0 };
         optional(ALIKE_SHARE, calibration.apply(self.pools(&[a], &[b])))
+    }
+
+    /// How irregular the gaps between an account's exchanges are: their standard deviation over their mean.
+    pub(crate) fn irregularity(&self, one: usize) -> Option<f64> {
+        self.habits[one].map(|habits| habits[2].exp())
     }
 
     fn queue(&self, a: usize, b: usize) -> f64 {

@@ -11,9 +11,9 @@ use crate::report::{Archetype, Fit, Purpose};
 use crate::{Config, cells::tally};
 
 /// Fewest exchanges of an operator from which its purpose is judged.
-const ENOUGH: u64 = 30;
+pub(crate) const ENOUGH: u64 = 30;
 /// Fewest hours from which a daily rhythm can show.
-const A_DAY: f64 = 20.0;
+pub(crate) const A_DAY: f64 = 20.0;
 /// Share of every expectation that is left to uses unlike any archetype; it bounds what one trait can say.
 const SURPRISE: f64 = 0.1;
 /// Fewest kinds of prompts, as the exponential of their entropy, that make a harvest rather than an application that
@@ -134,7 +134,11 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, con
         KNOWN.iter().zip(sums).map(|(archetype, nats)| Fit { archetype: *archetype, nats: tidy(nats) }).collect();
     fits.sort_by(|a, b| b.nats.total_cmp(&a.nats));
     let fits_at_all = fits[0].nats >= MISFIT * traits.len() as f64;
-    let torn = torn(&traits, honest, score);
+    // Of the honest kinds that fit at least as well as a harvest, the best that the traffic does not contradict: people of one firm
+    // are paid for like a pool of keys, and talk as no application does.
+    let over = |place: usize| sums[HARVEST] - sums[place];
+    let explains = |place: &usize| over(*place) <= 0.0 && !torn(&traits, *place, over(*place));
+    let explained = (0..HARVEST).filter(explains).max_by(|a, b| sums[*a].total_cmp(&sums[*b]));
     let kinds = entropy(&tally(cells.iter().flat_map(|cells| cells.iter().copied()))).exp();
     let archetype = match fits_at_all {
         false => Archetype::Unknown,
@@ -142,14 +146,13 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, con
         true if score >= config.harvest_margin && kinds < KINDS => Archetype::Unknown,
         true if score >= config.harvest_margin => Archetype::Harvest,
         // Nearly a tie: neither is the answer. And no kind of use is one that the traffic contradicts.
-        true if score > 0.0 || torn => Archetype::Unknown,
-        true => KNOWN[honest],
+        true => explained.map_or(Archetype::Unknown, |place| KNOWN[place]),
     };
-    let (reasons, counter) = explain(&traits, honest);
+    let (reasons, counter) = explain(&traits, explained.unwrap_or(honest));
     Purpose { archetype, score: tidy(score), fits, reasons, counter }
 }
 
-/// Does the traffic contradict the archetype that fits best: in several traits, or in one where a harvest fits about as well?
+/// Does the traffic contradict an archetype: in several traits, or in one where a harvest fits about as well?
 fn torn(traits: &[Measured], honest: usize, score: f64) -> bool {
     let against = traits.iter().filter(|measured| measured.nats(honest) <= CONTRADICTION).count();
     against >= 2 || (against == 1 && score > -1.0)

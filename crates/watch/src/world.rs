@@ -30,9 +30,10 @@ impl State {
         Self { format: FORMAT, config, world: World::default() }
     }
 
-    /// Can this state be gone on with under `config`? Another version's, or one under other assumptions, cannot.
+    /// Can this state be gone on with under `config`? Another version's, or one under other assumptions, cannot. The number of
+    /// threads is none.
     pub fn continues(&self, config: &Config) -> bool {
-        self.format == FORMAT && self.config == *config
+        self.format == FORMAT && Config { threads: config.threads, ..self.config.clone() } == *config
     }
 
     /// Takes in what comes next.

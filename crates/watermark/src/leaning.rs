@@ -5,9 +5,9 @@ use serde::{Deserialize, Serialize};
 use crate::mark::{Mark, Scheme, Value};
 
 /// Weights below this say nothing and are left out.
-const SMALLEST: f64 = 1e-6;
-/// Stakes that the bound is sought among, as parts of the largest one that is possible.
-const STAKES: usize = 64;
+const SMALLEST: f64 = 1e-4;
+/// Steps of the search for the best stake; each leaves a part of 0.618 of where it may be.
+const STEPS: usize = 30;
 
 /// Asks whether a model *leans* towards the tokens that a key favours: over all windows, the sum of weight times value, where
 /// a weight says how much more probable a token is to the model than to others.
@@ -44,6 +44,14 @@ impl<'mark> Leaning<'mark> {
         Self { mark, weights: BTreeMap::new() }
     }
 
+    /// Weighs what a model finds likely after `before`, as tokens with the logarithms of their probabilities, beside what a
+    /// `reference` that never saw marked text finds likely there.
+    pub fn place(&mut self, before: &[u32], model: &[(u32, f32)], reference: &[(u32, f32)]) {
+        for (found, sign) in [(model, 1.0), (reference, -1.0)] {
+            found.iter().for_each(|(token, ln)| self.weigh(before, *token, sign * f64::from(ln.exp())));
+        }
+    }
+
     /// Weighs `token` after `before`; weights of the same pair add up.
     pub fn weigh(&mut self, before: &[u32], token: u32, weight: f64) {
         let Some(start) = before.len().checked_sub(self.mark.window()) else { return };
@@ -68,18 +76,33 @@ impl<'mark> Leaning<'mark> {
         Lean { pairs: self.weights.len() as u64, sum, deviation, p_bound, log10_p_bound }
     }
 
-    /// The least logarithm of the bound over the stakes; 0 where none is below.
+    /// About the least logarithm of the bound over the stakes, at most 0. Every stake gives a bound that holds; the logarithm is
+    /// convex in the stake, so a golden-section search comes near the best one.
     fn ln_bound(&self, sum: f64, largest: f64) -> f64 {
         if sum <= 0.0 || largest <= 0.0 {
             return 0.0;
         }
-        // A stake of 1 over the largest weight would make the expectation of an exponential variable infinite.
-        let stakes = (1..STAKES).map(|place| (place as f64 / STAKES as f64).powi(3) / largest);
         let exponent = |stake: f64| {
             let terms = self.weights.values().map(|&weight| self.ln_moment(stake * weight));
             terms.sum::<f64>() - stake * sum
         };
-        stakes.map(exponent).fold(0.0, f64::min)
+        const GOLDEN: f64 = 0.618_033_988_749_894_9;
+        // A stake of 1 over the largest weight would make the expectation of an exponential variable infinite.
+        let (mut low, mut high) = (0.0, (1.0 - 1e-9) / largest);
+        let (mut one, mut two) = (high - GOLDEN * (high - low), low + GOLDEN * (high - low));
+        let (mut at_one, mut at_two) = (exponent(one), exponent(two));
+        for _ in 0..STEPS {
+            if at_one <= at_two {
+                (high, two, at_two) = (two, one, at_one);
+                one = high - GOLDEN * (high - low);
+                at_one = exponent(one);
+            } else {
+                (low, one, at_one) = (one, two, at_two);
+                two = low + GOLDEN * (high - low);
+                at_two = exponent(two);
+            }
+        }
+        at_one.min(at_two).min(0.0)
     }
 
     /// ln E exp(`x` (value less its mean)).

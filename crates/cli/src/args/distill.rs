@@ -28,6 +28,37 @@ pub(crate) enum Distill {
         #[arg(short, long, value_name = "PATH")]
         out: PathBuf,
     },
+    /// Write a capture in a form of other tools, or theirs as a capture: messages, prompt-completion, sharegpt, alpaca, axolotl.
+    Convert {
+        /// What to read: JSON lines, one JSON list, or a Parquet file.
+        data: PathBuf,
+        /// The form to write: capture, messages, prompt-completion (TRL), sharegpt, alpaca, or axolotl (with log-probabilities).
+        #[arg(long, value_name = "FORM")]
+        to: anbiq_distill::Form,
+        /// The form of what is read; told by its fields where it is not given.
+        #[arg(long, value_name = "FORM")]
+        from: Option<anbiq_distill::Form>,
+        /// The file to write; one that ends in .parquet is a Parquet file.
+        #[arg(short, long, value_name = "PATH")]
+        out: PathBuf,
+        /// A Hugging Face folder: log-probabilities are written for its tokens.
+        #[arg(long, value_name = "DIR")]
+        tokenizer: Option<PathBuf>,
+        /// Make a row of every answer of a conversation, not of the last one only.
+        #[arg(long)]
+        every_turn: bool,
+        /// How many rows were read, written and left out, as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what each filter of the recipe's `[curate]` takes of its capture, in its turn and by itself; trains nothing.
+    Curate {
+        /// The recipe.
+        recipe: PathBuf,
+        /// The counts and examples as JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Find out by asking what the teacher can tell, and what of it a capture would use; costs some twenty short answers.
     Probe {
         /// The recipe.
@@ -40,7 +71,7 @@ pub(crate) enum Distill {
     Capture {
         /// The recipe.
         recipe: PathBuf,
-        /// Ask only for a random share of the answers (0.01 where none is given), but for 200 at least, and say what all of them will cost.
+        /// Ask only for a random share of the answers (0.01 where none is given), but for 200 at least, and for more where the band is wider than 5 %, and say what all of them will cost.
         #[arg(long, value_name = "SHARE", num_args = 0..=1, default_missing_value = "0.01", value_parser = share)]
         pilot: Option<f64>,
         /// The report as JSON.

@@ -20,7 +20,8 @@ pub(crate) use journal::{Journal, Twins};
 pub(crate) use lab::Lab;
 pub(crate) use terms::{Described, Grant, Permits, PriceClass, Purpose, Terms};
 pub(crate) use trace::{
-    Modes, Trace, TraceEndpoint, TraceMeans, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark,
+    CanaryDraw, CanaryTest, IdentityCompare, Modes, Trace, TraceCanary, TraceEndpoint, TraceIdentity, TraceMeans,
+    TraceOverlap, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark, TraceWeights,
 };
 pub(crate) use watch::{How, Import, Measure, Method, Watch};
 

@@ -31,6 +31,66 @@ pub(crate) enum TraceMeans {
     Endpoint(TraceEndpoint),
     /// Whose answers do given answers look like, and is any model that is known to be independent as much like them?
     Style(TraceStyle),
+    /// Are the suspect's weights derived from the teacher's? Distillation leaves them independent.
+    Weights(TraceWeights),
+    /// Has what a suspect wrote more words in a row in common with what was served than with its twins? Needs texts alone.
+    Overlap(TraceOverlap),
+    /// Whom does a suspect take itself for, more often than models that are known to be independent?
+    #[command(subcommand)]
+    Identity(TraceIdentity),
+    /// Answers with a secret that is drawn before they are served, and whether a suspect remembers them.
+    #[command(subcommand)]
+    Canary(TraceCanary),
+}
+
+/// Before and after canaries are served.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TraceCanary {
+    /// Draw the secrets, sign what they are drawn from, and write what is to be served.
+    Draw(CanaryDraw),
+    /// Have a suspect rank the served version of each among all.
+    Test(CanaryTest),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CanaryDraw {
+    /// The canaries as JSON lines with `operator`, `prompt` and `answer`, which has `{}` where the secret goes.
+    #[arg(value_name = "FILE")]
+    pub(crate) wanted: PathBuf,
+    /// Versions of each: a power of two. One canary shows at most one in so many.
+    #[arg(long, default_value_t = 256)]
+    pub(crate) candidates: u32,
+    /// The secret key that draws; made if it is not there.
+    #[arg(long, value_name = "FILE", default_value = "canary.key")]
+    pub(crate) key: PathBuf,
+    /// The key that signs the draw; made if it is not there.
+    #[arg(long, value_name = "FILE", default_value = "trace.key")]
+    pub(crate) signer: PathBuf,
+    /// Folder for the signed draw and what is to be served; must be absent.
+    #[arg(short, long, value_name = "DIR", default_value = "canaries")]
+    pub(crate) out: PathBuf,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct CanaryTest {
+    /// The signed draw, or its folder.
+    pub(crate) draw: PathBuf,
+    /// The key that drew.
+    #[arg(long, value_name = "FILE", default_value = "canary.key")]
+    pub(crate) key: PathBuf,
+    /// The suspect: a folder, or the base URL of a server that scores given text.
+    #[arg(long)]
+    pub(crate) suspect: String,
+    /// Name of the suspect in the report.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// The public key that must have signed the draw.
+    #[arg(long, value_name = "KEY")]
+    pub(crate) signer: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -56,6 +116,13 @@ pub(crate) struct TracePlan {
     /// A model known to be independent; may be given several times.
     #[arg(long, value_name = "MODEL", requires = "suspect")]
     pub(crate) control: Vec<String>,
+    /// The trace of a calibration student, which is known to be trained on the served answers; may be given several times. Says
+    /// what the pairs may exclude.
+    #[arg(long, value_name = "FILE", requires = "suspect")]
+    pub(crate) calibration: Vec<PathBuf>,
+    /// Test by how near the suspect comes to the teacher's distributions, as `anbiq trace --nearness` does.
+    #[arg(long, requires = "suspect")]
+    pub(crate) nearness: bool,
     /// Name of the suspect in the report.
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -211,6 +278,72 @@ pub(crate) struct TraceEndpoint {
     pub(crate) output: Output,
 }
 
+/// Before and after models are asked who they are.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum TraceIdentity {
+    /// Print the questions, as JSON lines with `cluster`, `language` and `prompt`.
+    Questions,
+    /// Compare what models answered to them.
+    Compare(IdentityCompare),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct IdentityCompare {
+    /// Answers as JSON lines with `model`, `prompt` and `output`; other prompts are passed over.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) answers: Vec<PathBuf>,
+    /// Who is who, as for `anbiq trace style`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) roles: PathBuf,
+    /// A word that is looked for, such as the name of the teacher or its vendor; may be given several times.
+    #[arg(long = "called", value_name = "NAME", required = true)]
+    pub(crate) names: Vec<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceOverlap {
+    /// What the suspect wrote, as JSON lines with `model`, `prompt` and `output`; lines of other models are passed over.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) texts: Vec<PathBuf>,
+    /// The suspect's name in these files.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) suspect: String,
+    /// The journal of the gateway that served the teacher.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal: PathBuf,
+    /// The gateway's folder of secrets, where the journal's texts are sealed.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// Operators as `anbiq watch --out` wrote them; without it every account stands for itself.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) operators: Option<PathBuf>,
+    /// The teacher's name in the report.
+    #[arg(long, value_name = "NAME", default_value = "teacher")]
+    pub(crate) teacher: String,
+    /// Test the pairs whose twins were drawn later, as for `anbiq trace`.
+    #[arg(long)]
+    pub(crate) deferred: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceWeights {
+    /// The suspect's folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) suspect: PathBuf,
+    /// The teacher's folder.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) teacher: PathBuf,
+    /// Name of the suspect in the report.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TraceStyle {
     /// Answers as JSON lines with `model`, `prompt` and `output`; `-` for standard input.
@@ -251,6 +384,14 @@ pub(crate) struct TraceTwins {
     /// A model known to be independent; may be given several times.
     #[arg(long, value_name = "MODEL")]
     pub(crate) control: Vec<String>,
+    /// The trace of a calibration student, which is known to be trained on the served answers; may be given several times. A
+    /// suspect that the pairs show to be no such student is acquitted of that.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Vec<PathBuf>,
+    /// Test by how near the suspect comes to the teacher's distributions along either draw, instead of how likely it finds it:
+    /// for students that learnt from log-probabilities. Both are folders, with the same tokens.
+    #[arg(long)]
+    pub(crate) nearness: bool,
     /// Name of the suspect in the report.
     #[arg(long)]
     pub(crate) name: Option<String>,

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anbiq_distill::{Asking, Forecast, Progress, Recipe, Report, Signal, Surroundings, Tier};
+use anbiq_distill::{Asking, Conversion, Converted, Forecast, Progress, Recipe, Report, Signal, Surroundings, Tier};
 use anbiq_domain::{Clock, SystemClock};
 use anbiq_upstream::Scores;
 use anyhow::Context;
@@ -28,6 +28,28 @@ pub(crate) async fn run(args: Distill, talk: Talk) -> anyhow::Result<Outcome> {
             let to = out.clone();
             tokio::task::spawn_blocking(move || anbiq_distill::export(&model, format, &to)).await??;
             talk.say(&format!("written as {format}: {}", out.display()));
+        }
+        Distill::Convert { data, to, from, out, tokenizer, every_turn, json } => {
+            let conversion = Conversion { from, to, tokenizer, every_turn };
+            let place = out.clone();
+            let converted =
+                tokio::task::spawn_blocking(move || anbiq_distill::convert(&data, &out, &conversion)).await??;
+            if json {
+                talk::json(&converted)?;
+            } else {
+                let Converted { read, written, unanswered, unfit } = converted;
+                talk.say(&format!(
+                    "{read} rows read, {written} written as {to} to {}; left out: {unanswered} without an answer, {unfit} answers \
+                     that the form cannot hold",
+                    place.display()
+                ));
+            }
+        }
+        Distill::Curate { recipe, json } => {
+            let recipe = Recipe::load(&recipe)?;
+            let effects = tokio::task::spawn_blocking(move || anbiq_distill::effects(&recipe)).await??;
+            let effects = effects.context("the recipe has no `[capture]`: there is nothing to curate")?;
+            if json { talk::json(&effects)? } else { talk::data(&anbiq_distill::render_effects(&effects))? }
         }
         Distill::Probe { recipe, json } => {
             let (recipe, around) = (Recipe::load(&recipe)?, surroundings(Arc::new(SystemClock), talk));

@@ -1,5 +1,6 @@
 //! `anbiq serve`: the gateway of an installation.
 
+mod files;
 mod reload;
 
 use std::net::SocketAddr;
@@ -28,8 +29,9 @@ pub(crate) async fn run(args: &args::Site, talk: Talk) -> anyhow::Result<Outcome
     if collector.is_none() {
         *collector = std::env::var("OTEL_EXPORTER_OTLP_ENDPOINT").ok().filter(|address| !address.is_empty());
     }
-    let config = &site.config.serve;
+    let config = &mut site.config.serve;
     config.check()?;
+    config.max_connections = files::connections(config.max_connections);
     let doors = Doors {
         customers: listen(config.listen).await?,
         operator: match config.admin_listen {

@@ -3,17 +3,21 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod admin;
+mod batch;
 mod canary;
 mod capture;
 mod config;
 mod customers;
+mod data;
 mod drain;
 mod full;
 mod gateway;
 mod import;
 mod journal;
 mod kill;
+mod lineage;
 mod refusals;
+mod resume;
 mod served;
 mod support;
 mod terms;

@@ -165,6 +165,25 @@ async fn a_plan_is_followed_or_refused() {
     assert!(unplanned.out.contains("Not fixed beforehand"), "{}", unplanned.out);
     assert!(place.run("trace run plan.json --out results").err.contains("`results` is there already"));
 
+    // By nearness, and beside a calibration student: one of them excludes nothing.
+    let near = place.run("trace suspect --teacher teacher --journal journal --nearness --json --out near.json");
+    assert_eq!(near.code, 0, "{}", near.err);
+    let near: Value = serde_json::from_str(&near.out).unwrap();
+    assert_eq!(near["protocol"]["statistic"], "nearness");
+    // A copy of the teacher is as near along either draw.
+    assert!(near["all_traffic"]["p_exact"].as_f64().unwrap() > 0.01, "{}", near["all_traffic"]);
+    let student = "trace suspect --teacher teacher --journal journal --name student --out student.json";
+    assert_eq!(place.run(student).code, 0);
+    let beside = place.run("trace suspect --teacher teacher --journal journal --calibration student.json");
+    assert!(
+        beside.out.contains("Can be excluded: It was trained on the served answers as 1 calibration"),
+        "{}",
+        beside.told()
+    );
+    assert!(beside.out.contains("Verdict: NOT SHOWN"), "{}", beside.out);
+    let other = place.run("trace suspect --teacher teacher --journal journal --calibration near.json").told();
+    assert!(other.contains("the calibration student `suspect` cannot be compared with"), "{other}");
+
     // A plan that was changed, or signed by somebody else.
     let refused = |words: &str| without_digests(&place.run(words).told());
     place.write("changed.json", &place.read("plan.json").replace("\"attempts\": 3", "\"attempts\": 4"));
@@ -258,7 +277,9 @@ async fn a_run_that_is_broken_off_is_remembered_and_a_dossier_carries_the_plan()
     assert!(place.run(case).err.contains("a trace names the plan"), "{}", place.run(case).err);
     let written = place.run(&format!("{case} --plan plan.json"));
     assert_eq!(written.code, 0, "{}", written.err);
-    assert_eq!(place.run("verify dossier").code, 0);
+    let verified = place.run("verify dossier");
+    let said = anbiq_verify::run(&place.path("dossier"), None, false).unwrap();
+    assert_eq!((verified.code, verified.out.trim()), (0, said.text.trim()));
     assert!(place.read("dossier/dossier.json").contains("plan of the trace of suspect"));
     assert!(
         fs::read_dir(place.path("dossier"))

@@ -48,14 +48,17 @@ enum Job {
     Row(Vec<u8>, Vec<u8>),
     /// A line that nothing waits for.
     Note(Vec<u8>),
+    /// Told when all before it is on disk.
+    Sync(oneshot::Sender<()>),
 }
 
 impl Disk {
-    /// Opens the files of the capture `source`, strikes what they hold from `index`, and shows each row's usage to `count`.
+    /// Opens the files of the capture `source`, strikes what they hold from `index`, and shows each row's usage to `count`, with
+    /// whether it came in a batch and whether it is wanted.
     pub(crate) fn open(
         source: &Path,
         index: &mut Index,
-        mut count: impl FnMut(Usage, bool),
+        mut count: impl FnMut(Usage, bool, bool),
     ) -> Result<(Self, Past), DistillError> {
         if let Some(folder) = source.parent().filter(|folder| !folder.as_os_str().is_empty()) {
             std::fs::create_dir_all(folder).map_err(DistillError::write(folder))?;
@@ -71,9 +74,9 @@ impl Disk {
         let mut rows = append(source)?;
         cut_torn(&mut rows, source)?;
         for head in Lines::<Head>::open(source)? {
-            let Head { id: Some(id), usage } = head? else { continue };
+            let Head { id: Some(id), usage, batch } = head? else { continue };
             past.answered(&id);
-            count(usage, index.answered(&id));
+            count(usage, batch, index.answered(&id));
         }
         let lines = past.lines;
         let past = past.end();
@@ -124,7 +127,17 @@ impl Disk {
         self.give(Job::Note(lines)).await
     }
 
-    /// Waits until all is on disk.
+    /// Waits until all that was given so far is on disk.
+    pub(crate) async fn sync(&mut self) -> Result<(), DistillError> {
+        let (sender, receiver) = oneshot::channel();
+        self.give(Job::Sync(sender)).await?;
+        if receiver.await.is_err() {
+            self.failure().await?;
+        }
+        Ok(())
+    }
+
+    /// Waits until all is on disk, and ends.
     pub(crate) async fn close(self) -> Result<Lock, DistillError> {
         drop(self.jobs);
         joined(self.worker.await)
@@ -214,7 +227,7 @@ impl Files {
     fn work(mut self, mut queue: mpsc::Receiver<Job>) -> Result<Lock, DistillError> {
         let (mut rows, mut ledger, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
         while let Some(first) = queue.blocking_recv() {
-            let mut next = Some(first);
+            let (mut next, mut now) = (Some(first), false);
             while let Some(job) = next {
                 match job {
                     Job::Hold(lines, told) => {
@@ -226,11 +239,15 @@ impl Files {
                         self.ends.extend_from_slice(&end);
                     }
                     Job::Note(lines) => ledger.extend_from_slice(&lines),
+                    Job::Sync(told) => {
+                        now = true;
+                        waiting.push(told);
+                    }
                 }
                 next = queue.try_recv().ok();
             }
             self.rows.write_all(&rows).map_err(DistillError::write(&self.source))?;
-            if self.synced.elapsed() >= ROWS_SYNCED {
+            if now || self.synced.elapsed() >= ROWS_SYNCED {
                 self.sync_rows(&mut ledger)?;
             }
             self.ledger.write_all(&ledger).map_err(DistillError::write(&self.path))?;

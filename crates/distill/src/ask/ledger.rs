@@ -61,6 +61,8 @@ pub(crate) struct Head {
     pub(crate) id: Option<Digest>,
     #[serde(default)]
     pub(crate) usage: Usage,
+    #[serde(default)]
+    pub(crate) batch: bool,
 }
 
 /// The ledger of the capture `source`.

@@ -8,6 +8,7 @@
 //! In memory are the requests under way, those that wait to be sent again (no more than may be under way), and
 //! seventeen bytes for each answer that is wanted; neither prompts nor answers.
 
+mod batch;
 mod disk;
 mod ledger;
 mod pace;
@@ -41,6 +42,7 @@ use want::Want;
 
 pub use signal::{Signal, Tier};
 
+pub(crate) use disk::replace;
 pub(crate) use ledger::Head;
 pub(crate) use want::{Index, Maker, Wants, drawn, most_usage, short};
 
@@ -89,15 +91,42 @@ pub struct Asking {
     pub stopped: Option<String>,
 }
 
+impl Asking {
+    /// As one, with what was asked `before` of the same file.
+    pub(crate) fn after(self, before: &Self) -> Self {
+        Self {
+            reused: before.reused,
+            answered: before.answered + self.answered,
+            replayed: before.replayed + self.replayed,
+            retries: before.retries + self.retries,
+            signal: self.signal.or_else(|| before.signal.clone()),
+            ..self
+        }
+    }
+}
+
 /// What asking must keep to.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// What the answers cost.
     pub(crate) prices: PriceList,
+    /// That of answers that come by themselves.
     pub(crate) class: PriceClass,
     /// The most completion tokens that the teacher's terms or grant allow.
     pub(crate) tokens: Option<u64>,
     pub(crate) seed: u64,
+}
+
+impl Limits {
+    /// The class of an answer that came in a batch or by itself. Who sells distillation at a price of its own sells it so in
+    /// batches too.
+    pub(crate) fn class_of(&self, batch: bool) -> PriceClass {
+        match (self.class, batch) {
+            (PriceClass::Distillation, _) => PriceClass::Distillation,
+            (_, true) => PriceClass::Batch,
+            (_, false) => PriceClass::Standard,
+        }
+    }
 }
 
 /// Tries of one request that fail one after the other, not counting those that the server had no room for, before the run
@@ -119,6 +148,9 @@ pub(crate) async fn ask(
     share: Option<f64>,
     progress: &dyn Progress,
 ) -> Result<Asking, DistillError> {
+    if part.batch.is_none() {
+        batch::refuse_if_open(source)?;
+    }
     let maker = Maker::new(teacher, part, limits, share);
     let Opened { index, mut disk, mut purse, reused } = Opened::of(source, &maker, part, limits)?;
     let signal = match part.logprobs {
@@ -136,6 +168,27 @@ pub(crate) async fn ask(
     let asking = Asking { requests: index.len(), reused, signal, ..Asking::default() };
     progress.stage("asking the teacher", Some(asking.requests));
     progress.advance(reused);
+    if let (Some(settings), Endpoint::Http { client, model }) = (part.batch, endpoint) {
+        let asker = Asker::new(endpoint, part, logprobs);
+        let mut batches = batch::Batches {
+            source,
+            client,
+            model,
+            asker,
+            settings,
+            limits,
+            maker: &maker,
+            index,
+            purse,
+            disk,
+            progress,
+            asking,
+            tries: std::collections::HashMap::new(),
+        };
+        let failure = batches.work().await?;
+        let batch::Batches { asking, purse, index, disk, .. } = batches;
+        return end(source, asking, purse, &index, disk, failure, progress).await;
+    }
     let now = Instant::now();
     let mut run = Run {
         wants: Wants::new(&maker)?,
@@ -157,9 +210,22 @@ pub(crate) async fn ask(
         under_way: JoinSet::new(),
     };
     run.work().await?;
-    let Run { mut asking, purse, index, failure, disk, .. } = run;
+    let Run { asking, purse, index, failure, disk, .. } = run;
+    end(source, asking, purse, &index, disk, failure, progress).await
+}
+
+/// Puts the capture in order and says what it came to.
+async fn end(
+    source: &Path,
+    mut asking: Asking,
+    purse: Purse,
+    index: &Index,
+    disk: Disk,
+    failure: Option<DistillError>,
+    progress: &dyn Progress,
+) -> Result<Asking, DistillError> {
     let _lock = disk.close().await?;
-    disk::put_in_order(source, &index)?;
+    disk::put_in_order(source, index)?;
     if asking.reused + asking.answered == asking.requests {
         ledger::shorten(source, &purse.open, purse.extra)?;
     }
@@ -201,8 +267,8 @@ impl Opened {
     fn of(source: &Path, maker: &Maker<'_>, part: &AskPart, limits: Limits) -> Result<Self, DistillError> {
         let mut index = Index::new(maker)?;
         let (mut spent, mut used, mut reused) = (Money::ZERO, 0, 0);
-        let (disk, past) = Disk::open(source, &mut index, |usage, wanted| {
-            spent += limits.prices.cost(usage, limits.class);
+        let (disk, past) = Disk::open(source, &mut index, |usage, batch, wanted| {
+            spent += limits.prices.cost(usage, limits.class_of(batch));
             used += usage.completion_tokens;
             reused += u64::from(wanted);
         })?;
@@ -358,7 +424,7 @@ impl Run<'_> {
         let Answered { line, usage, told } = answer;
         let (most, under_way) = (want.usage.total(), self.under_way.len() + self.batch.len());
         self.pace.answered(most, usage.total(), told, under_way as u64, Instant::now());
-        let cost = self.limits.prices.cost(usage, self.limits.class);
+        let cost = self.limits.prices.cost(usage, self.limits.class_of(false));
         self.purse.settle(want, cost, usage, told.replayed);
         self.disk.keep(&want.id, line, told.replayed).await?;
         self.asking.answered += 1;

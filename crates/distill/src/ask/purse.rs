@@ -118,6 +118,20 @@ impl Purse {
         }
     }
 
+    /// What an earlier run sent is under way still: it is held, and not lost. False where the ledger knows of nothing.
+    pub(crate) fn reclaim(&mut self, want: &Want) -> bool {
+        let id = short(&want.id);
+        let Some(most) = self.open.get_mut(&id).and_then(Vec::pop) else { return false };
+        if self.open.get(&id).is_some_and(Vec::is_empty) {
+            self.open.remove(&id);
+        }
+        self.lost = self.lost - most;
+        self.used -= self.max_tokens;
+        self.held += want.most;
+        self.held_tokens += self.max_tokens;
+        true
+    }
+
     /// Perhaps it was answered and the answer lost: it stays counted, at the most that it can have cost.
     pub(crate) fn lose(&mut self, want: &Want) {
         self.release(want.most);

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use anbiq_domain::{Answer, Digest, Finish, Prompt, Usage};
 use anbiq_model::{Event, Fault, Model, ModelError, Request, Sampling};
-use anbiq_openai::{ChatMessage, ChatRequest, ChatTokenLogprob, FinishReason};
+use anbiq_openai::{ChatMessage, ChatRequest, ChatResponse, ChatTokenLogprob, FinishReason};
 use anbiq_upstream::{Client, ClientError, ErrorKind, Told};
 use tokio::time::timeout;
 
@@ -86,12 +86,20 @@ impl Asker {
     }
 
     async fn ask_http(&self, client: &Client, model: &str, want: &Want) -> Result<Answered, Bad> {
+        let request = self.chat_request(model, want);
+        let headers = [(PURPOSE.0.to_owned(), PURPOSE.1.to_owned()), (KEY.to_owned(), key(want, &request))];
+        let (response, told) = client.chat_told(&request, &headers).await.map_err(from_client)?;
+        from_chat(want, response, told, false)
+    }
+
+    /// The request for a chat completion.
+    pub(crate) fn chat_request(&self, model: &str, want: &Want) -> ChatRequest {
         let part = &self.part;
         let messages = match &want.prompt {
             Prompt::Chat(messages) => messages.clone(),
             Prompt::Text(text) => vec![anbiq_domain::Message::new(anbiq_domain::Role::User, text.clone())],
         };
-        let request = ChatRequest {
+        ChatRequest {
             model: model.to_owned(),
             messages: messages.into_iter().map(ChatMessage::from).collect(),
             temperature: Some(part.temperature),
@@ -101,26 +109,7 @@ impl Asker {
             logprobs: self.logprobs.map(|_| true),
             top_logprobs: self.logprobs.map(u32::from),
             ..ChatRequest::default()
-        };
-        let headers = [(PURPOSE.0.to_owned(), PURPOSE.1.to_owned()), (KEY.to_owned(), key(want, &request))];
-        let (response, told) = client.chat_told(&request, &headers).await.map_err(from_client)?;
-        let Some(choice) = response.choices.into_iter().next() else {
-            return Err(malformed("the server answered without an answer"));
-        };
-        let finish = match choice.finish_reason {
-            Some(FinishReason::Length) => Finish::Length,
-            Some(FinishReason::Stop) => Finish::Stop,
-            _ => return Err(malformed("the server's answer did not end")),
-        };
-        let logprobs = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
-        let answer = Answer::new(choice.message.content.unwrap_or_default(), finish);
-        let usage = response.usage.map(|usage| Usage {
-            prompt_tokens: usage.prompt_tokens,
-            cached_tokens: usage.cached_tokens(),
-            completion_tokens: usage.completion_tokens,
-            ..Usage::default()
-        });
-        answered(want, answer, logprobs.iter().map(to_token).collect(), usage, told)
+        }
     }
 
     async fn ask_model(&self, model: &dyn Model, want: &Want) -> Result<Answered, Bad> {
@@ -144,12 +133,33 @@ impl Asker {
                 Event::ToolCall { .. } => return Err(malformed("the model called a tool")),
                 Event::Usage(usage) => {
                     let finish = end.ok_or_else(|| malformed("the model's answer did not end"))?;
-                    return answered(want, Answer::new(text, finish), tokens, Some(usage), Told::default());
+                    return answered(want, Answer::new(text, finish), tokens, Some(usage), Told::default(), false);
                 }
             }
         }
         Err(malformed("the model stopped in the middle of its answer"))
     }
+}
+
+/// What a chat completion says, alone or in a batch.
+pub(crate) fn from_chat(want: &Want, response: ChatResponse, told: Told, batch: bool) -> Result<Answered, Bad> {
+    let Some(choice) = response.choices.into_iter().next() else {
+        return Err(malformed("the server answered without an answer"));
+    };
+    let finish = match choice.finish_reason {
+        Some(FinishReason::Length) => Finish::Length,
+        Some(FinishReason::Stop) => Finish::Stop,
+        _ => return Err(malformed("the server's answer did not end")),
+    };
+    let logprobs = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
+    let answer = Answer::new(choice.message.content.unwrap_or_default(), finish);
+    let usage = response.usage.map(|usage| Usage {
+        prompt_tokens: usage.prompt_tokens,
+        cached_tokens: usage.cached_tokens(),
+        completion_tokens: usage.completion_tokens,
+        ..Usage::default()
+    });
+    answered(want, answer, logprobs.iter().map(to_token).collect(), usage, told, batch)
 }
 
 /// The name of a request: the same recipe and row give the same name in every run, and nothing else does, since a name
@@ -170,6 +180,7 @@ fn answered(
     tokens: Vec<Token>,
     usage: Option<Usage>,
     told: Told,
+    batch: bool,
 ) -> Result<Answered, Bad> {
     // A server that does not count is taken to have used all that was asked for.
     let usage = usage.unwrap_or(want.usage);
@@ -180,6 +191,7 @@ fn answered(
         answers: vec![answer],
         logprobs: if tokens.is_empty() { Vec::new() } else { vec![tokens] },
         usage,
+        batch,
     };
     let mut line = serde_json::to_vec(&row).map_err(|why| malformed(&format!("the answer cannot be kept: {why}")))?;
     line.push(b'\n');

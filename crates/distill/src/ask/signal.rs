@@ -148,7 +148,7 @@ async fn ask(
     purse: &mut Purse,
 ) -> Result<Probe, DistillError> {
     let price = |(prompt_tokens, completion_tokens)| {
-        limits.prices.cost(Usage { prompt_tokens, completion_tokens, ..Usage::default() }, limits.class)
+        limits.prices.cost(Usage { prompt_tokens, completion_tokens, ..Usage::default() }, limits.class_of(false))
     };
     let (most, tokens) = (price(MOST_TOKENS), MOST_TOKENS.1);
     match purse.hold(most, tokens) {

@@ -67,7 +67,7 @@ impl<'recipe> Maker<'recipe> {
 
     fn want(&self, id: Digest, place: u32, prompt: Prompt) -> Want {
         let usage = most_usage(&prompt, self.part.max_tokens);
-        let most = self.limits.prices.cost(usage, self.limits.class);
+        let most = self.limits.prices.cost(usage, self.limits.class_of(self.part.batch.is_some()));
         let seed = self.seeds.fork(&id.to_string()).bits();
         Want { id, place, prompt, seed, usage, most, tries: 0, edition: 0, sent: Instant::now() }
     }

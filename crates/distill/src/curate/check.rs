@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use regex::Regex;
 use serde_json::{Map, Value};
 
 use crate::DistillError;
@@ -41,7 +42,13 @@ fn known(schema: &Value) -> Result<(), String> {
             "enum" => value.is_array(),
             "const" => true,
             "minimum" | "maximum" | "exclusiveMinimum" | "exclusiveMaximum" => value.is_number(),
-            "minLength" | "maxLength" | "minItems" | "maxItems" => value.is_u64(),
+            "minLength" | "maxLength" | "minItems" | "maxItems" | "minProperties" | "maxProperties" => value.is_u64(),
+            "uniqueItems" => value.is_boolean(),
+            "pattern" => match value.as_str().map(Regex::new) {
+                Some(Ok(_)) => true,
+                Some(Err(error)) => return Err(format!("the keyword `pattern`: {error}")),
+                None => false,
+            },
             "required" => list(value, Value::is_string),
             "properties" => {
                 for inner in value.as_object().into_iter().flat_map(Map::values) {
@@ -81,6 +88,7 @@ fn fits(schema: &Value, value: &Value) -> bool {
     };
     let length = value.as_str().map(|text| text.chars().count() as u64);
     let items = value.as_array().map(|items| items.len() as u64);
+    let members = value.as_object().map(|members| members.len() as u64);
     let at_least =
         |size: Option<u64>, limit: &Value| size.zip(limit.as_u64()).is_none_or(|(size, limit)| size >= limit);
     let at_most = |size: Option<u64>, limit: &Value| size.zip(limit.as_u64()).is_none_or(|(size, limit)| size <= limit);
@@ -100,6 +108,13 @@ fn fits(schema: &Value, value: &Value) -> bool {
         "maxLength" => at_most(length, limit),
         "minItems" => at_least(items, limit),
         "maxItems" => at_most(items, limit),
+        "minProperties" => at_least(members, limit),
+        "maxProperties" => at_most(members, limit),
+        "uniqueItems" => limit == &Value::Bool(false) || value.as_array().is_none_or(|items| all_differ(items)),
+        "pattern" => match (value.as_str(), limit.as_str().map(Regex::new)) {
+            (Some(text), Some(Ok(pattern))) => pattern.is_match(text),
+            (_, pattern) => !value.is_string() || pattern.is_none(),
+        },
         "required" => value.as_object().is_none_or(|object| {
             limit.as_array().into_iter().flatten().filter_map(Value::as_str).all(|name| object.contains_key(name))
         }),
@@ -119,6 +134,11 @@ fn fits(schema: &Value, value: &Value) -> bool {
         "allOf" => Some(inner(limit)) == limit.as_array().map(Vec::len),
         _ => true,
     })
+}
+
+/// Numbers differ as they are written: 1 and 1.0 do.
+fn all_differ(items: &[Value]) -> bool {
+    items.iter().enumerate().all(|(place, item)| !items[..place].contains(item))
 }
 
 fn has_type(name: &str, value: &Value) -> bool {
@@ -148,8 +168,10 @@ mod tests {
             "properties": {
                 "label": { "enum": ["refund", "delay"] },
                 "score": { "type": "integer", "minimum": 0, "exclusiveMaximum": 10 },
-                "tags": { "type": "array", "items": { "type": "string", "maxLength": 3 }, "maxItems": 2 },
+                "tags": { "type": "array", "items": { "type": "string", "maxLength": 3 }, "maxItems": 2, "uniqueItems": true },
+                "code": { "pattern": "^[A-Z]{2}[0-9]+$" },
             },
+            "maxProperties": 3,
             "required": ["label"],
             "additionalProperties": false,
         }));
@@ -158,6 +180,7 @@ mod tests {
             r#"{"label": "refund"}"#,
             r#" {"label": "delay", "score": 9.0, "tags": []}"#,
             r#"{"label": "delay", "tags": ["abc"]}"#,
+            r#"{"label": "delay", "code": "AB12"}"#,
         ] {
             assert!(schema.holds(good), "{good}");
         }
@@ -172,6 +195,9 @@ mod tests {
             r#"{"label": "refund", "score": -1}"#,
             r#"{"label": "refund", "tags": ["abcd"]}"#,
             r#"{"label": "refund", "tags": ["a", "b", "c"]}"#,
+            r#"{"label": "refund", "tags": ["a", "a"]}"#,
+            r#"{"label": "refund", "code": "ab12"}"#,
+            r#"{"label": "refund", "code": "AB12", "score": 1, "tags": []}"#,
             r#"{"label": "refund", "more": 1}"#,
             r#"{"label": "refund"} and so on"#,
             "```json\n{\"label\": \"refund\"}\n```",
@@ -185,7 +211,8 @@ mod tests {
     #[test]
     fn what_is_not_known_is_refused() {
         for (schema, says) in [
-            (json!({ "pattern": "a" }), "`pattern` is not supported"),
+            (json!({ "pattern": "(" }), "the keyword `pattern`: regex parse error"),
+            (json!({ "format": "email" }), "`format` is not supported"),
             (json!({ "properties": { "a": { "$ref": "#" } } }), "`$ref` is not supported"),
             (json!({ "type": "text" }), "`type` has a value"),
             (json!({ "required": "a" }), "`required` has a value"),

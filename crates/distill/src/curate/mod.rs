@@ -3,7 +3,14 @@
 //! Each filter is applied to what those before it left, in the order of [`Curated`], and its count says how many it took.
 
 mod check;
+mod effect;
+mod language;
 mod near;
+
+pub use effect::{Effect, Effects, Example};
+pub use language::{Language, Script};
+
+pub(crate) use effect::effects;
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;
@@ -15,6 +22,7 @@ use crate::DistillError;
 use crate::capture::Sample;
 use crate::data::{Document, Lines};
 use crate::recipe::{CuratePart, EvaluatePart};
+use language::{LEAST_SHARE, declines};
 
 /// What was left out, and why.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -30,8 +38,12 @@ pub struct Curated {
     pub lengths: u64,
     /// Left out because too few of their letters are of the script that they should be in.
     pub scripts: u64,
+    /// Left out because they are in another language.
+    pub languages: u64,
     /// Left out because they decline to answer.
     pub refusals: u64,
+    /// Left out because they lack what they should match, or match what they should lack.
+    pub patterns: u64,
     /// Left out because they are not of the form that they should have.
     pub malformed: u64,
     /// Left out because they are not the right answer.
@@ -52,7 +64,9 @@ impl Curated {
         let counts = [
             (self.lengths, "too short or too long"),
             (self.scripts, "in another script"),
+            (self.languages, "in another language"),
             (self.refusals, "refusals"),
+            (self.patterns, "against a pattern"),
             (self.malformed, "of another form"),
             (self.wrong, "wrong"),
             (self.contaminated, "known from the evaluation"),
@@ -60,6 +74,42 @@ impl Curated {
         ];
         let counts = counts.iter().filter(|(count, _)| *count > 0);
         counts.map(|(count, reason)| format!(", {count} {reason}")).collect()
+    }
+}
+
+/// A reason to leave an answer out, in the order in which they are looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Filter {
+    Empty,
+    Truncated,
+    Lengths,
+    Scripts,
+    Languages,
+    Refusals,
+    Patterns,
+    Malformed,
+    Wrong,
+    Contaminated,
+    Duplicates,
+    Near,
+}
+
+impl Filter {
+    fn count(self, counts: &mut Curated) -> &mut u64 {
+        match self {
+            Self::Empty => &mut counts.empty,
+            Self::Truncated => &mut counts.truncated,
+            Self::Lengths => &mut counts.lengths,
+            Self::Scripts => &mut counts.scripts,
+            Self::Languages => &mut counts.languages,
+            Self::Refusals => &mut counts.refusals,
+            Self::Patterns => &mut counts.patterns,
+            Self::Malformed => &mut counts.malformed,
+            Self::Wrong => &mut counts.wrong,
+            Self::Contaminated => &mut counts.contaminated,
+            Self::Duplicates => &mut counts.duplicates,
+            Self::Near => &mut counts.near,
+        }
     }
 }
 
@@ -73,145 +123,74 @@ pub(crate) fn curate(
     measured: &EvaluatePart,
 ) -> Result<(Vec<Sample>, Curated), DistillError> {
     let mut counts = Curated { answers: samples.len() as u64, ..Curated::default() };
-    let schema = part.json_schema.as_deref().map(check::Schema::load).transpose()?;
-    let right = part.expected.as_deref().map(right_answers).transpose()?;
-    let known = part.contamination.map(|words| Known::read(words, measured)).transpose()?;
-    let mut seen = HashSet::new();
-    let mut near = part.near_duplicates.map(near::Near::new);
-    let mut keep = |sample: &Sample| {
-        let text = sample.answer.text.as_str();
-        let length = text.split_whitespace().count();
-        let count = if length == 0 {
-            &mut counts.empty
-        } else if sample.answer.finish == Finish::Length && !part.keep_truncated {
-            &mut counts.truncated
-        } else if part.least_words.is_some_and(|least| length < least)
-            || part.most_words.is_some_and(|most| length > most)
-        {
-            &mut counts.lengths
-        } else if part.script.is_some_and(|script| script.share(text) < LEAST_SHARE) {
-            &mut counts.scripts
-        } else if part.drop_refusals && declines(text) {
-            &mut counts.refusals
-        } else if schema.as_ref().is_some_and(|schema| !schema.holds(text)) {
-            &mut counts.malformed
-        } else if right
-            .as_ref()
-            .is_some_and(|right| right.get(&key(&sample.prompt)).is_some_and(|task| !task.accepts(text)))
-        {
-            &mut counts.wrong
-        } else if known.as_ref().is_some_and(|known| known.meets(sample.prompt.last_text()) || known.meets(text)) {
-            &mut counts.contaminated
-        } else if !seen.insert(Digest::of_parts(&[key(&sample.prompt).as_bytes(), text.as_bytes()]))
-            && !part.keep_duplicates
-        {
-            &mut counts.duplicates
-        } else if near.as_mut().is_some_and(|near| near.repeats(text)) {
-            &mut counts.near
-        } else {
-            return true;
-        };
-        *count += 1;
-        false
-    };
-    let kept: Vec<Sample> = samples.into_iter().filter(|sample| keep(sample)).collect();
+    let reasons = judge(&samples, part, measured)?;
+    let mut kept = Vec::with_capacity(samples.len());
+    for (sample, reason) in samples.into_iter().zip(reasons) {
+        match reason {
+            Some(filter) => *filter.count(&mut counts) += 1,
+            None => kept.push(sample),
+        }
+    }
     counts.kept = kept.len() as u64;
     Ok((kept, counts))
 }
 
-/// How much of an answer's letters must be of the script that it should be in.
-const LEAST_SHARE: f64 = 0.9;
-
-/// A family of letters. It tells Russian from English, not English from French.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Script {
-    /// Of English, French, Turkish, Vietnamese and many more.
-    Latin,
-    /// Of Russian, Ukrainian, Serbian and more.
-    Cyrillic,
-    /// Of Greek.
-    Greek,
-    /// Of Arabic, Persian, Urdu.
-    Arabic,
-    /// Of Hebrew and Yiddish.
-    Hebrew,
-    /// Of Hindi, Marathi, Nepali.
-    Devanagari,
-    /// Of Chinese; Japanese has its letters and others.
-    Han,
-    /// Of Japanese: kana and Chinese letters.
-    Japanese,
-    /// Of Korean.
-    Hangul,
-    /// Of Thai.
-    Thai,
+/// Why each sample is left out, if it is.
+fn judge(samples: &[Sample], part: &CuratePart, measured: &EvaluatePart) -> Result<Vec<Option<Filter>>, DistillError> {
+    let schema = part.json_schema.as_deref().map(check::Schema::load).transpose()?;
+    let right = part.expected.as_deref().map(right_answers).transpose()?;
+    let known = part.contamination.map(|words| Known::read(words, measured)).transpose()?;
+    let (has, lacks) =
+        (part.matches.as_deref().map(pattern).transpose()?, part.lacks.as_deref().map(pattern).transpose()?);
+    let mut seen = HashSet::new();
+    let mut near = part.near_duplicates.map(near::Near::new);
+    let mut reason = |sample: &Sample| {
+        let text = sample.answer.text.as_str();
+        let length = text.split_whitespace().count();
+        let found = if length == 0 {
+            Filter::Empty
+        } else if sample.answer.finish == Finish::Length && !part.keep_truncated {
+            Filter::Truncated
+        } else if part.least_words.is_some_and(|least| length < least)
+            || part.most_words.is_some_and(|most| length > most)
+        {
+            Filter::Lengths
+        } else if part.script.is_some_and(|script| script.share(text) < LEAST_SHARE) {
+            Filter::Scripts
+        } else if part.language.is_some_and(|language| language.is_missed_by(text)) {
+            Filter::Languages
+        } else if part.drop_refusals && declines(text) {
+            Filter::Refusals
+        } else if has.as_ref().is_some_and(|pattern| !pattern.is_match(text))
+            || lacks.as_ref().is_some_and(|pattern| pattern.is_match(text))
+        {
+            Filter::Patterns
+        } else if schema.as_ref().is_some_and(|schema| !schema.holds(text)) {
+            Filter::Malformed
+        } else if right
+            .as_ref()
+            .is_some_and(|right| right.get(&key(&sample.prompt)).is_some_and(|task| !task.accepts(text)))
+        {
+            Filter::Wrong
+        } else if known.as_ref().is_some_and(|known| known.meets(sample.prompt.last_text()) || known.meets(text)) {
+            Filter::Contaminated
+        } else if !seen.insert(Digest::of_parts(&[key(&sample.prompt).as_bytes(), text.as_bytes()]))
+            && !part.keep_duplicates
+        {
+            Filter::Duplicates
+        } else if near.as_mut().is_some_and(|near| near.repeats(text)) {
+            Filter::Near
+        } else {
+            return None;
+        };
+        Some(found)
+    };
+    Ok(samples.iter().map(&mut reason).collect())
 }
 
-impl Script {
-    /// The share of the letters of `text` that are of this script; 1 where there are no letters.
-    fn share(self, text: &str) -> f64 {
-        let (mut all, mut own) = (0_u64, 0_u64);
-        for letter in text.chars().filter(|letter| letter.is_alphabetic()) {
-            all += 1;
-            own += u64::from(self.has(letter));
-        }
-        if all == 0 { 1.0 } else { own as f64 / all as f64 }
-    }
-
-    /// By the blocks of Unicode.
-    fn has(self, letter: char) -> bool {
-        let han = || matches!(letter, '\u{3400}'..='\u{4dbf}' | '\u{4e00}'..='\u{9fff}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3134f}');
-        match self {
-            Self::Latin => {
-                matches!(letter, 'a'..='z' | 'A'..='Z' | '\u{aa}' | '\u{ba}' | '\u{c0}'..='\u{24f}' | '\u{1e00}'..='\u{1eff}')
-            }
-            Self::Cyrillic => matches!(letter, '\u{400}'..='\u{52f}'),
-            Self::Greek => matches!(letter, '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}'),
-            Self::Arabic => {
-                matches!(letter, '\u{600}'..='\u{6ff}' | '\u{750}'..='\u{77f}' | '\u{fb50}'..='\u{fdff}' | '\u{fe70}'..='\u{feff}')
-            }
-            Self::Hebrew => matches!(letter, '\u{590}'..='\u{5ff}'),
-            Self::Devanagari => matches!(letter, '\u{900}'..='\u{97f}'),
-            Self::Han => han(),
-            Self::Japanese => {
-                han() || matches!(letter, '\u{3040}'..='\u{30ff}' | '\u{31f0}'..='\u{31ff}' | '\u{ff66}'..='\u{ff9f}')
-            }
-            Self::Hangul => {
-                matches!(letter, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '\u{ac00}'..='\u{d7af}')
-            }
-            Self::Thai => matches!(letter, '\u{e00}'..='\u{e7f}'),
-        }
-    }
-}
-
-/// How answers begin that decline, in lower case and with plain apostrophes.
-const DECLINING: [&str; 18] = [
-    "i can't help",
-    "i can't assist",
-    "i can't provide",
-    "i can't fulfill",
-    "i cannot help",
-    "i cannot assist",
-    "i cannot provide",
-    "i cannot fulfill",
-    "i'm sorry, but",
-    "i am sorry, but",
-    "sorry, but i can",
-    "sorry, i can",
-    "i'm unable to",
-    "i am unable to",
-    "i'm not able to",
-    "i am not able to",
-    "as an ai",
-    "i must decline",
-];
-
-/// Does it decline to answer? English only, and by its beginning only: an answer that says so later has answered before.
-fn declines(text: &str) -> bool {
-    let start: String = text.trim_start().chars().take(40).flat_map(char::to_lowercase).collect();
-    let start = start.replace('\u{2019}', "'");
-    DECLINING.iter().any(|words| start.starts_with(words))
+/// A regular expression of the recipe, which was compiled once when that was read.
+fn pattern(text: &str) -> Result<regex::Regex, DistillError> {
+    regex::Regex::new(text).map_err(|error| DistillError::Nothing(error.to_string()))
 }
 
 /// The tasks of `path` that have one right answer, by their prompts.
@@ -379,6 +358,14 @@ mod tests {
             counts.reasons(),
             ", 1 too short or too long, 1 in another script, 1 refusals, 1 wrong, 2 known from the evaluation, 1 nearly repeated"
         );
+        let patterns = CuratePart {
+            matches: Some(r"(?i)\byes\b".to_owned()),
+            lacks: Some("maybe".to_owned()),
+            ..CuratePart::default()
+        };
+        let samples_of_yes = vec![sample("a", "Yes."), sample("b", "yesterday"), sample("c", "yes, maybe")];
+        let (kept, counts) = curate(samples_of_yes.clone(), &patterns, &measured).unwrap();
+        assert_eq!((kept, counts.patterns), (samples_of_yes[..1].to_vec(), 2));
         let forms = CuratePart { json_schema: write("schema.json", "{\"type\": \"string\"}"), ..CuratePart::default() };
         let (kept, counts) = curate(vec![sample("a", "\"yes\""), sample("b", "yes")], &forms, &measured).unwrap();
         assert_eq!((kept.len(), counts.malformed), (1, 1));

@@ -75,6 +75,7 @@ impl Say {
 
     const fn strength(self, strength: Strength) -> &'static str {
         self.the(match strength {
+            Strength::Contradicted => Label::Contradicted,
             Strength::NotShown => Label::NotShown,
             Strength::Moderate => Label::Moderate,
             Strength::Strong => Label::Strong,
@@ -151,7 +152,7 @@ fn summary(dossier: &Dossier, say: Say) -> Markup {
 /// Four steps, of which as many are filled as the verdict is strong.
 fn scale(strength: Strength) -> Markup {
     let filled = match strength {
-        Strength::NotShown => 0,
+        Strength::Contradicted | Strength::NotShown => 0,
         Strength::Moderate => 1,
         Strength::Strong => 2,
         Strength::Established => 3,
@@ -167,6 +168,7 @@ fn scale(strength: Strength) -> Markup {
 
 const fn tone_of(strength: Strength) -> &'static str {
     match strength {
+        Strength::Contradicted => "good",
         Strength::NotShown => "plain",
         Strength::Moderate | Strength::Strong => "warning",
         Strength::Established => "finding",
@@ -325,6 +327,7 @@ fn verdict(number: usize, suspect: &SuspectPage, say: Say) -> Markup {
                 (scale(suspect.verdict))
                 p.words { (Shown(&suspect.words)) }
                 @if suspect.verdict == Strength::NotShown { p.note { (say.the(Label::NotShownNote)) } }
+                @if suspect.verdict == Strength::Contradicted { p.note { (say.the(Label::ContradictedNote)) } }
             }
             dl.figures {
                 div { dt { (say.the(Label::PValue)) } dd { (p_value(suspect.p_value)) } }
@@ -355,6 +358,7 @@ fn verdict(number: usize, suspect: &SuspectPage, say: Say) -> Markup {
                 dt { (say.the(Label::Statistic)) } dd { (Shown(&suspect.statistic)) }
             }
             (sentences(Label::Power, &suspect.power, say))
+            (sentences(Label::Excluded, &suspect.excluded, say))
             (sentences(Label::Against, &suspect.counter_evidence, say))
             (sentences(Label::RivalExplanations, &suspect.rival_explanations, say))
             (sentences(Label::DoesNotShow, &suspect.does_not_show, say))

@@ -56,6 +56,7 @@ fn sample(language: Language) -> Dossier {
         suspects: vec![
             suspect("suspect", Strength::Established, 0.35, &mut random),
             suspect("innocent", Strength::NotShown, 0.0, &mut random),
+            suspect("acquitted", Strength::Contradicted, 0.0, &mut random),
         ],
         licence: licence(),
         students: vec![StudentRow {
@@ -167,6 +168,10 @@ fn suspect(name: &str, verdict: Strength, shift: f64, random: &mut Seeded) -> Su
             log10_e: 8.2,
         }],
         power: vec!["800 pairs show a win rate of 0.60 with a chance of 9 in 10.".to_owned()],
+        excluded: match verdict {
+            Strength::Contradicted => vec!["It prefers the served in at most 0.54 of the pairs.".to_owned()],
+            _ => Vec::new(),
+        },
         counter_evidence: vec!["The length alone predicts nothing.".to_owned()],
         rival_explanations: vec!["The answers were published.".to_owned()],
         does_not_show: vec!["Who took the answers.".to_owned()],

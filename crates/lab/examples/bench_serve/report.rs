@@ -64,13 +64,16 @@ struct Side {
 struct Times {
     total: Percentiles,
     first_text: Percentiles,
-    /// How late a chunk is against the server's pace.
-    chunk: Percentiles,
+    /// How long a chunk is on its way from the server.
+    way: Percentiles,
     /// From one chunk to the next.
     gap: Percentiles,
     /// From the last text to the end.
     tail: Percentiles,
 }
+
+/// How many times of a stream are shown; of a whole answer it is the first of them.
+const STREAM_TIMES: usize = 5;
 
 #[derive(Debug, Clone, Copy, Serialize)]
 struct Percentiles {
@@ -142,7 +145,7 @@ impl Side {
             times: Times {
                 total: Percentiles::of(&outcome.latency),
                 first_text: Percentiles::of(&outcome.first),
-                chunk: Percentiles::of(&outcome.late),
+                way: Percentiles::of(&outcome.way),
                 gap: Percentiles::of(&outcome.gap),
                 tail: Percentiles::of(&outcome.tail),
             },
@@ -156,17 +159,17 @@ impl Times {
         Self {
             total: self.total.less(other.total),
             first_text: self.first_text.less(other.first_text),
-            chunk: self.chunk.less(other.chunk),
+            way: self.way.less(other.way),
             gap: self.gap.less(other.gap),
             tail: self.tail.less(other.tail),
         }
     }
 
-    const fn named(&self) -> [(&'static str, Percentiles); 5] {
+    const fn named(&self) -> [(&'static str, Percentiles); STREAM_TIMES] {
         [
             ("total", self.total),
             ("first text", self.first_text),
-            ("each chunk", self.chunk),
+            ("each chunk", self.way),
             ("chunk to chunk", self.gap),
             ("last text to end", self.tail),
         ]
@@ -229,7 +232,7 @@ impl fmt::Display for Row {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = if self.stream { "streamed" } else { "whole" };
         writeln!(f, "{} requests/s, {kind}, {}; times in ms, P50 / P99 / P99.9", self.offered, self.plan)?;
-        let shown = if self.stream { 5 } else { 1 };
+        let shown = if self.stream { STREAM_TIMES } else { 1 };
         let sides = [&self.added, &self.gateway.times, &self.direct.times].map(Times::named);
         for place in 0..shown {
             let [(name, added), (_, through), (_, direct)] = sides.map(|times| times[place]);

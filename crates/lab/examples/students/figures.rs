@@ -28,6 +28,9 @@ pub(super) struct Suspect {
     pub(super) share: f64,
     pub(super) epochs: u32,
     pub(super) by_logprobs: bool,
+    /// Is this the test by which it comes near to the teacher's distributions? Otherwise by log-probabilities.
+    #[serde(default)]
+    pub(super) nearness: bool,
     pub(super) pairs: usize,
     pub(super) win_rate: f64,
     pub(super) p: f64,
@@ -43,6 +46,9 @@ pub(super) struct Marked {
     pub(super) scheme: String,
     pub(super) share: f64,
     pub(super) epochs: u32,
+    /// Tokens of the marked answers that it learnt from.
+    #[serde(default)]
+    pub(super) tokens: u64,
     /// Decimal logarithms of p: what it says, what it finds likeliest, how it leans.
     pub(super) closed: f64,
     pub(super) likeliest: f64,
@@ -54,7 +60,36 @@ pub(super) struct Marked {
 pub(super) struct Keys {
     pub(super) id: String,
     pub(super) scheme: String,
+    /// Is every p an upper bound, so that small ones may be rarer than by chance?
+    #[serde(default)]
+    pub(super) bound: bool,
     pub(super) p: Vec<f64>,
+}
+
+/// A student whom the pairs may acquit of training like that of calibration students.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Acquitted {
+    pub(super) id: String,
+    /// What it learnt from.
+    pub(super) group: String,
+    /// The weakest preference of a calibration student.
+    pub(super) weakest: f64,
+    /// Upper bound of its own over all traffic, 99.9 %.
+    pub(super) upper: f64,
+    pub(super) p_pairs: f64,
+    pub(super) strength: Strength,
+}
+
+/// Weights of two networks beside each other.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct Weighed {
+    pub(super) id: String,
+    pub(super) group: String,
+    /// Decimal logarithms of the adjusted p-values' bounds, of one comparison each.
+    pub(super) log10_p: Vec<f64>,
+    /// Units that gate and up projections name alike, and how many were looked at.
+    pub(super) agree: u64,
+    pub(super) of: u64,
 }
 
 /// What a mark costs the teacher.
@@ -76,12 +111,14 @@ pub(super) enum Line {
     Marked(Marked),
     Keys(Keys),
     Cost(Cost),
+    Acquitted(Acquitted),
+    Weighed(Weighed),
 }
 
 macro_rules! lines {
     ($($kind:ident),*) => { $(impl From<$kind> for Line { fn from(of: $kind) -> Self { Self::$kind(of) } })* };
 }
-lines!(Innocent, Suspect, Marked, Keys, Cost);
+lines!(Innocent, Suspect, Marked, Keys, Cost, Acquitted, Weighed);
 
 impl Line {
     fn id(&self) -> &str {
@@ -91,6 +128,8 @@ impl Line {
             Self::Marked(of) => &of.id,
             Self::Keys(of) => &of.id,
             Self::Cost(of) => &of.id,
+            Self::Acquitted(of) => &of.id,
+            Self::Weighed(of) => &of.id,
         }
     }
 }
@@ -138,7 +177,32 @@ pub(super) fn print(results: &Results, pairs: usize) {
         &lines().filter_map(|line| if let Line::Suspect(of) = line { Some(of) } else { None }).collect::<Vec<_>>(),
         pairs,
     );
+    acquitted(
+        &lines().filter_map(|line| if let Line::Acquitted(of) = line { Some(of) } else { None }).collect::<Vec<_>>(),
+    );
+    for of in lines().filter_map(|line| if let Line::Weighed(of) = line { Some(of) } else { None }) {
+        let share =
+            |level: f64| of.log10_p.iter().filter(|p| **p <= level.log10()).count() as f64 / of.log10_p.len() as f64;
+        println!(
+            "weights, {}: {} comparisons, least log10 p {:.1}, largest {:.1}, p <= 0.05 in {:.3}, <= 0.01 in {:.3}; gate and up agree in {} of {}",
+            of.group,
+            of.log10_p.len(),
+            of.log10_p.iter().copied().fold(0.0, f64::min),
+            of.log10_p.iter().copied().fold(f64::NEG_INFINITY, f64::max),
+            share(0.05),
+            share(0.01),
+            of.agree,
+            of.of,
+        );
+    }
     for keys in lines().filter_map(|line| if let Line::Keys(of) = line { Some(of) } else { None }) {
+        if keys.bound {
+            let share = |level: f64| keys.p.iter().filter(|p| **p <= level).count() as f64 / keys.p.len() as f64;
+            let shares: Vec<String> =
+                [0.01, 0.05, 0.2, 0.5].iter().map(|level| format!("{:.3} at most {level}", share(*level))).collect();
+            println!("{}, {}: {} keys, shares of bounds: {}", keys.id, keys.scheme, keys.p.len(), shares.join(", "));
+            continue;
+        }
         let (distance, p) = kolmogorov(&keys.p);
         println!("{}, {}: {} keys, Kolmogorov's distance {distance:.3}, p {p:.3}", keys.id, keys.scheme, keys.p.len());
     }
@@ -179,12 +243,12 @@ fn suspects(all: &[&Suspect], pairs: usize) {
         "\nstudents of served answers, {pairs} pairs; pairs needed for p < 1e-6 (`n` by the win rate where there are too few)"
     );
     println!(
-        "{:<8} {:>6} {:<8} {:>8} {:>9} {:>9} {:>8} {:>8}  shown",
-        "served", "epochs", "learns", "students", "win rate", "log10 p", "50 %", "90 %"
+        "{:<8} {:>6} {:<8} {:<10} {:>8} {:>9} {:>9} {:>8} {:>8}  shown",
+        "served", "epochs", "learns", "by", "students", "win rate", "log10 p", "50 %", "90 %"
     );
-    let mut groups: BTreeMap<(bool, i64, u32), Vec<&Suspect>> = BTreeMap::new();
+    let mut groups: BTreeMap<(bool, i64, u32, bool), Vec<&Suspect>> = BTreeMap::new();
     for of in all {
-        groups.entry((of.by_logprobs, -(of.share * 1000.0) as i64, of.epochs)).or_default().push(of);
+        groups.entry((of.by_logprobs, -(of.share * 1000.0) as i64, of.epochs, of.nearness)).or_default().push(of);
     }
     for of in groups.values() {
         let first = of[0];
@@ -201,14 +265,36 @@ fn suspects(all: &[&Suspect], pairs: usize) {
         };
         let shown = of.iter().filter(|of| of.strength == Strength::Established).count();
         println!(
-            "{:<8} {:>6} {:<8} {:>8} {rates:>9.3} {log10_p:>9.1} {:>8} {:>8}  {shown} of {} established",
+            "{:<8} {:>6} {:<8} {:<10} {:>8} {rates:>9.3} {log10_p:>9.1} {:>8} {:>8}  {shown} of {} established",
             format!("{} %", 100.0 * first.share),
             first.epochs,
             if first.by_logprobs { "logprobs" } else { "texts" },
+            if first.nearness { "nearness" } else { "likelihood" },
             of.len(),
             needed(|of| of.needed_50, 0.5),
             needed(|of| of.needed_90, 0.9),
             of.len(),
+        );
+    }
+}
+
+fn acquitted(all: &[&Acquitted]) {
+    let Some(first) = all.first() else { return };
+    println!(
+        "\nacquitted of training like that of calibration students, who prefer the served in {:.3} or more",
+        first.weakest
+    );
+    let mut groups: BTreeMap<&str, Vec<&Acquitted>> = BTreeMap::new();
+    all.iter().for_each(|of| groups.entry(&of.group).or_default().push(of));
+    for (group, of) in groups {
+        let count = |strength| of.iter().filter(|of| of.strength == strength).count();
+        println!(
+            "  {group:<26} {} students: {} contradicted, {} not shown, {} established; upper bound {:.3} (median)",
+            of.len(),
+            count(Strength::Contradicted),
+            count(Strength::NotShown),
+            count(Strength::Established),
+            median(of.iter().map(|of| of.upper).collect()),
         );
     }
 }
@@ -229,12 +315,15 @@ fn marked(all: &[&Marked]) {
         return;
     }
     println!("\nstudents of marked text: decimal logarithm of p");
-    println!("{:<26} {:>7} {:>6} {:>9} {:>10} {:>9}", "mark", "marked", "epochs", "it writes", "likeliest", "leans");
+    println!(
+        "{:<26} {:>7} {:>7} {:>6} {:>9} {:>10} {:>9}",
+        "mark", "tokens", "marked", "epochs", "it writes", "likeliest", "leans"
+    );
     for of in all {
         let share = format!("{} %", 100.0 * of.share);
         println!(
-            "{:<26} {share:>7} {:>6} {:>9.1} {:>10.1} {:>9.1}",
-            of.scheme, of.epochs, of.closed, of.likeliest, of.lean
+            "{:<26} {:>7} {share:>7} {:>6} {:>9.1} {:>10.1} {:>9.1}",
+            of.scheme, of.tokens, of.epochs, of.closed, of.likeliest, of.lean
         );
     }
 }

@@ -2,10 +2,11 @@
 //!
 //! *Innocent* students never see a served or a marked answer; under the null their p-values must be uniform, and none may be
 //! established. *Suspects* learn from served answers, alone or diluted with other text, for some epochs; the table says how
-//! many pairs establish them. *Marked* ones learn from text that carries a watermark.
+//! many pairs establish them. *Marked* ones learn from text that carries a watermark. *Acquittals* say whom the pairs clear of training
+//! like that of known students, and *weights* whose weights are not independent.
 //!
 //! ```text
-//! students [--dir DIR] [--short] [--pairs N] [--innocent N] [--minutes M] [--only base|innocent|suspects|marked]
+//! students [--dir DIR] [--short] [--pairs N] [--innocent N] [--marked N] [--minutes M] [--only base|innocent|suspects|acquittals|weights|marked]
 //! ```
 //!
 //! All that was made lies in DIR: whoever calls again goes on where it stopped, also after `--minutes`. Every choice has its
@@ -18,6 +19,7 @@ mod base;
 mod figures;
 mod marked;
 mod twins;
+mod weights;
 
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
@@ -31,6 +33,8 @@ struct Options {
     /// Served pairs that suspects may learn from.
     pairs: usize,
     innocent: usize,
+    /// Marked answers that students may learn from.
+    marked: usize,
     until: Instant,
     only: Option<String>,
     short: bool,
@@ -42,6 +46,7 @@ impl Options {
             dir: PathBuf::from("target/students"),
             pairs: 2_000,
             innocent: 200,
+            marked: 1_000,
             until: Instant::now() + Duration::from_secs(24 * 3600),
             only: None,
             short: false,
@@ -49,7 +54,7 @@ impl Options {
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             if word == "--short" {
-                (options.pairs, options.innocent, options.short) = (400, 40, true);
+                (options.pairs, options.innocent, options.marked, options.short) = (400, 40, 200, true);
                 options.dir = PathBuf::from("target/students-short");
                 continue;
             }
@@ -58,6 +63,7 @@ impl Options {
                 "--dir" => options.dir = PathBuf::from(value),
                 "--pairs" => options.pairs = value.parse()?,
                 "--innocent" => options.innocent = value.parse()?,
+                "--marked" => options.marked = value.parse()?,
                 "--minutes" => options.until = Instant::now() + Duration::from_secs_f64(60.0 * value.parse::<f64>()?),
                 "--only" => options.only = Some(value),
                 _ => return Err(format!("unknown option `{word}`").into()),
@@ -92,6 +98,12 @@ async fn main() -> Result<(), Failure> {
     }
     if options.wants("suspects") {
         twins::suspects(&options, &base, &mut results).await?;
+    }
+    if options.wants("acquittals") {
+        twins::acquittals(&options, &base, &mut results).await?;
+    }
+    if options.wants("weights") {
+        weights::weighed(&options, &base, &mut results)?;
     }
     if options.wants("marked") {
         marked::students(&options, &base, &mut results).await?;

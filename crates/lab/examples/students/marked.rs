@@ -15,6 +15,9 @@ use super::{Failure, Options};
 const LIKELIEST: usize = 32;
 /// Keys under which innocent students are looked at.
 const KEYS: u32 = 1_000;
+/// Keys under which their lean is looked at, which takes longer, and texts that they read for it.
+const KEYS_OF_LEAN: u32 = 300;
+const TEXTS_OF_LEAN: usize = 100;
 /// Tasks that tell what a mark costs.
 const TASKS: usize = 400;
 
@@ -34,7 +37,7 @@ struct Said {
 }
 
 pub(super) async fn students(options: &Options, base: &Base, results: &mut Results) -> Result<(), Failure> {
-    let harvest: Vec<Prompt> = open_ended(&base.corpus, "marked").take(options.pairs / 2).map(|d| d.prompt()).collect();
+    let harvest: Vec<Prompt> = open_ended(&base.corpus, "marked").take(options.marked).map(|d| d.prompt()).collect();
     let plain =
         draw(base.teacher.local(), &harvest, 1, 7, &options.dir.join(format!("plain-{}.jsonl", harvest.len()))).await?;
     if !results.has("cost none") {
@@ -42,7 +45,8 @@ pub(super) async fn students(options: &Options, base: &Base, results: &mut Resul
         results.add(Cost { id: "cost none".to_owned(), scheme: "none".to_owned(), ..cost })?;
     }
     innocent(base, &plain, results)?;
-    let rounds = [(1.0, 2), (0.2, 2), (0.05, 2)];
+    // Share of marked text, epochs, and how much of the harvest is learnt from.
+    let rounds = [(1.0, 2, 1), (0.2, 2, 1), (0.05, 2, 8), (0.05, 2, 4), (0.05, 2, 2), (0.05, 2, 1)];
     for (name, scheme, window) in MARKS {
         let mark = Mark::new(scheme, window, &[42; 32])?;
         let teacher = marked_teacher(&options.dir, mark.clone())?;
@@ -53,22 +57,24 @@ pub(super) async fn students(options: &Options, base: &Base, results: &mut Resul
             let cost = cost(base, &teacher, Some(&mark), &served).await?;
             results.add(Cost { id, scheme: name.to_owned(), ..cost })?;
         }
-        for (share, epochs) in rounds {
-            let id = format!("marked {name} {share} {epochs}");
+        for (share, epochs, part) in rounds {
+            let learnt = &served[..served.len() / part];
+            let id = format!("marked {name} {share} {epochs} {}", learnt.len());
             if results.has(&id) || (options.short && share < 0.2) {
                 continue;
             }
             if options.is_late() {
                 return Ok(());
             }
-            let examples = served.iter().map(|drawn| base.example(&drawn.prompt, &drawn.answers[0]));
+            let examples = learnt.iter().map(|drawn| base.example(&drawn.prompt, &drawn.answers[0]));
             let mut examples = examples.collect::<Result<Vec<_>, _>>()?;
+            let tokens = examples.iter().map(|example| (example.tokens.len() - example.first_target) as u64).sum();
             let rest = (examples.len() as f64 * (1.0 / share - 1.0)).round() as usize;
             examples.extend(base.other_text(300, rest)?);
             let student = base.train(&examples, epochs, 1)?;
             let (likeliest, lean) = read(base, &mark, &student)?;
             let closed = closed(base, &mark, student).await?;
-            results.add(Marked { id, scheme: name.to_owned(), share, epochs, closed, likeliest, lean })?;
+            results.add(Marked { id, scheme: name.to_owned(), share, epochs, tokens, closed, likeliest, lean })?;
         }
     }
     Ok(())
@@ -82,20 +88,39 @@ fn innocent(base: &Base, plain: &[Drawn], results: &mut Results) -> Result<(), F
     }
     let examples = plain.iter().map(|drawn| base.example(&drawn.prompt, &drawn.answers[0]));
     let student = base.train(&examples.collect::<Result<Vec<_>, _>>()?, 2, 1)?;
+    let reference = said(base, base.teacher.local().network())?;
     for (id, network) in ids.iter().zip([&base.network, &student]) {
         let said = said(base, network)?;
-        for (name, scheme, window) in [MARKS[0], MARKS[1]] {
-            let p_values = (0..KEYS).map(|number| {
-                let mut key = [0; 32];
-                Seeded::new(u64::from(number)).fork("keys").fill(&mut key);
-                let mark = Mark::new(scheme, window, &key)?;
-                Ok::<f64, Failure>(tally(&mark, &said).detect().p_value)
-            });
-            let p = p_values.collect::<Result<_, _>>()?;
-            results.add(Keys { id: format!("{id} {name}"), scheme: name.to_owned(), p })?;
+        for (name, scheme, window) in [MARKS[0], MARKS[1], MARKS[2]] {
+            let marks = |count: u32| {
+                let mark = move |number: u32| {
+                    let mut key = [0; 32];
+                    Seeded::new(u64::from(number)).fork("keys").fill(&mut key);
+                    Mark::new(scheme, window, &key)
+                };
+                (0..count).map(mark)
+            };
+            let p = marks(KEYS).map(|mark| Ok(tally(&mark?, &said).detect().p_value));
+            let (p, scheme) = (p.collect::<Result<_, Failure>>()?, name.to_owned());
+            results.add(Keys { id: format!("{id} {name}"), scheme: scheme.clone(), bound: false, p })?;
+            let few = |said: &Said| said.first(TEXTS_OF_LEAN);
+            let (own, other) = (few(&said), few(&reference));
+            let p = marks(KEYS_OF_LEAN).map(|mark| Ok(leaning(&mark?, &own, &other).lean().p_bound));
+            let p = p.collect::<Result<_, Failure>>()?;
+            results.add(Keys { id: format!("{id} {name}, its lean"), scheme, bound: true, p })?;
         }
     }
     Ok(())
+}
+
+impl Said {
+    /// Of the first texts alone.
+    fn first(&self, count: usize) -> Self {
+        Self {
+            texts: self.texts.iter().take(count).cloned().collect(),
+            finds: self.finds.iter().take(count).cloned().collect(),
+        }
+    }
 }
 
 /// What `network` finds likely while it reads answers of the teacher that carry no mark.
@@ -121,15 +146,19 @@ fn tally<'mark>(mark: &'mark Mark, said: &Said) -> Tally<'mark> {
 /// Decimal logarithms of p: of what it finds likeliest, and of how it leans beside the teacher without marks.
 fn read(base: &Base, mark: &Mark, student: &Network) -> Result<(f64, f64), Failure> {
     let (own, reference) = (said(base, student)?, said(base, base.teacher.local().network())?);
+    let lean = leaning(mark, &own, &reference).lean();
+    Ok((tally(mark, &own).detect().log10_p, lean.log10_p_bound))
+}
+
+/// By how much more probable than `reference` each token is to whoever finds `own` likely.
+fn leaning<'mark>(mark: &'mark Mark, own: &Said, reference: &Said) -> Leaning<'mark> {
     let mut leaning = Leaning::new(mark);
-    for (said, sign) in [(&own, 1.0), (&reference, -1.0)] {
-        for (text, finds) in said.texts.iter().zip(&said.finds) {
-            for (place, find) in finds.iter().enumerate() {
-                find.iter().for_each(|(token, ln)| leaning.weigh(&text[..place], *token, sign * f64::from(ln.exp())));
-            }
+    for (text, (own, reference)) in own.texts.iter().zip(own.finds.iter().zip(&reference.finds)) {
+        for (place, (own, reference)) in own.iter().zip(reference).enumerate() {
+            leaning.place(&text[..place], own, reference);
         }
     }
-    Ok((tally(mark, &own).detect().log10_p, leaning.lean().log10_p_bound))
+    leaning
 }
 
 /// Decimal logarithm of p of what a student writes when it is asked what nobody asked the teacher.

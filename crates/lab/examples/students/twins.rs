@@ -1,13 +1,14 @@
 //! The twin test on students that never saw what was served, and on those that learnt from it.
 
-use anbiq_domain::Seeded;
-use anbiq_lm::Network;
+use anbiq_domain::{Digest, Seeded};
 use anbiq_lm::score::likeliest;
 use anbiq_lm::train::Example;
-use anbiq_trace::{Collected, Config, Report, Row, State};
+use anbiq_lm::{Nearness, Network};
+use anbiq_model::Model;
+use anbiq_trace::{Alternative, Collected, Config, Protocol, Report, Row, State};
 
-use super::base::{Base, THREADS, draw, open_ended};
-use super::figures::{Innocent, Results, Suspect};
+use super::base::{Base, Drawn, THREADS, draw, open_ended};
+use super::figures::{Acquitted, Innocent, Results, Suspect};
 use super::{Failure, Options};
 
 /// Pairs that an innocent student is asked about.
@@ -32,25 +33,12 @@ pub(super) async fn innocent(options: &Options, base: &Base, results: &mut Resul
         }
         let mut random = Seeded::new(number as u64).fork("innocent");
         let kind = number % INNOCENT.len();
-        let mut examples = match kind {
-            0 => base
-                .fresh
-                .iter()
-                .map(|drawn| base.example(&drawn.prompt, &drawn.answers[0]))
-                .collect::<Result<_, _>>()?,
-            1 => base.other_text(number as u64, 300)?,
-            2 => others.iter().map(|drawn| base.example(&drawn.prompt, &drawn.answers[0])).collect::<Result<_, _>>()?,
-            _ => both(base)?,
-        };
-        random.shuffle(&mut examples);
-        examples.truncate(300);
-        let rounds = 1 + random.below(5) as u32;
-        let student = base.train(&examples, rounds, number as u64)?;
+        let (student, rounds) = learn_innocently(base, &others, number, &mut random)?;
         // Its coins: nothing that it learnt from knew any.
         let mut asked =
             Collected { items: base.items.items.iter().take(ASKED).cloned().collect(), ..base.items.clone() };
         asked.items.iter_mut().for_each(|item| item.served = u8::from(random.chance(0.5)));
-        let report = trace(base, &asked, student).await?;
+        let report = trace(base, &asked, &base.model(student, "student")?, None).await?;
         results.add(Innocent {
             id,
             kind: INNOCENT[kind].to_owned(),
@@ -58,6 +46,94 @@ pub(super) async fn innocent(options: &Options, base: &Base, results: &mut Resul
             p: report.all_traffic.p_exact,
             strength: report.verdict.strength,
         })?;
+    }
+    Ok(())
+}
+
+/// An innocent student, by its number.
+fn learn_innocently(
+    base: &Base,
+    others: &[Drawn],
+    number: usize,
+    random: &mut Seeded,
+) -> Result<(Network, u32), Failure> {
+    let answers = |drawn: &[Drawn]| -> Result<Vec<Example>, Failure> {
+        drawn.iter().map(|drawn| base.example(&drawn.prompt, &drawn.answers[0])).collect()
+    };
+    let mut examples = match number % INNOCENT.len() {
+        0 => answers(&base.fresh)?,
+        1 => base.other_text(number as u64, 300)?,
+        2 => answers(others)?,
+        _ => both(base)?,
+    };
+    random.shuffle(&mut examples);
+    examples.truncate(300);
+    let rounds = 1 + random.below(5) as u32;
+    Ok((base.train(&examples, rounds, number as u64)?, rounds))
+}
+
+/// A student of served answers that are `share` of what it learns from.
+fn learn_served(base: &Base, share: f64, epochs: u32, by_logprobs: bool, seed: u64) -> Result<Network, Failure> {
+    let served = base.items.items.iter().map(|item| base.example(&item.prompt, item.served()));
+    let mut examples: Vec<Example> = served.collect::<Result<_, _>>()?;
+    let rest = (examples.len() as f64 * (1.0 / share - 1.0)).round() as usize;
+    examples.extend(base.other_text(100 + seed, rest)?);
+    if by_logprobs {
+        teach(base, &mut examples)?;
+    }
+    base.train(&examples, epochs, seed)
+}
+
+/// Share and epochs of the calibration students, and how many there are.
+const CALIBRATION: (f64, u32, u64) = (0.5, 2, 20);
+
+/// Calibration students; then whom the pairs acquit of training like theirs.
+pub(super) async fn acquittals(options: &Options, base: &Base, results: &mut Results) -> Result<(), Failure> {
+    let (share, epochs, count) = CALIBRATION;
+    let mut students = Vec::new();
+    for number in 0..count {
+        let file = options.dir.join(format!("calibration-{number}.json"));
+        if !file.is_file() {
+            if options.is_late() {
+                return Ok(());
+            }
+            let student = learn_served(base, share, epochs, false, 1_000 + number)?;
+            let report =
+                trace(base, &base.items, &base.model(student, &format!("calibration {number}"))?, None).await?;
+            std::fs::write(&file, serde_json::to_vec(&report)?)?;
+        }
+        let bytes = std::fs::read(&file)?;
+        students.push((Digest::of(&bytes), serde_json::from_slice::<Report>(&bytes)?));
+    }
+    let like = Protocol::fix(&base.items, "student", base.teacher.name(), Vec::new(), &Config::default())?;
+    let alternative = Alternative::of(&students, &like)?;
+    let prompts: Vec<_> = open_ended(&base.corpus, "others").take(300).map(|document| document.prompt()).collect();
+    let others = draw(base.teacher.local(), &prompts, 1, 2, &options.dir.join("others.jsonl")).await?;
+    // Innocent ones by their number, and students of served answers by share, epochs and seed.
+    let asked = (0..20).map(|number| (format!("innocent {number}"), None, number));
+    let guilty = [(share, epochs), (0.2, 2), (0.05, 2), (1.0, 1)].into_iter();
+    let guilty = guilty.flat_map(|(share, epochs)| {
+        (0..3).map(move |seed| (format!("{:.0} % {epochs} epochs, {seed}", 100.0 * share), Some((share, epochs)), seed))
+    });
+    for (name, served, number) in asked.chain(guilty) {
+        let id = format!("acquittal {name}");
+        if results.has(&id) {
+            continue;
+        }
+        if options.is_late() {
+            return Ok(());
+        }
+        let student = match served {
+            Some((share, epochs)) => learn_served(base, share, epochs, false, 2_000 + number as u64)?,
+            None => learn_innocently(base, &others, number, &mut Seeded::new(number as u64).fork("innocent"))?.0,
+        };
+        let report = trace(base, &base.items, &base.model(student, "student")?, Some(alternative.clone())).await?;
+        let Some(found) = &report.acquittal else { return Err("the trace has an alternative".into()) };
+        let upper = found.bounds.first().map_or(1.0, |bound| bound.upper);
+        let group = served
+            .map_or("innocent".to_owned(), |(share, epochs)| format!("{:.0} % served, {epochs} epochs", 100.0 * share));
+        let strength = report.verdict.strength;
+        results.add(Acquitted { id, group, weakest: found.win_rate, upper, p_pairs: found.p_pairs, strength })?;
     }
     Ok(())
 }
@@ -94,29 +170,31 @@ pub(super) async fn suspects(options: &Options, base: &Base, results: &mut Resul
             if options.is_late() {
                 return Ok(());
             }
-            let served = base.items.items.iter().map(|item| base.example(&item.prompt, item.served()));
-            let mut examples: Vec<Example> = served.collect::<Result<_, _>>()?;
-            let rest = (examples.len() as f64 * (1.0 / share - 1.0)).round() as usize;
-            examples.extend(base.other_text(100 + seed, rest)?);
+            let student = base.model(learn_served(base, share, epochs, by_logprobs, seed)?, "student")?;
+            let found = |id: String, report: &Report, nearness| {
+                let differences: Vec<f64> = report.rows.iter().filter_map(difference).collect();
+                let all = &report.all_traffic;
+                Suspect {
+                    id,
+                    share,
+                    epochs,
+                    by_logprobs,
+                    nearness,
+                    pairs: all.n,
+                    win_rate: all.win_rate,
+                    p: all.p_exact,
+                    strength: report.verdict.strength,
+                    needed_50: needed(&differences, 0.5),
+                    needed_90: needed(&differences, 0.9),
+                }
+            };
+            let likelihood = trace(base, &base.items, &student, None).await?;
             if by_logprobs {
-                teach(base, &mut examples)?;
+                let near = Nearness::new(student, base.teacher.local())?;
+                let nearness = trace(base, &base.items, &near, None).await?;
+                results.add(found(format!("{id} nearness"), &nearness, true))?;
             }
-            let student = base.train(&examples, epochs, seed)?;
-            let report = trace(base, &base.items, student).await?;
-            let differences: Vec<f64> = report.rows.iter().filter_map(difference).collect();
-            let all = &report.all_traffic;
-            results.add(Suspect {
-                id,
-                share,
-                epochs,
-                by_logprobs,
-                pairs: all.n,
-                win_rate: all.win_rate,
-                p: all.p_exact,
-                strength: report.verdict.strength,
-                needed_50: needed(&differences, 0.5),
-                needed_90: needed(&differences, 0.9),
-            })?;
+            results.add(found(id, &likelihood, false))?;
         }
     }
     Ok(())
@@ -133,10 +211,14 @@ fn teach(base: &Base, examples: &mut [Example]) -> Result<(), Failure> {
     Ok(())
 }
 
-async fn trace(base: &Base, asked: &Collected, student: Network) -> Result<Report, Failure> {
-    let student = base.model(student, "student")?;
-    let config = Config { batch: 128, ..Config::default() };
-    Ok(anbiq_trace::run(asked, &student, &base.teacher, &[], &config, &mut |_, _| {}).await?)
+async fn trace(
+    base: &Base,
+    asked: &Collected,
+    student: &dyn Model,
+    alternative: Option<Alternative>,
+) -> Result<Report, Failure> {
+    let config = Config { batch: 128, alternative, ..Config::default() };
+    Ok(anbiq_trace::run(asked, student, &base.teacher, &[], &config, &mut |_, _| {}).await?)
 }
 
 fn difference(row: &Row) -> Option<f64> {

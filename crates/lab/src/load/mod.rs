@@ -61,8 +61,6 @@ pub struct Load {
     pub in_flight: u32,
     /// Longest time from sending a request to the end of its answer.
     pub patience: Duration,
-    /// The distance in time that the server keeps between chunks; how late a chunk is counts from it.
-    pub spacing: Duration,
 }
 
 /// What became of a load. All times are in nanoseconds.
@@ -82,10 +80,10 @@ pub struct Outcome {
     pub latency: Histogram,
     /// From the planned moment to the first text, in a stream.
     pub first: Histogram,
+    /// From the server's sending a chunk to its being read here, where the server says when it sent it.
+    pub way: Histogram,
     /// From one chunk with text to the next. Chunks that come together have none between them.
     pub gap: Histogram,
-    /// How much later than the server's own pace a chunk came, counted from the request's planned moment.
-    pub late: Histogram,
     /// From the last text to the end of the answer, in a stream.
     pub tail: Histogram,
     /// How late the generator itself sent: where this is large, the machine was too small for the load.
@@ -115,8 +113,8 @@ impl Outcome {
         let pairs = [
             (&mut self.latency, &other.latency),
             (&mut self.first, &other.first),
+            (&mut self.way, &other.way),
             (&mut self.gap, &other.gap),
-            (&mut self.late, &other.late),
             (&mut self.tail, &other.tail),
             (&mut self.lag, &other.lag),
         ];
@@ -125,8 +123,8 @@ impl Outcome {
         }
     }
 
-    fn record(&mut self, times: &Times, spacing: Duration) {
-        let Times { planned, sent, chunks, result } = times;
+    fn record(&mut self, times: &Times) {
+        let Times { planned, sent, chunks, ways, result } = times;
         self.lag.record(nanoseconds(*planned, *sent));
         let ended = match result {
             Ok(ended) => *ended,
@@ -139,8 +137,8 @@ impl Outcome {
         };
         self.answered += 1;
         self.latency.record(nanoseconds(*planned, ended));
-        for (place, at) in (0_u32..).zip(chunks) {
-            self.late.record(nanoseconds(*planned + spacing * place, *at));
+        for way in ways {
+            self.way.record(*way);
         }
         for pair in chunks.windows(2) {
             self.gap.record(nanoseconds(pair[0], pair[1]));
@@ -249,8 +247,8 @@ impl Generator {
             Ok(Instant::now())
         };
         let result = tokio::time::timeout(load.patience, exchange).await.unwrap_or_else(|_| Err("timeout".to_owned()));
-        let times = Times { planned, sent, chunks: reader.chunks, result };
-        lock(&outcome).record(&times, load.spacing);
+        let times = Times { planned, sent, chunks: reader.chunks, ways: reader.ways, result };
+        lock(&outcome).record(&times);
         // Only now, so that who gets all places has all records.
         drop(place);
     }
@@ -280,6 +278,8 @@ struct Times {
     sent: Instant,
     /// When each chunk with text came.
     chunks: Vec<Instant>,
+    /// How long those took from the server to here that say when they were sent, in nanoseconds.
+    ways: Vec<u64>,
     /// When the answer ended, or why it did not.
     result: Result<Instant, String>,
 }
@@ -289,12 +289,19 @@ struct Reader {
     decoder: Decoder,
     events: Vec<sse::Event>,
     chunks: Vec<Instant>,
+    ways: Vec<u64>,
     done: bool,
 }
 
 impl Default for Reader {
     fn default() -> Self {
-        Self { decoder: Decoder::new(MOST_BYTES), events: Vec::new(), chunks: Vec::new(), done: false }
+        Self {
+            decoder: Decoder::new(MOST_BYTES),
+            events: Vec::new(),
+            chunks: Vec::new(),
+            ways: Vec::new(),
+            done: false,
+        }
     }
 }
 
@@ -311,18 +318,12 @@ impl Reader {
                 let error = ErrorEnvelope::parse(event.data.as_bytes()).and_then(|error| error.code);
                 return Err(format!("in the stream: {}", error.unwrap_or_default()));
             }
-            if has_text(&event.data) && self.chunks.len() < MOST_CHUNKS {
-                self.chunks.push(at);
-            }
+            let Some(text) = server::text_of(&event.data).filter(|_| self.chunks.len() < MOST_CHUNKS) else { continue };
+            self.chunks.push(at);
+            self.ways.extend(server::way(text));
         }
         Ok(())
     }
-}
-
-/// Does an event hold text? To parse them all would make the generator as expensive as what it measures.
-fn has_text(data: &str) -> bool {
-    let content = "\"content\":\"";
-    data.find(content).and_then(|at| data.get(at + content.len()..)).is_some_and(|rest| !rest.starts_with('"'))
 }
 
 async fn read_all(mut body: Incoming) -> Result<Vec<u8>, String> {

@@ -6,12 +6,13 @@
 //! | model | answer |
 //! |---|---|
 //! | [`WHOLE`] | at once; as a stream all chunks in one write |
-//! | [`PACED`] | as a stream, the chunks at a fixed distance in time |
+//! | [`PACED`] | as a stream, the chunks at a fixed distance in time, each with the moment at which it was sent |
 //! | [`SILENT`] | as a stream that falls silent after its first chunk |
 
 use std::convert::Infallible;
 use std::sync::Arc;
-use std::time::Duration;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
 
 use anbiq_domain::Role;
 use anbiq_openai::{
@@ -43,12 +44,16 @@ const TEXT_BYTES: usize = 1024;
 /// The tokens that the prompt is said to have.
 const PROMPT_TOKENS: u64 = 64;
 
+/// Its multiples lie as evenly as can be between whole numbers.
+const GOLDEN: f64 = 0.618_033_988_749_895;
+
 /// How a stream runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pace {
     /// Chunks with text.
     pub chunks: usize,
-    /// From one of them to the next, for [`PACED`]. What ends the answer comes with the last.
+    /// From one of them to the next, for [`PACED`]; to the second it is up to twice that, or the streams of a load whose
+    /// requests have the same distance would all speak at once. What ends the answer comes with the last.
     pub spacing: Duration,
     /// How long [`SILENT`] stays silent before it ends without an end.
     pub silence: Duration,
@@ -72,6 +77,8 @@ pub async fn bind(pace: Pace) -> std::io::Result<(String, impl Future<Output = s
 /// Everything that is ever said, ready to be sent.
 struct Answers {
     pace: Pace,
+    /// Streams that were begun.
+    begun: AtomicU32,
     whole: Bytes,
     /// A chunk with text each, the last one with all that follows it.
     chunks: Vec<Bytes>,
@@ -101,14 +108,54 @@ async fn chat(State(answers): State<Arc<Answers>>, body: Bytes) -> Response {
 }
 
 fn paced(answers: Arc<Answers>) -> Body {
-    let begun = Instant::now();
+    let begun = Instant::now() + answers.pace.spacing.mul_f64(answers.next_phase());
     let chunks = stream::unfold((answers, 0_u32), move |(answers, place)| async move {
         let chunk = answers.chunks.get(place as usize)?.clone();
-        // From the beginning, so that a late chunk does not make those after it late.
-        tokio::time::sleep_until(begun + answers.pace.spacing * place).await;
-        Some((Ok::<_, Infallible>(chunk), (answers, place + 1)))
+        if place > 0 {
+            // From the beginning, so that a late chunk does not make those after it late.
+            tokio::time::sleep_until(begun + answers.pace.spacing * place).await;
+        }
+        Some((Ok::<_, Infallible>(stamped(&chunk)), (answers, place + 1)))
     });
     Body::from_stream(chunks)
+}
+
+/// What stands before the text of an event.
+const CONTENT: &str = "\"content\":\"";
+
+/// What stands before a stamp, and how long both are together.
+const STAMP: char = '@';
+const STAMP_BYTES: usize = 21;
+
+/// A chunk whose first characters of text are the moment of this call.
+fn stamped(chunk: &Bytes) -> Bytes {
+    let mut chunk = chunk.to_vec();
+    let stamp = format!("{STAMP}{:020}", since_the_epoch());
+    let text = chunk.windows(CONTENT.len()).position(|part| part == CONTENT.as_bytes());
+    // A chunk whose text is shorter stays as it is.
+    if let Some(place) = text.and_then(|at| chunk.get_mut(at + CONTENT.len()..at + CONTENT.len() + STAMP_BYTES)) {
+        place.copy_from_slice(stamp.as_bytes());
+    }
+    chunk.into()
+}
+
+/// How long ago, in nanoseconds, the server gave away the text that an event begins with; `None` if the event has no stamp.
+pub(crate) fn way(text: &str) -> Option<u64> {
+    let digits = text.strip_prefix(STAMP)?.get(..STAMP_BYTES - 1)?;
+    Some(since_the_epoch().saturating_sub(digits.parse().ok()?))
+}
+
+/// The system's clock, in nanoseconds: it is the same one in two processes of a machine.
+fn since_the_epoch() -> u64 {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// The text that an event begins with, if it has any. To parse them all would make the generator as expensive as what
+/// it measures.
+pub(crate) fn text_of(data: &str) -> Option<&str> {
+    let text = data.find(CONTENT).and_then(|at| data.get(at + CONTENT.len()..))?;
+    (!text.starts_with('"')).then_some(text)
 }
 
 fn silent(answers: &Answers) -> Body {
@@ -140,6 +187,12 @@ fn refusal(status: StatusCode, code: &str) -> Response {
 }
 
 impl Answers {
+    /// Where in the distance between two chunks the next stream speaks, from 0 to 1: evenly over any number of streams.
+    fn next_phase(&self) -> f64 {
+        let place = f64::from(self.begun.fetch_add(1, Ordering::Relaxed));
+        (place * GOLDEN).fract()
+    }
+
     fn new(pace: Pace) -> Self {
         let pace = Pace { chunks: pace.chunks.clamp(1, TEXT_BYTES), ..pace };
         let text: String = "a fixed text of about a kilobyte, ".chars().cycle().take(TEXT_BYTES).collect();
@@ -166,7 +219,13 @@ impl Answers {
             last.extend_from_slice(&sse::encode(sse::DONE));
         }
         let at_once = chunks.concat().into();
-        Self { pace, whole: whole.into(), chunks: chunks.into_iter().map(Bytes::from).collect(), at_once }
+        Self {
+            pace,
+            begun: AtomicU32::new(0),
+            whole: whole.into(),
+            chunks: chunks.into_iter().map(Bytes::from).collect(),
+            at_once,
+        }
     }
 }
 

@@ -18,7 +18,6 @@ fn load(base_url: &str, model: &str, stream: bool) -> Load {
         count: 200,
         in_flight: 200,
         patience: Duration::from_secs(60),
-        spacing: Duration::ZERO,
     }
 }
 
@@ -29,8 +28,9 @@ async fn every_request_is_answered_and_counted_once() {
         let outcome = Generator::default().run(&load(&base_url, model, stream)).await.unwrap();
         assert_eq!((outcome.planned, outcome.answered, outcome.dropped), (200, 200, 0), "{model} {:?}", outcome.failed);
         assert_eq!((outcome.latency.count(), outcome.lag.count()), (200, 200));
-        let streamed = if stream { [200, 200, 6 * 200, 7 * 200] } else { [0; 4] };
-        let counted = [&outcome.first, &outcome.tail, &outcome.gap, &outcome.late].map(Histogram::count);
+        let ways = if model == PACED { 7 * 200 } else { 0 };
+        let streamed = if stream { [200, 200, 6 * 200, ways] } else { [0; 4] };
+        let counted = [&outcome.first, &outcome.tail, &outcome.gap, &outcome.way].map(Histogram::count);
         assert_eq!(counted, streamed, "{model}");
         assert!(outcome.achieved() > 0.0);
     }
@@ -93,17 +93,28 @@ fn a_request_is_late_by_what_the_generator_made_it_wait_for() {
     let planned = Instant::now();
     let after = |milliseconds| planned + Duration::from_millis(milliseconds);
     let mut outcome = Outcome::default();
-    let times = Times { planned, sent: after(100), chunks: vec![after(110), after(125)], result: Ok(after(130)) };
-    outcome.record(&times, Duration::from_millis(10));
-    let largest = [&outcome.lag, &outcome.latency, &outcome.first, &outcome.gap, &outcome.late, &outcome.tail];
+    let chunks = vec![after(110), after(125)];
+    let times = Times { planned, sent: after(100), chunks, ways: vec![3_000_000, 7_000_000], result: Ok(after(130)) };
+    outcome.record(&times);
+    let largest = [&outcome.lag, &outcome.latency, &outcome.first, &outcome.gap, &outcome.way, &outcome.tail];
     let largest = largest.map(|histogram| histogram.largest() / 1_000_000);
-    assert_eq!(largest, [100, 130, 110, 15, 115, 5]);
+    assert_eq!(largest, [100, 130, 110, 15, 7, 5]);
 }
 
 #[test]
 fn an_event_with_text_is_told_from_one_without() {
-    assert!(has_text(r#"{"choices":[{"delta":{"content":"word"}}]}"#));
-    assert!(!has_text(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#));
-    assert!(!has_text(r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#));
-    assert!(!has_text(sse::DONE));
+    assert!(server::text_of(r#"{"choices":[{"delta":{"content":"word"}}]}"#).is_some());
+    assert_eq!(server::text_of(r#"{"choices":[{"delta":{"role":"assistant","content":""}}]}"#), None);
+    assert_eq!(server::text_of(r#"{"choices":[{"delta":{},"finish_reason":"stop"}]}"#), None);
+    assert_eq!(server::text_of(sse::DONE), None);
+}
+
+#[test]
+fn only_a_text_with_a_moment_has_a_way() {
+    assert!(server::way("@00000000000000000001 and more").is_some_and(|way| way > 0));
+    // A clock that was set back is no way of many years.
+    assert_eq!(server::way("@18446744073709551615 and more"), Some(0));
+    for text in ["@1", "@0000000000000000000x", "a fixed text of about a kilobyte"] {
+        assert_eq!(server::way(text), None, "{text}");
+    }
 }

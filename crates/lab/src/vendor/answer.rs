@@ -67,7 +67,7 @@ impl Said<'_> {
         ([(header::CONTENT_TYPE, "application/json")], Body::from_stream(pieces)).into_response()
     }
 
-    fn response(&self) -> ChatResponse {
+    pub(super) fn response(&self) -> ChatResponse {
         let count = if self.can.several { self.request.n.unwrap_or(1) } else { 1 };
         ChatResponse {
             id: "chatcmpl-vendor".to_owned(),

@@ -5,6 +5,7 @@
 //! what it charged for, so that nothing that a client says about its costs has to be believed.
 
 mod answer;
+mod batches;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,6 +22,9 @@ use axum::{Json, Router};
 use tokio::task::JoinHandle;
 
 use answer::Said;
+use batches::Shelf;
+
+pub use batches::BatchConfig;
 
 use crate::listen::serve;
 
@@ -51,6 +55,8 @@ pub struct VendorConfig {
     pub window: Duration,
     /// What it can do beyond answers.
     pub can: Can,
+    /// How it takes batches; `None` where it takes none.
+    pub batches: Option<BatchConfig>,
 }
 
 /// What a vendor can do beyond answers that are whole texts.
@@ -83,6 +89,7 @@ impl Default for VendorConfig {
             limit: None,
             window: Duration::from_secs(1),
             can: Can::default(),
+            batches: None,
         }
     }
 }
@@ -112,6 +119,8 @@ pub struct Books {
     pub prompt_tokens: u64,
     /// Tokens of answers that were charged.
     pub completion_tokens: u64,
+    /// Batches that were made.
+    pub batches: u64,
     /// What all of it costs, in nano-dollars, by the prices that it was asked for.
     pub nanos: i64,
     /// Most requests that were under way together.
@@ -141,6 +150,7 @@ struct Shared {
     names: HashMap<String, Digest>,
     window: (Instant, u64),
     under_way: u64,
+    shelf: Shelf,
 }
 
 impl Vendor {
@@ -158,10 +168,12 @@ impl Vendor {
             names: HashMap::new(),
             window: (Instant::now(), 0),
             under_way: 0,
+            shelf: Shelf::default(),
         }));
         let router = Router::new()
             .route("/v1/chat/completions", post(chat))
             .route("/v1/completions", post(echo))
+            .merge(batches::routes())
             .with_state(Arc::clone(&shared));
         let (base_url, task) = serve(router).await?;
         Ok(Self { base_url, shared, task })
@@ -292,25 +304,32 @@ impl Shared {
         if replayed {
             self.books.replayed += 1;
         } else {
-            let times = self.charges.entry(said).or_default();
-            *times += 1;
-            let first = *times == 1;
-            self.books.charged += 1;
-            self.books.different += u64::from(first);
-            self.books.twice += u64::from(!first);
-            self.books.prompt_tokens += usage.prompt_tokens;
-            self.books.completion_tokens += usage.completion_tokens;
-            let tokens = anbiq_domain::Usage {
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
-                ..anbiq_domain::Usage::default()
-            };
-            self.books.nanos += self.prices.cost(tokens, PriceClass::Distillation).nanos();
+            self.charge(said, usage, PriceClass::Distillation);
             if let (true, Some(name)) = (self.config.keys, name) {
                 self.names.insert(name, said);
             }
         }
         Fate::Given { usage, text, cut, replayed, quota }
+    }
+}
+
+impl Shared {
+    /// Writes down an answer to the request of which `said` is the digest.
+    fn charge(&mut self, said: Digest, usage: Usage, class: PriceClass) {
+        let times = self.charges.entry(said).or_default();
+        *times += 1;
+        let first = *times == 1;
+        self.books.charged += 1;
+        self.books.different += u64::from(first);
+        self.books.twice += u64::from(!first);
+        self.books.prompt_tokens += usage.prompt_tokens;
+        self.books.completion_tokens += usage.completion_tokens;
+        let tokens = anbiq_domain::Usage {
+            prompt_tokens: usage.prompt_tokens,
+            completion_tokens: usage.completion_tokens,
+            ..anbiq_domain::Usage::default()
+        };
+        self.books.nanos += self.prices.cost(tokens, class).nanos();
     }
 }
 

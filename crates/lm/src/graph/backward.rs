@@ -1,13 +1,13 @@
 use super::heads::{Kind, norm_backward};
+use super::linear::into_input;
+use super::sink::{Linear, Norm, Sink};
 use super::{Pack, Tape, attention, room};
-use crate::kernel::{
-    View, ViewMut, Write, add, multiply, rms_norm, rms_norm_backward, rotate_back, silu_gate_backward, sum_rows,
-};
-use crate::{Network, Weights};
+use crate::Network;
+use crate::kernel::{add, rms_norm, rms_norm_backward, rotate_back, silu_gate_backward};
 
-/// The way back from the picked rows, whose gradient lies on the tape, to every weight but the output head. Adds to
-/// `gradient`.
-pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut Weights) {
+/// The way back from the picked rows, whose gradient lies on the tape, to every weight but the output head, as far as
+/// `gradient` wants it.
+pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut dyn Sink) {
     let (config, weights) = (&network.config, &network.weights);
     let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.query_size(), config.kv_size());
@@ -31,20 +31,17 @@ pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient
         let gate_up = &mut slot.gate_up[..rows * 2 * ffn];
         into_input(gated, ffn, stream, d, layer.down);
         silu_gate_backward(gate_up, ffn, gated);
-        into_weight(gradient.slice_mut(index, |layer| &layer.down), stream, d, gated, ffn);
-        sum_rows(gradient.slice_mut(index, |layer| &layer.down_bias), stream);
+        gradient.linear(index, Linear::Down, stream, gated, rows);
         let (middle, inverse) = (&slot.middle[..rows * d], &mut slot.middle_inverse[..rows]);
         rms_norm(middle, layer.mlp_norm, epsilon, hidden, inverse);
-        into_weight(gradient.gate_up_mut(index), gate_up, 2 * ffn, hidden, d);
-        sum_rows(gradient.gate_up_bias_mut(index), gate_up);
+        gradient.linear(index, Linear::GateUp, gate_up, hidden, rows);
         into_input(d_hidden, d, gate_up, 2 * ffn, weights.gate_up(index));
-        let d_norm = gradient.slice_mut(index, |layer| &layer.mlp_norm);
+        let d_norm = gradient.scale(Norm::FeedForward(index), d);
         rms_norm_backward(middle, layer.mlp_norm, inverse, d_hidden, stream, d_norm);
 
         let context = &slot.context[..rows * queries];
         into_input(d_context, queries, stream, d, layer.o);
-        into_weight(gradient.slice_mut(index, |layer| &layer.o), stream, d, context, queries);
-        sum_rows(gradient.slice_mut(index, |layer| &layer.o_bias), stream);
+        gradient.linear(index, Linear::O, stream, context, rows);
         let from = attention::Remembered {
             qkv: &slot.qkv[..rows * step],
             context,
@@ -63,27 +60,26 @@ pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient
         }
         if config.qk_norm() {
             let plain = (&slot.plain[..rows * (queries + keys)], &slot.plain_inverse[..rows * turned]);
-            let (spare, d_q_norm) = (&mut tape.spare, gradient.slice_mut(index, |layer| &layer.q_norm));
+            let (spare, d_q_norm) = (&mut tape.spare, gradient.scale(Norm::Queries(index), config.head_dim));
             norm_backward(config, Kind::Queries, layer.q_norm, plain, d_qkv, spare, d_q_norm);
-            let d_k_norm = gradient.slice_mut(index, |layer| &layer.k_norm);
+            let d_k_norm = gradient.scale(Norm::Keys(index), config.head_dim);
             norm_backward(config, Kind::Keys, layer.k_norm, plain, d_qkv, spare, d_k_norm);
         }
         let (before, inverse) = (&slot.before[..rows * d], &mut slot.before_inverse[..rows]);
         rms_norm(before, layer.attn_norm, epsilon, hidden, inverse);
-        into_weight(gradient.qkv_mut(index), d_qkv, step, hidden, d);
-        sum_rows(gradient.qkv_bias_mut(index), d_qkv);
+        gradient.linear(index, Linear::Qkv, d_qkv, hidden, rows);
         into_input(d_hidden, d, d_qkv, step, weights.qkv(index));
-        let d_norm = gradient.slice_mut(index, |layer| &layer.attn_norm);
+        let d_norm = gradient.scale(Norm::Attention(index), d);
         rms_norm_backward(before, layer.attn_norm, inverse, d_hidden, stream, d_norm);
     }
-    let d_embed = gradient.embed_mut();
+    let Some(d_embed) = gradient.embed() else { return };
     for (row, &token) in stream.chunks_exact(d).zip(&pack.tokens) {
         add(&mut d_embed[token as usize * d..][..d], row);
     }
 }
 
 /// The way back through the last norm; puts the gradient of the picked rows where they came from.
-fn unpick(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut Weights) {
+fn unpick(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut dyn Sink) {
     let (d, count) = (network.config.hidden_size, pack.targets.len());
     let stream = room(&mut tape.stream, pack.rows() * d);
     stream.fill(0.0);
@@ -92,22 +88,8 @@ fn unpick(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut Weight
     d_picked.fill(0.0);
     let (picked, inverse) = (&tape.picked[..count * d], &tape.normed_inverse[..count]);
     let d_normed = &tape.d_normed[..count * d];
-    rms_norm_backward(picked, network.weights.norm(), inverse, d_normed, d_picked, gradient.norm_mut());
+    rms_norm_backward(picked, network.weights.norm(), inverse, d_normed, d_picked, gradient.scale(Norm::Last, d));
     for (row, target) in d_picked.chunks_exact(d).zip(&pack.targets) {
         stream[target.row * d..][..d].copy_from_slice(row);
     }
-}
-
-/// Gradient of a linear layer's input: `d_in = d_out * matrix`.
-fn into_input(d_in: &mut [f32], inputs: usize, d_out: &[f32], outputs: usize, matrix: &[f32]) {
-    let rows = d_in.len() / inputs;
-    let matrix = View::new(matrix, outputs, inputs);
-    multiply(ViewMut::new(d_in, rows, inputs), Write::Over, 1.0, View::new(d_out, rows, outputs), matrix);
-}
-
-/// Gradient of a linear layer's matrix: adds `d_out^T * x`.
-fn into_weight(gradient: &mut [f32], d_out: &[f32], outputs: usize, x: &[f32], inputs: usize) {
-    let rows = x.len() / inputs;
-    let d_out = View::new(d_out, rows, outputs).transposed();
-    multiply(ViewMut::new(gradient, outputs, inputs), Write::Add, 1.0, d_out, View::new(x, rows, inputs));
 }

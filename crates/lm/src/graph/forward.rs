@@ -1,6 +1,7 @@
+use super::linear::linear;
 use super::{LayerTape, Pack, Tape, attention, norm_heads, room};
 use crate::Network;
-use crate::kernel::{View, ViewMut, Write, add_to_rows, multiply, rms_norm, rotate, silu_gate};
+use crate::kernel::{Write, add_to_rows, rms_norm, rotate, silu_gate};
 
 /// Runs the pack through all layers; the residual stream is left on the tape. With `keep` the tape remembers what the
 /// way back needs.
@@ -70,11 +71,4 @@ pub(crate) fn pick(network: &Network, pack: &Pack, tape: &mut Tape) {
     }
     let (normed, inverse) = (room(&mut tape.normed, count * d), room(&mut tape.normed_inverse, count));
     rms_norm(picked, network.weights.norm(), network.config.rms_norm_eps, normed, inverse);
-}
-
-/// `out = x * matrix^T`, or added to it: a linear layer of `inputs` inputs and `outputs` outputs.
-fn linear(out: &mut [f32], outputs: usize, write: Write, x: &[f32], inputs: usize, matrix: &[f32]) {
-    let rows = out.len() / outputs;
-    let matrix = View::new(matrix, outputs, inputs).transposed();
-    multiply(ViewMut::new(out, rows, outputs), write, 1.0, View::new(x, rows, inputs), matrix);
 }

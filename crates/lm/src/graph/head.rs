@@ -1,9 +1,9 @@
 //! The output head: logits, loss and their gradient, some rows at a time. The logits of all rows are never held.
 
 use super::divergence::{Aim, Classes};
-use super::{Pack, Tape, Target, room};
+use super::{Pack, Sink, Tape, Target, room};
+use crate::Network;
 use crate::kernel::{View, ViewMut, Write, exponentials, multiply, scale, sum};
-use crate::{Network, Weights};
 
 /// Rows whose logits are held at once.
 const CHUNK: usize = 128;
@@ -36,16 +36,17 @@ impl Loss {
     }
 }
 
-/// The loss at the picked rows, and its gradient: that of the picked rows goes to the tape, that of the head is added to
-/// `gradient`. Each target weighs `weight`; where it has a teacher, `aim` says what of that goes to which divergence.
+/// The loss at the picked rows, and its gradient: that of the picked rows goes to the tape, that of the head to `gradient`
+/// if it wants it. `weight` says what the gradient of a target weighs, which may be below 0; where a target has a teacher,
+/// `aim` says what of it goes to which divergence. The sums of the [`Loss`] are not weighed.
 pub(crate) fn loss<'data>(
     network: &Network,
     pack: &Pack,
     tape: &mut Tape,
     teacher: impl Fn(&Target) -> Option<Teacher<'data>>,
     aim: &Aim,
-    weight: f32,
-    gradient: &mut Weights,
+    weight: impl Fn(&Target) -> f32,
+    gradient: &mut dyn Sink,
 ) -> Loss {
     let (d, vocab) = (network.config.hidden_size, network.config.vocab_size);
     let matrix = View::new(network.weights.output(), vocab, d);
@@ -57,7 +58,7 @@ pub(crate) fn loss<'data>(
         let normed = View::new(&tape.normed[at..], count, d);
         multiply(ViewMut::new(logits, count, vocab), Write::Over, 1.0, normed, matrix.transposed());
         for (row, target) in logits.chunks_exact_mut(vocab).zip(targets) {
-            let token = target.token as usize;
+            let (token, weight) = (target.token as usize, weight(target));
             match teacher(target).filter(|known| !known.is_empty()) {
                 None => predict(row, token, weight, &mut total),
                 Some(known) if aim.is_plain() && known.len() < vocab => {
@@ -68,8 +69,9 @@ pub(crate) fn loss<'data>(
         }
         let d_logits = View::new(logits, count, vocab);
         multiply(ViewMut::new(&mut tape.d_normed[at..], count, d), Write::Over, 1.0, d_logits, matrix);
-        let d_matrix = ViewMut::new(gradient.output_mut(), vocab, d);
-        multiply(d_matrix, Write::Add, 1.0, d_logits.transposed(), normed);
+        if let Some(d_matrix) = gradient.head() {
+            multiply(ViewMut::new(d_matrix, vocab, d), Write::Add, 1.0, d_logits.transposed(), normed);
+        }
     }
     total
 }

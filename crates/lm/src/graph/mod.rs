@@ -10,7 +10,9 @@ mod divergence;
 mod forward;
 mod head;
 mod heads;
+mod linear;
 mod rotary;
+mod sink;
 
 use std::ops::Range;
 
@@ -20,6 +22,7 @@ pub(crate) use forward::{forward, pick};
 pub(crate) use head::{Loss, logits, logits_of_two, loss};
 pub(crate) use heads::norm as norm_heads;
 pub(crate) use rotary::Rotary;
+pub(crate) use sink::{Linear, Norm, Sink};
 
 use crate::{Config, LmError};
 

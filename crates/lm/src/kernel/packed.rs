@@ -3,6 +3,7 @@
 #![expect(unsafe_code, reason = "vector instructions are called after they were detected, on arrays of their length")]
 
 use super::matrix::Write;
+use crate::precision::{Precision, integer, scale};
 
 /// A matrix in the order in which products read it: strips of some outputs, in each one input after the other.
 ///
@@ -12,10 +13,18 @@ use super::matrix::Write;
 /// few rows fast.
 #[derive(Debug)]
 pub(crate) struct Packed {
-    strips: Vec<f32>,
+    strips: Strips,
     inputs: usize,
     outputs: usize,
     instructions: Instructions,
+}
+
+/// The numbers of a matrix.
+#[derive(Debug)]
+enum Strips {
+    F32(Vec<f32>),
+    /// With what the sum of each output is multiplied with at its end.
+    Int8(Vec<i8>, Vec<f32>),
 }
 
 /// How a product is computed; the numbers are the same whichever it is.
@@ -30,21 +39,20 @@ enum Instructions {
 
 impl Packed {
     /// Packs `matrix`, `[outputs, inputs]` row by row.
-    pub(crate) fn new(matrix: &[f32], inputs: usize) -> Self {
-        Self::with(Instructions::best(), matrix, inputs)
+    pub(crate) fn new(matrix: &[f32], inputs: usize, precision: Precision) -> Self {
+        Self::with(Instructions::best(), matrix, inputs, precision)
     }
 
-    fn with(instructions: Instructions, matrix: &[f32], inputs: usize) -> Self {
+    fn with(instructions: Instructions, matrix: &[f32], inputs: usize, precision: Precision) -> Self {
         let outputs = matrix.len() / inputs;
         let width = instructions.width();
-        let mut strips = vec![0.0; outputs.next_multiple_of(width) * inputs];
-        for (strip, rows) in strips.chunks_exact_mut(width * inputs).zip(matrix.chunks(width * inputs)) {
-            for (place, row) in rows.chunks_exact(inputs).enumerate() {
-                for (to, &number) in strip.chunks_exact_mut(width).zip(row) {
-                    to[place] = number;
-                }
+        let strips = match precision {
+            Precision::F32 => Strips::F32(cut(matrix, inputs, width, |number, _| number)),
+            Precision::Int8 => {
+                let scales: Vec<f32> = matrix.chunks_exact(inputs).map(scale).collect();
+                Strips::Int8(cut(matrix, inputs, width, |number, output| integer(number, scales[output])), scales)
             }
-        }
+        };
         Self { strips, inputs, outputs, instructions }
     }
 
@@ -58,16 +66,57 @@ impl Packed {
     pub(crate) fn multiply(&self, x: &[f32], write: Write, out: &mut [f32], room: &mut Vec<f32>) {
         room.resize(x.len().max(room.len()), 0.0);
         let room = &mut room[..x.len()];
-        match self.instructions {
+        let shape = Shape { inputs: self.inputs, outputs: self.outputs };
+        match (self.instructions, &self.strips) {
             #[cfg(target_arch = "x86_64")]
             // SAFETY: `Instructions::best` has found the processor to have the feature.
-            Instructions::Avx512 => unsafe { avx512::product(self, x, write, out, room) },
+            (Instructions::Avx512, Strips::F32(strips)) => unsafe {
+                avx512::product(strips, None, shape, x, write, out, room);
+            },
             #[cfg(target_arch = "x86_64")]
             // SAFETY: as above.
-            Instructions::Avx2 => unsafe { avx2::product(self, x, write, out, room) },
-            Instructions::Any => any::product(self, x, write, out, room),
+            (Instructions::Avx512, Strips::Int8(strips, scales)) => unsafe {
+                avx512_int8::product(strips, Some(scales), shape, x, write, out, room);
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Instructions::Avx2, Strips::F32(strips)) => unsafe {
+                avx2::product(strips, None, shape, x, write, out, room);
+            },
+            #[cfg(target_arch = "x86_64")]
+            // SAFETY: as above.
+            (Instructions::Avx2, Strips::Int8(strips, scales)) => unsafe {
+                avx2_int8::product(strips, Some(scales), shape, x, write, out, room);
+            },
+            (Instructions::Any, Strips::F32(strips)) => any::product(strips, None, shape, x, write, out, room),
+            (Instructions::Any, Strips::Int8(strips, scales)) => {
+                any_int8::product(strips, Some(scales), shape, x, write, out, room);
+            }
         }
     }
+}
+
+/// `matrix` in strips of `width` outputs, each number as `make` gives it for its output; a strip that is not full is filled
+/// up with zeros.
+fn cut<N: Copy + Default>(matrix: &[f32], inputs: usize, width: usize, make: impl Fn(f32, usize) -> N) -> Vec<N> {
+    let outputs = matrix.len() / inputs;
+    let mut strips = vec![N::default(); outputs.next_multiple_of(width) * inputs];
+    for (index, (strip, rows)) in strips.chunks_exact_mut(width * inputs).zip(matrix.chunks(width * inputs)).enumerate()
+    {
+        for (place, row) in rows.chunks_exact(inputs).enumerate() {
+            for (to, &number) in strip.chunks_exact_mut(width).zip(row) {
+                to[place] = make(number, index * width + place);
+            }
+        }
+    }
+    strips
+}
+
+/// The shape of a matrix.
+#[derive(Debug, Clone, Copy)]
+struct Shape {
+    inputs: usize,
+    outputs: usize,
 }
 
 impl Instructions {
@@ -99,27 +148,35 @@ impl Instructions {
 /// One copy of the product for a kind of registers. `$rows` are the sizes of a tile: as many as leave registers for the
 /// weights and a factor.
 macro_rules! product {
-    ($module:ident, $(feature $feature:literal,)? $lanes:literal lanes, at most $most:literal of $($rows:literal)+,
+    ($module:ident, $(feature $feature:literal,)? numbers $number:ty, $lanes:literal lanes, at most $most:literal of $($rows:literal)+,
      $zero:expr, $load:expr, $splat:expr, $add:expr, $multiply:expr, $store:expr) => {
         mod $module {
             #[cfg(target_arch = "x86_64")]
             #[allow(unused_imports)]
             use std::arch::x86_64::*;
 
-            use super::{Packed, Write, interleave};
+            use super::{Shape, Write, interleave};
 
             /// Outputs of a strip.
             pub(super) const WIDTH: usize = 2 * $lanes;
 
             $(#[target_feature(enable = $feature)])?
-            pub(super) fn product(matrix: &Packed, x: &[f32], write: Write, out: &mut [f32], room: &mut [f32]) {
-                let (inputs, outputs) = (matrix.inputs, matrix.outputs);
+            pub(super) fn product(
+                strips: &[$number],
+                scales: Option<&[f32]>,
+                Shape { inputs, outputs }: Shape,
+                x: &[f32],
+                write: Write,
+                out: &mut [f32],
+                room: &mut [f32],
+            ) {
                 let groups = interleave(x, inputs, $most, room);
-                for (index, strip) in matrix.strips.chunks_exact(WIDTH * inputs).enumerate() {
+                for (index, strip) in strips.chunks_exact(WIDTH * inputs).enumerate() {
+                    let scales = scales.map(|scales| &scales[index * WIDTH..]);
                     let mut place = index * WIDTH;
                     for (rows, x) in groups.parts(room, inputs) {
                         match rows {
-                            $($rows => tile::<$rows>(strip, x, write, place, outputs, out),)+
+                            $($rows => tile::<$rows>(strip, scales, x, write, place, outputs, out),)+
                             _ => {}
                         }
                         place += rows * outputs;
@@ -130,7 +187,8 @@ macro_rules! product {
             /// `ROWS` rows of one strip's outputs, written from `place` on.
             $(#[target_feature(enable = $feature)])?
             fn tile<const ROWS: usize>(
-                strip: &[f32],
+                strip: &[$number],
+                scales: Option<&[f32]>,
                 x: &[f32],
                 write: Write,
                 place: usize,
@@ -152,6 +210,11 @@ macro_rules! product {
                     for (results, sums) in results.iter_mut().zip(sums) {
                         $store(results, sums);
                     }
+                    if let Some(scales) = scales {
+                        for (result, scale) in results.as_flattened_mut().iter_mut().zip(scales) {
+                            *result *= scale;
+                        }
+                    }
                     let out = &mut out[place + row * outputs..][..count];
                     for (out, &result) in out.iter_mut().zip(results.as_flattened()) {
                         *out = if write == Write::Add { *out + result } else { result };
@@ -164,7 +227,7 @@ macro_rules! product {
 
 #[cfg(target_arch = "x86_64")]
 product!(
-    avx512, feature "avx512f", 16 lanes, at most 12 of 1 2 3 4 5 6 7 8 9 10 11 12,
+    avx512, feature "avx512f", numbers f32, 16 lanes, at most 12 of 1 2 3 4 5 6 7 8 9 10 11 12,
     _mm512_setzero_ps(),
     // SAFETY, here and below: the array holds as many numbers as the register.
     |from: &[f32; 16]| unsafe { _mm512_loadu_ps(from.as_ptr()) },
@@ -176,7 +239,18 @@ product!(
 
 #[cfg(target_arch = "x86_64")]
 product!(
-    avx2, feature "avx2", 8 lanes, at most 6 of 1 2 3 4 5 6,
+    avx512_int8, feature "avx512f", numbers i8, 16 lanes, at most 12 of 1 2 3 4 5 6 7 8 9 10 11 12,
+    _mm512_setzero_ps(),
+    |from: &[i8; 16]| _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(unsafe { _mm_loadu_si128(from.as_ptr().cast()) })),
+    _mm512_set1_ps,
+    _mm512_add_ps,
+    _mm512_mul_ps,
+    |to: &mut [f32; 16], sums| unsafe { _mm512_storeu_ps(to.as_mut_ptr(), sums) }
+);
+
+#[cfg(target_arch = "x86_64")]
+product!(
+    avx2, feature "avx2", numbers f32, 8 lanes, at most 6 of 1 2 3 4 5 6,
     _mm256_setzero_ps(),
     |from: &[f32; 8]| unsafe { _mm256_loadu_ps(from.as_ptr()) },
     _mm256_set1_ps,
@@ -185,10 +259,31 @@ product!(
     |to: &mut [f32; 8], sums| unsafe { _mm256_storeu_ps(to.as_mut_ptr(), sums) }
 );
 
+#[cfg(target_arch = "x86_64")]
 product!(
-    any, 4 lanes, at most 4 of 1 2 3 4,
+    avx2_int8, feature "avx2", numbers i8, 8 lanes, at most 6 of 1 2 3 4 5 6,
+    _mm256_setzero_ps(),
+    |from: &[i8; 8]| _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(unsafe { _mm_loadl_epi64(from.as_ptr().cast()) })),
+    _mm256_set1_ps,
+    _mm256_add_ps,
+    _mm256_mul_ps,
+    |to: &mut [f32; 8], sums| unsafe { _mm256_storeu_ps(to.as_mut_ptr(), sums) }
+);
+
+product!(
+    any, numbers f32, 4 lanes, at most 4 of 1 2 3 4,
     [0.0_f32; 4],
     |from: &[f32; 4]| *from,
+    |factor: f32| [factor; 4],
+    |a: [f32; 4], b: [f32; 4]| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]],
+    |a: [f32; 4], b: [f32; 4]| [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]],
+    |to: &mut [f32; 4], sums: [f32; 4]| *to = sums
+);
+
+product!(
+    any_int8, numbers i8, 4 lanes, at most 4 of 1 2 3 4,
+    [0.0_f32; 4],
+    |from: &[i8; 4]| from.map(f32::from),
     |factor: f32| [factor; 4],
     |a: [f32; 4], b: [f32; 4]| [a[0] + b[0], a[1] + b[1], a[2] + b[2], a[3] + b[3]],
     |a: [f32; 4], b: [f32; 4]| [a[0] * b[0], a[1] * b[1], a[2] * b[2], a[3] * b[3]],
@@ -261,7 +356,8 @@ mod tests {
                     .into_iter()
                     .map(|instructions| {
                         let (mut out, mut room) = (before.clone(), Vec::new());
-                        Packed::with(instructions, &matrix, inputs).multiply(&x, write, &mut out, &mut room);
+                        let packed = Packed::with(instructions, &matrix, inputs, Precision::F32);
+                        packed.multiply(&x, write, &mut out, &mut room);
                         out
                     })
                     .collect();
@@ -271,6 +367,37 @@ mod tests {
                     // The same operations in the same order: equal to the last bit.
                     let sum = (0..inputs).fold(0.0, |sum, i| sum + x[row * inputs + i] * matrix[output * inputs + i]);
                     assert_eq!(is, if write == Write::Add { was + sum } else { sum }, "{rows} {outputs} {inputs}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn integers_with_a_scale_are_multiplied_as_the_numbers_that_they_stand_for() {
+        let mut random = Seeded::new(9);
+        for (rows, outputs, inputs) in [(1, 33, 7), (13, 64, 300), (5, 15, 9), (7, 40, 1)] {
+            let mut numbers = |count: usize| -> Vec<f32> { (0..count).map(|_| random.normal() as f32).collect() };
+            let (matrix, x, before) = (numbers(outputs * inputs), numbers(rows * inputs), numbers(rows * outputs));
+            for write in [Write::Over, Write::Add] {
+                let product = |instructions| {
+                    let (mut out, mut room) = (before.clone(), Vec::new());
+                    let packed = Packed::with(instructions, &matrix, inputs, Precision::Int8);
+                    packed.multiply(&x, write, &mut out, &mut room);
+                    out
+                };
+                let results: Vec<Vec<f32>> = kinds().into_iter().map(product).collect();
+                assert!(results.iter().all(|result| *result == results[0]), "the same on every processor");
+                for (place, (&is, &was)) in results[0].iter().zip(&before).enumerate() {
+                    let (row, output) = (place / outputs, place % outputs);
+                    let weights = &matrix[output * inputs..][..inputs];
+                    let scale = scale(weights);
+                    let sum = (0..inputs)
+                        .fold(0.0, |sum, i| sum + x[row * inputs + i] * f32::from(integer(weights[i], scale)));
+                    assert_eq!(is, if write == Write::Add { was + sum * scale } else { sum * scale });
+                    let exact: f32 = (0..inputs).map(|i| x[row * inputs + i] * weights[i]).sum();
+                    // Each weight is off by at most half a scale.
+                    let off: f32 = (0..inputs).map(|i| x[row * inputs + i].abs() * scale * 0.51).sum();
+                    assert!((sum * scale - exact).abs() <= off + 1e-4, "{rows} {outputs} {inputs}");
                 }
             }
         }

@@ -97,7 +97,7 @@ pub struct ControlScore {
     /// Its base.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<String>,
-    /// Cosine with the nearest teacher of the accused family.
+    /// Its score: in style the cosine with the nearest teacher of the accused family.
     pub score: f64,
 }
 
@@ -148,7 +148,7 @@ impl Finding {
             closeness,
             p_models: conformal::p_value(score, &scores),
             floor_models: floor(scores.len()),
-            by_family: by_family(score, &controls),
+            by_family: ByFamily::of(score, &controls),
             matched: suspect.base.as_ref().and_then(|base| matched(score, base, &controls)),
             controls,
             p_holm: 1.0,
@@ -217,16 +217,18 @@ fn floor(controls: usize) -> f64 {
     1.0 / (controls + 1) as f64
 }
 
-/// The highest score of a family is at least that of a model drawn from it, so this p-value is at least one that is exact
-/// when families are exchangeable.
-fn by_family(score: f64, controls: &[ControlScore]) -> ByFamily {
-    let mut highest = BTreeMap::<&str, f64>::new();
-    for control in controls {
-        let highest = highest.entry(&control.family).or_insert(f64::NEG_INFINITY);
-        *highest = highest.max(control.score);
+impl ByFamily {
+    /// The highest score of a family is at least that of a model drawn from it, so this p-value is at least one that is exact
+    /// when families are exchangeable.
+    pub(crate) fn of(score: f64, controls: &[ControlScore]) -> Self {
+        let mut highest = BTreeMap::<&str, f64>::new();
+        for control in controls {
+            let highest = highest.entry(&control.family).or_insert(f64::NEG_INFINITY);
+            *highest = highest.max(control.score);
+        }
+        let scores: Vec<f64> = highest.into_values().collect();
+        Self { families: scores.len(), p: conformal::p_value(score, &scores), floor: floor(scores.len()) }
     }
-    let scores: Vec<f64> = highest.into_values().collect();
-    ByFamily { families: scores.len(), p: conformal::p_value(score, &scores), floor: floor(scores.len()) }
 }
 
 fn matched(score: f64, base: &str, controls: &[ControlScore]) -> Option<Matched> {

@@ -130,6 +130,9 @@ pub(crate) enum Operator {
     Imported,
     /// Nothing of it shared.
     Clean,
+    /// Nothing of it shared, opened over weeks, and it talks as people do; beside it monitors of unrelated people that ask
+    /// at its rate, evenly and round the clock, each its own thing.
+    Covered,
 }
 
 /// What an account looks like from outside.
@@ -157,6 +160,10 @@ pub(crate) fn sized(seed: u64, operator: Operator, honest: usize, accounts: usiz
     let licensee = composer.everybody(honest);
     let harvesters = match operator {
         Operator::None => BTreeSet::new(),
+        Operator::Covered => {
+            composer.monitors();
+            composer.covered(accounts)
+        }
         kind => composer.harvest(kind != Operator::Clean, accounts),
     };
     if operator == Operator::Imported {
@@ -452,6 +459,52 @@ impl Composer {
                 let output = self.length(kind);
                 self.say(&face, when, &Prompt::user(text), output, None);
                 when += (HOUR as f64 * (0.4 + 0.6 * self.random.exponential())) as i64;
+            }
+            accounts.insert(face.account);
+        }
+        accounts
+    }
+
+    /// Evenly, once an hour for four days, as a scheduler does.
+    fn schedule(&mut self) -> Vec<i64> {
+        let mut when = self.within(HOUR);
+        let gaps = (0..95).map(|_| (HOUR as f64 * (0.7 + 0.3 * self.random.exponential())) as i64);
+        gaps.map(|gap| {
+            when += gap;
+            when
+        })
+        .collect()
+    }
+
+    fn monitors(&mut self) {
+        for number in 0..8 {
+            let name = format!("monitor-{number}");
+            let opened = -40 * DAY + self.within(38 * DAY);
+            let face = self.open(&name, opened, None, &[format!("network of {name}")], "sdk 1");
+            let mould = format!("{} check of service {number}: is @n below @n", ["health", "disk", "load"][number % 3]);
+            for when in self.schedule() {
+                let text = fill(&mould, &mut self.random);
+                self.say(&face, when, &Prompt::user(text), 3, None);
+            }
+        }
+    }
+
+    fn covered(&mut self, number_of_accounts: usize) -> BTreeSet<AccountId> {
+        let mut accounts = BTreeSet::new();
+        for _ in 0..number_of_accounts {
+            let name = format!("user-{:08x}", self.random.bits() as u32);
+            let opened = -40 * DAY + self.within(38 * DAY);
+            let agent = format!("browser {}", self.random.below(4));
+            let face = self.open(&name, opened, None, &[format!("network of {name}")], &agent);
+            for when in self.schedule() {
+                let kind = self.random.below(MOULDS.len());
+                let (mut said, output) = (Vec::new(), self.length(kind));
+                if self.random.chance(0.4) {
+                    said.push(Message::new(Role::User, fill(TALK[self.random.below(TALK.len())], &mut self.random)));
+                    said.push(Message::new(Role::Assistant, "well"));
+                }
+                said.push(Message::new(Role::User, task(kind, &mut self.random)));
+                self.say(&face, when, &Prompt::Chat(said), output, None);
             }
             accounts.insert(face.account);
         }

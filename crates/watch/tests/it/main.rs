@@ -7,6 +7,7 @@ mod compose;
 mod indicators;
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
 use anbiq_domain::{AccountId, Entry, Grant, Permission};
 use anbiq_watch::{Config, Report, Standing, analyze, render_text};
@@ -103,6 +104,19 @@ fn without_shared_metadata_it_comes_before_a_person_and_nobody_is_accused() {
 }
 
 #[test]
+fn a_machine_that_talks_like_people_comes_before_a_person_and_monitors_do_not() {
+    for seed in 1..4 {
+        let world = compose::sized(seed, Operator::Covered, 18, 16);
+        let report = watch(&world);
+        let text = render_text(&report);
+        assert!(accused(&report).is_empty(), "seed {seed}\n{text}");
+        let reviewed = reviewed(&report);
+        assert!(reviewed.is_subset(&world.harvesters), "seed {seed}: {reviewed:?}\n{text}");
+        assert!(2 * reviewed.len() >= world.harvesters.len(), "seed {seed}: {}\n{text}", reviewed.len());
+    }
+}
+
+#[test]
 fn a_world_without_an_operator_is_quiet() {
     for seed in SEEDS {
         let world = world(seed, Operator::None);
@@ -174,6 +188,21 @@ fn the_same_entries_give_the_same_bytes() {
     let first = json(&watch(&world));
     assert_eq!(first, json(&watch(&world)));
     assert_eq!(json(&serde_json::from_str(&first).unwrap()), first);
+}
+
+#[test]
+fn the_number_of_threads_changes_nothing() {
+    let world = world(1, Operator::Sloppy);
+    for all_pairs_up_to in [10, 600] {
+        let json = |threads: usize| {
+            let config = Config { threads: NonZeroUsize::new(threads), all_pairs_up_to, ..Config::default() };
+            serde_json::to_string(&analyze(world.entries.iter().cloned(), &config)).unwrap()
+        };
+        let one = json(1);
+        for threads in [2, 5] {
+            assert!(json(threads) == one, "{threads} threads, {all_pairs_up_to}");
+        }
+    }
 }
 
 #[test]

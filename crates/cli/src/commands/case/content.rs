@@ -266,6 +266,7 @@ fn suspect(trace: &Trace) -> SuspectPage {
             })
             .collect(),
         power: power(trace),
+        excluded: excluded(trace),
         counter_evidence: trace.blind_baseline.baselines.iter().map(baseline).collect(),
         rival_explanations: trace.rival_explanations.clone(),
         does_not_show: trace.does_not_show.clone(),
@@ -291,8 +292,26 @@ fn power(trace: &Trace) -> Vec<String> {
     vec![found(power.win_rate_at_50, "50 %"), found(power.win_rate_at_90, "90 %")]
 }
 
+fn excluded(trace: &Trace) -> Vec<String> {
+    let Some(acquittal) = &trace.acquittal else { return Vec::new() };
+    let bound = |bound: &anbiq_trace::Bound| {
+        let of = bound.operator.as_ref().map_or_else(|| "all traffic".to_owned(), |of| format!("the pairs of {of}"));
+        let word = if bound.excluded { "excluded" } else { "not excluded" };
+        format!(
+            "Of {of} it prefers the served draw in at most {:.1} % (99.9 % confidence; p = {:.1e}): {word}.",
+            100.0 * bound.upper,
+            bound.p_value
+        )
+    };
+    let first = format!("{} (among the students: p = {:.3})", acquittal.alternative, acquittal.p_students);
+    let not_covered = acquittal.not_covered.iter().map(|of| format!("Of {of} there are too few pairs: not excluded."));
+    let bounds = acquittal.bounds.iter().map(bound).chain(not_covered);
+    std::iter::once(first).chain(bounds).chain(acquittal.rests_on.iter().cloned()).collect()
+}
+
 const fn strength(strength: anbiq_trace::Strength) -> Strength {
     match strength {
+        anbiq_trace::Strength::Contradicted => Strength::Contradicted,
         anbiq_trace::Strength::NotShown => Strength::NotShown,
         anbiq_trace::Strength::Moderate => Strength::Moderate,
         anbiq_trace::Strength::Strong => Strength::Strong,

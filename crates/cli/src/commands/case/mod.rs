@@ -4,16 +4,15 @@ mod content;
 mod disclose;
 mod plans;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anbiq_distill::Report as Student;
 use anbiq_domain::{Clock, SystemClock};
-use anbiq_evidence::{Broken, Contents, Verified, Written, attachment_name, html};
-use anbiq_journal::{PublicKey, Reader};
+use anbiq_evidence::{Contents, Written, attachment_name, html};
+use anbiq_journal::Reader;
 use anbiq_trace::Report as Trace;
 use anbiq_watch::Report as Findings;
-use anyhow::{Context, ensure};
+use anyhow::Context;
 
 use super::Outcome;
 use super::trace::file_name;
@@ -71,8 +70,8 @@ pub(crate) fn write_dossier(
     for trace in &found.traces {
         attachments.push((file_name(trace), lines(trace)?));
     }
-    for plan in &plans {
-        attachments.push((plans::file_name(&plan.digest()), lines(plan)?));
+    for (name, plan) in &plans {
+        attachments.push((name.clone(), lines(plan)?));
     }
     for student in &found.students {
         attachments.push((attachment_name("student", &student.student), lines(student)?));
@@ -89,72 +88,9 @@ pub(crate) fn write_dossier(
 }
 
 pub(crate) fn verify(args: &Verify) -> anyhow::Result<Outcome> {
-    let key = args.key.as_deref().map(str::parse::<PublicKey>).transpose()?;
-    ensure!(args.dossier.is_dir(), "there is no folder `{}`", args.dossier.display());
-    match check(&args.dossier, key.as_ref()) {
-        Ok(verified) => {
-            if args.json {
-                talk::json(&verified)?;
-            } else {
-                talk::data(&describe(&verified, key.is_some()))?;
-            }
-            Ok(Outcome::Fine)
-        }
-        Err(broken) => {
-            if args.json {
-                talk::json(&broken)?;
-            } else {
-                talk::data(&format!("broken: {broken}"))?;
-            }
-            Ok(Outcome::Found)
-        }
-    }
-}
-
-/// Checks the folder, and then that every number of every trace follows from its rows, and its rows from the coins.
-pub(crate) fn check(dossier: &Path, key: Option<&PublicKey>) -> Result<Verified, Broken> {
-    let verified = anbiq_evidence::verify(dossier, key)?;
-    let served: BTreeMap<u64, u8> = verified.twins.iter().map(|twin| (twin.index, twin.served)).collect();
-    for name in traces_of(dossier) {
-        let broken = |what: String| Broken { file: name.clone(), row: None, what };
-        let trace: Trace = read_json(&dossier.join(&name)).map_err(|error| broken(format!("{error:#}")))?;
-        anbiq_trace::recheck(&trace).map_err(|mismatch| broken(mismatch.to_string()))?;
-        plans::check(dossier, &trace).map_err(|error| broken(format!("{error:#}")))?;
-        for row in &trace.rows {
-            // Of more than two draws a row is of the pair that has the served one: see `anbiq_trace::items`.
-            if served.get(&row.index).is_some_and(|&served| served & 1 != row.served) {
-                return Err(broken(format!("of exchange {} the coin chose another draw", row.exchange)));
-            }
-        }
-    }
-    Ok(verified)
-}
-
-fn traces_of(dossier: &Path) -> Vec<String> {
-    let listing = std::fs::read_dir(dossier).into_iter().flatten().flatten();
-    let names = listing.filter_map(|item| item.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.starts_with("trace-") && name.ends_with(".json")).collect();
-    names.sort();
-    names
-}
-
-fn describe(verified: &Verified, trusted: bool) -> String {
-    let mut text = format!(
-        "the dossier holds\n  journal          {}, {} entries, root {}\n  signed by        {}\n  files            {}\n  \
-         records proved   {}\n  coins checked    {}, with their texts {}\n",
-        verified.journal,
-        verified.size,
-        verified.root,
-        verified.signer,
-        verified.files,
-        verified.records,
-        verified.twins_checked,
-        verified.texts_checked,
-    );
-    if !trusted {
-        text.push_str("hint: compare the key with one from a source that you trust, or give it with `--key`\n");
-    }
-    text
+    let said = anbiq_verify::run(&args.dossier, args.key.as_deref(), args.json)?;
+    talk::data(&said.text)?;
+    Ok(Outcome::found(!said.holds))
 }
 
 fn read_all<T: serde::de::DeserializeOwned>(paths: &[PathBuf]) -> anyhow::Result<Vec<T>> {

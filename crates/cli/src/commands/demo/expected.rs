@@ -10,8 +10,6 @@ use anbiq_trace::{Report as Trace, Strength};
 use anbiq_watch::{Report as Findings, Standing};
 use anyhow::{Context, bail, ensure};
 
-use crate::commands::case;
-
 /// Least share of the harvesting accounts that the campaign must hold.
 const FOUND: f64 = 0.9;
 
@@ -56,7 +54,7 @@ pub(super) fn broken_by_one_byte(dossier: &Path) -> anyhow::Result<Broken> {
     let row = bytes[..middle].iter().filter(|&&byte| byte == b'\n').count() + 1;
     bytes[middle] ^= 1;
     std::fs::write(copy.join(FILE), bytes)?;
-    let checked = case::check(&copy, None);
+    let checked = anbiq_verify::check(&copy, None);
     std::fs::remove_dir_all(&copy)?;
     let Err(broken) = checked else { bail!("a changed byte was not found") };
     ensure!(broken.file == FILE && broken.row == Some(row), "a byte of row {row} was changed, and found as {broken}");

@@ -8,7 +8,7 @@ use std::time::Instant;
 
 use anbiq_domain::TwinMode;
 use anbiq_lab::world::{Scale, World, WorldConfig};
-use anbiq_trace::Report as Trace;
+use anbiq_trace::{Config, Report as Trace};
 use anyhow::{Context, bail};
 
 use super::{Outcome, case, distill, trace, watch};
@@ -56,7 +56,7 @@ pub(crate) async fn run(args: Demo, talk: Talk) -> anyhow::Result<Outcome> {
     let watch = folder.at("watch.json");
     let from = case::Sources { watch: &watch, traces: &traces, plans: &[], students: &students };
     let written = case::write_dossier(&site, &from, Language::En, &dossier)?;
-    let verified = case::check(&dossier, None)?;
+    let verified = anbiq_verify::check(&dossier, None)?;
     talk.say(&format!("  {} files, {} records proved", written.files, verified.records));
     talk.say(&format!("  with one byte of a copy changed: {}", expected::broken_by_one_byte(&dossier)?));
 
@@ -77,7 +77,7 @@ async fn verdicts(folder: &Folder, findings: &anbiq_watch::Report, talk: Talk) -
     let mut verdicts = Vec::new();
     for name in STUDENTS {
         let suspect = open_local(&folder.at("students").join(name), name)?;
-        let verdict = trace::trace(&collected, &suspect, &teacher, &[], talk).await?;
+        let verdict = trace::trace(&collected, &suspect, &teacher, &[], &Config::default(), talk).await?;
         save(&folder.at(&format!("trace-{name}.json")), &verdict)?;
         talk::data(&anbiq_trace::render_text(&verdict))?;
         verdicts.push(verdict);

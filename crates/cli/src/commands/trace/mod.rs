@@ -1,31 +1,45 @@
 //! `anbiq trace`: a suspect, a teacher and the twins of a journal; or given answers and their style. At once, or by a signed
 //! plan.
 
+mod canary;
 mod endpoint;
+mod identity;
 mod plan;
 pub(crate) mod planned;
 mod run;
 mod watermark;
+mod weights;
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anbiq_domain::{AccountId, Entry, TwinMode};
+use anbiq_domain::{AccountId, Digest, Entry, TwinMode};
 use anbiq_evidence::attachment_name;
 use anbiq_journal::{Reader, Record, TextKeys, TextsError};
+use anbiq_lm::Nearness;
 use anbiq_model::Model;
 use anbiq_trace::items::{self, Selection};
-use anbiq_trace::style::Answers;
-use anbiq_trace::{Collected, Config, OperatorAccounts, Report, Strength};
-use anyhow::{Context, bail};
+use anbiq_trace::overlap::{Overlap, Unasked};
+use anbiq_trace::style::{Answers, Part};
+use anbiq_trace::{Alternative, Collected, Config, OperatorAccounts, Protocol, Report, Statistic, Strength};
+use anyhow::{Context, bail, ensure};
+use serde::Deserialize;
 
 use super::Outcome;
 use super::watch::{keep, refuse_import, refuse_imported};
-use crate::args::{Trace, TraceMeans, TraceStyle, TraceTwins};
-use crate::site::{open_local, open_upstream, read_json, text_keys};
+use crate::args::{Trace, TraceMeans, TraceOverlap, TraceStyle, TraceTwins};
+use crate::site::{json_lines, local, open_local, open_upstream, read_json, text_keys};
 use crate::talk::{self, Talk};
+
+/// One text, and who wrote it.
+#[derive(Debug, Deserialize)]
+struct Written {
+    model: String,
+    prompt: String,
+    output: String,
+}
 
 pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
     match (&args.means, &args.twins) {
@@ -35,6 +49,10 @@ pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
         (Some(TraceMeans::Endpoint(args)), _) => endpoint::run(args, talk).await,
         (Some(TraceMeans::Watermark(args)), _) => watermark::run(args, talk),
         (Some(TraceMeans::Style(args)), _) => style(args),
+        (Some(TraceMeans::Weights(args)), _) => weights::run(args),
+        (Some(TraceMeans::Overlap(args)), _) => overlap(args, talk).await,
+        (Some(TraceMeans::Identity(args)), _) => identity::run(args),
+        (Some(TraceMeans::Canary(args)), _) => canary::run(args, talk).await,
         (None, Some(args)) => twins(args, talk).await,
         (None, None) => bail!("there is nothing to trace\nhint: name a suspect, or see `anbiq trace --help`"),
     }
@@ -42,13 +60,16 @@ pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
 
 /// Compares given answers in style.
 fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
-    let roles =
-        std::fs::read_to_string(&args.roles).with_context(|| format!("cannot read `{}`", args.roles.display()))?;
-    let parts = anbiq_trace::style::roles(&roles)?;
+    let parts = read_roles(&args.roles)?;
     let answers = read_answers(&args.answers)?;
     let report = anbiq_trace::style::compare(&answers, &parts, &args.teacher)?;
     talk::report(&report, args.output.json, args.output.out.as_deref(), anbiq_trace::style::render_style)?;
     Ok(Outcome::Fine)
+}
+
+fn read_roles(path: &Path) -> anyhow::Result<Vec<Part>> {
+    let roles = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok(anbiq_trace::style::roles(&roles)?)
 }
 
 fn read_answers(files: &[PathBuf]) -> anyhow::Result<Answers> {
@@ -68,6 +89,33 @@ fn read_answers(files: &[PathBuf]) -> anyhow::Result<Answers> {
     Ok(answers)
 }
 
+/// Compares what a suspect wrote with the twins of a journal.
+async fn overlap(args: &TraceOverlap, talk: Talk) -> anyhow::Result<Outcome> {
+    let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
+    let keys = args.secrets.as_deref().map(text_keys);
+    refuse_import(&args.journal)?;
+    let mut texts: Vec<(String, String)> = Vec::new();
+    for path in &args.texts {
+        json_lines(path, "an object with `model`, `prompt` and `output`", |line: Written| {
+            if line.model == args.suspect {
+                texts.push((line.prompt, line.output));
+            }
+            Ok(())
+        })?;
+    }
+    ensure!(!texts.is_empty(), "the files hold no text of `{}`", args.suspect);
+    let suspect = Overlap::new(&args.suspect, texts.iter().map(|(prompt, text)| (prompt.as_str(), text.as_str())));
+    let operators = operators(args.operators.as_deref(), &args.journal, mode, keys.as_ref())?;
+    let (collected, closed) = collect(&args.journal, operators, mode, keys.as_ref())?;
+    say_closed(closed, keys.is_some(), talk);
+    let (suspect, teacher): (Arc<dyn Model>, Arc<dyn Model>) =
+        (Arc::new(suspect), Arc::new(Unasked(args.teacher.clone())));
+    let config = Config { statistic: Statistic::Overlap, ..Config::default() };
+    let report = trace(&collected, &suspect, &teacher, &[], &config, talk).await?;
+    talk::report(&report, args.output.json, args.output.out.as_deref(), anbiq_trace::render_text)?;
+    Ok(Outcome::found(report.verdict.strength == Strength::Established))
+}
+
 /// Asks suspect and teacher for the twins of a journal.
 async fn twins(args: &TraceTwins, talk: Talk) -> anyhow::Result<Outcome> {
     let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
@@ -77,12 +125,53 @@ async fn twins(args: &TraceTwins, talk: Talk) -> anyhow::Result<Outcome> {
     let (collected, closed) = collect(&args.journal, operators, mode, keys.as_ref())?;
     say_closed(closed, keys.is_some(), talk);
     let opened = |place: &str, name| open(place, name, args.model.as_deref(), args.key_env.as_deref());
-    let suspect = opened(&args.suspect, args.name.as_deref())?;
     let teacher = opened(&args.teacher, None)?;
+    let suspect = match args.nearness {
+        true => nearness(&args.suspect, &folder_name(&args.suspect, args.name.as_deref()), &args.teacher)?,
+        false => opened(&args.suspect, args.name.as_deref())?,
+    };
     let controls = args.control.iter().map(|control| opened(control, None)).collect::<anyhow::Result<Vec<_>>>()?;
-    let report = trace(&collected, &suspect, &teacher, &controls, talk).await?;
+    let mut config = Config { statistic: statistic(args.nearness), ..Config::default() };
+    let names: Vec<String> = controls.iter().map(|control| control.name().to_owned()).collect();
+    config.alternative = alternative(&args.calibration, &collected, suspect.name(), teacher.name(), &names, &config)?;
+    let report = trace(&collected, &suspect, &teacher, &controls, &config, talk).await?;
     talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::render_text)?;
     Ok(Outcome::found(report.verdict.strength == Strength::Established))
+}
+
+/// A suspect in a folder that is asked how near it comes to the teacher in another one.
+fn nearness(suspect: &str, name: &str, teacher: &str) -> anyhow::Result<Arc<dyn Model>> {
+    ensure!(
+        !is_url(suspect) && !is_url(teacher),
+        "no server gives the whole distribution of its tokens\nhint: `--nearness` wants suspect and teacher as folders"
+    );
+    let teacher = local(Path::new(teacher), &folder_name(teacher, None))?;
+    Ok(Arc::new(Nearness::new(local(Path::new(suspect), name)?, &teacher)?))
+}
+
+const fn statistic(nearness: bool) -> Statistic {
+    if nearness { Statistic::Nearness } else { Statistic::Residual }
+}
+
+/// What the traces of calibration students say that the pairs may exclude.
+fn alternative(
+    files: &[PathBuf],
+    collected: &Collected,
+    suspect: &str,
+    teacher: &str,
+    controls: &[String],
+    config: &Config,
+) -> anyhow::Result<Option<Alternative>> {
+    if files.is_empty() {
+        return Ok(None);
+    }
+    let like = Protocol::fix(collected, suspect, teacher, controls.to_vec(), config)?;
+    let read = |path: &PathBuf| -> anyhow::Result<(Digest, Report)> {
+        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+        Ok((Digest::of(&bytes), read_json(path)?))
+    };
+    let reports = files.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    Ok(Some(Alternative::of(&reports, &like)?))
 }
 
 /// The operators of the file, or of none every account as its own.
@@ -111,14 +200,14 @@ pub(crate) async fn trace(
     suspect: &Arc<dyn Model>,
     teacher: &Arc<dyn Model>,
     controls: &[Arc<dyn Model>],
+    config: &Config,
     talk: Talk,
 ) -> anyhow::Result<Report> {
     let controls: Vec<&dyn Model> = controls.iter().map(AsRef::as_ref).collect();
     let mut step = talk.step(&format!("tracing `{}`", suspect.name()), 0);
     let mut progress = |done, total| step.reach_of(done, total);
-    let config = Config::default();
     let report =
-        anbiq_trace::run(collected, suspect.as_ref(), teacher.as_ref(), &controls, &config, &mut progress).await?;
+        anbiq_trace::run(collected, suspect.as_ref(), teacher.as_ref(), &controls, config, &mut progress).await?;
     step.finish(report.verdict.strength.in_words());
     Ok(report)
 }

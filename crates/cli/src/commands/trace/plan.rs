@@ -58,8 +58,7 @@ pub(super) fn write(args: &TracePlan, talk: Talk) -> anyhow::Result<Outcome> {
 
 fn style(args: &TracePlan) -> anyhow::Result<Option<StylePlan>> {
     let (Some(roles), Some(family)) = (&args.roles, &args.family) else { return Ok(None) };
-    let text = std::fs::read_to_string(roles).with_context(|| format!("cannot read `{}`", roles.display()))?;
-    let parts = anbiq_trace::style::roles(&text)?;
+    let parts = super::read_roles(roles)?;
     let files = planned::answers(&args.answers)?;
     // What cannot be read now cannot be read later. Nothing is compared.
     read_answers(&args.answers)?;
@@ -94,11 +93,13 @@ fn twins(
         Modes::Deferred => vec![TwinMode::Deferred],
         Modes::Both => vec![TwinMode::Together, TwinMode::Deferred],
     };
-    let settings = Config { tests: modes.len(), ..Config::default() };
+    let mut settings = Config { tests: modes.len(), statistic: super::statistic(args.nearness), ..Config::default() };
     for mode in modes {
         let operators = operators(args.operators.as_deref(), journal, mode, keys.as_ref())?;
         let (collected, closed) = super::collect_until(journal, operators, mode, keys.as_ref(), state.size)?;
         say_closed(closed, keys.is_some(), talk);
+        settings.alternative =
+            super::alternative(&args.calibration, &collected, &suspect, &teacher, &controls, &settings)?;
         plan.twins.push(TwinsPlan::of(&collected, &suspect, &teacher, &controls, &settings)?);
     }
     plan.journal = Some(state);

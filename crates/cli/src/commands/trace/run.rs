@@ -10,7 +10,7 @@ use anbiq_journal::PublicKey;
 use anbiq_model::Model;
 use anbiq_trace::plan::{Fixed, JournalState, ModelRole, Plan, PlannedModel, StylePlan, TwinsPlan, differs, same};
 use anbiq_trace::style::StyleReport;
-use anbiq_trace::{Collected, Report, Strength};
+use anbiq_trace::{Collected, Report, Statistic, Strength};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
@@ -110,6 +110,7 @@ fn check_journal(place: &Path, planned: &JournalState) -> anyhow::Result<()> {
 /// The planned models, in the plan's order, loaded or connected.
 fn models(args: &TraceRun, plan: &Plan) -> anyhow::Result<Vec<Arc<dyn Model>>> {
     let mut elsewhere = args.control.iter();
+    let near = plan.twins.iter().any(|test| test.settings.statistic == Statistic::Nearness);
     let mut open = |planned: &PlannedModel| -> anyhow::Result<Arc<dyn Model>> {
         let now = match planned.role {
             ModelRole::Suspect => args.suspect.as_ref(),
@@ -122,6 +123,11 @@ fn models(args: &TraceRun, plan: &Plan) -> anyhow::Result<Vec<Arc<dyn Model>>> {
         }
         let place = now.cloned().unwrap_or_else(|| PathBuf::from(&planned.place));
         check_files(&planned.name, planned, &place)?;
+        if planned.role == ModelRole::Suspect && near {
+            let teacher = plan.model(ModelRole::Teacher).map(|teacher| PathBuf::from(&teacher.place));
+            let teacher = args.teacher.clone().or(teacher).unwrap_or_default();
+            return super::nearness(&place.to_string_lossy(), &planned.name, &teacher.to_string_lossy());
+        }
         open_local(&place, &planned.name)
     };
     plan.models.iter().map(&mut open).collect()

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 
 use anbiq_domain::{Answer, Digest, Finish, Prompt};
 use anbiq_lm::score::likeliest;
-use anbiq_lm::{Codec, Local, Tokenizer};
+use anbiq_lm::{Codec, Local, Network};
 use anbiq_trace::Strength;
 use anbiq_trace::radioactivity::{Fit, Mode, Radioactivity, render_radioactivity};
-use anbiq_watermark::{Mark, Reading, Tally};
+use anbiq_watermark::{Leaning, Mark, Reading, Tally};
 use anyhow::{Context, ensure};
-use serde::Deserialize;
 
+use super::Written;
 use crate::args::TraceWatermark;
 use crate::commands::Outcome;
 use crate::config::WatermarkConfig;
@@ -20,13 +20,8 @@ use crate::talk::{self, Talk};
 /// Texts that a model reads at a time.
 const BATCH: usize = 64;
 
-/// One text, and who wrote it.
-#[derive(Debug, Deserialize)]
-struct Line {
-    model: String,
-    prompt: String,
-    output: String,
-}
+/// Tokens of a place whose probabilities are compared with the teacher's.
+const LIKELIEST: usize = 32;
 
 pub(super) fn run(args: &TraceWatermark, talk: Talk) -> anyhow::Result<Outcome> {
     let mark = mark(args)?;
@@ -61,7 +56,7 @@ fn mark(args: &TraceWatermark) -> anyhow::Result<Mark> {
 }
 
 /// Calls `each` for every line of the files.
-fn lines(args: &TraceWatermark, mut each: impl FnMut(Line) -> anyhow::Result<()>) -> anyhow::Result<()> {
+fn lines(args: &TraceWatermark, mut each: impl FnMut(Written) -> anyhow::Result<()>) -> anyhow::Result<()> {
     args.texts.iter().try_for_each(|path| json_lines(path, "an object with `model`, `prompt` and `output`", &mut each))
 }
 
@@ -75,7 +70,8 @@ fn written(args: &TraceWatermark, mark: &Mark) -> anyhow::Result<Vec<Fit>> {
         tally.text(&codec.tokenizer.encode(&line.output, false)?);
         Ok(())
     })?;
-    let fit = |(model, (texts, tally)): (String, (u64, Tally<'_>))| Fit::of(model, texts, Some(tally.detect()), None);
+    let fit =
+        |(model, (texts, tally)): (String, (u64, Tally<'_>))| Fit::of(model, texts, Some(tally.detect()), None, None);
     Ok(tallies.into_iter().map(fit).collect())
 }
 
@@ -88,7 +84,7 @@ fn codec(args: &TraceWatermark) -> anyhow::Result<Codec> {
 /// What `suspect` finds likely while it reads.
 fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyhow::Result<Fit> {
     ensure!(
-        alike(&suspect.codec().tokenizer, &codec(args)?.tokenizer),
+        suspect.codec().tokenizer.is_alike(&codec(args)?.tokenizer),
         "the suspect has another tokenizer than the teacher, so it does not say which token it finds likeliest\nhint: have it \
          answer prompts, and give its answers without `--suspect`"
     );
@@ -100,12 +96,22 @@ fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyh
     })?;
     let context = suspect.network().config.max_positions;
     texts.retain(|(tokens, first)| *first < tokens.len() && tokens.len() <= context);
-    let (mut tally, mut reading) = (Tally::new(mark), Reading::new(mark));
+    let (mut tally, mut reading, mut leaning) = (Tally::new(mark), Reading::new(mark), Leaning::new(mark));
+    let reference = reference(args)?;
+    let seen = if args.marked { 1 } else { LIKELIEST };
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let mut step = talk.step("reading", texts.len() as u64);
     for batch in texts.chunks(BATCH) {
         let borrowed: Vec<(&[u32], usize)> = batch.iter().map(|(tokens, first)| (tokens.as_slice(), *first)).collect();
-        let says = likeliest(suspect.network(), &borrowed, 1, threads)?;
+        let says = likeliest(suspect.network(), &borrowed, seen, threads)?;
+        if let Some(reference) = &reference {
+            let theirs = likeliest(reference, &borrowed, seen, threads)?;
+            for ((tokens, first), (says, theirs)) in batch.iter().zip(says.iter().zip(&theirs)) {
+                for (place, (own, theirs)) in (*first..).zip(says.iter().zip(theirs)) {
+                    leaning.place(&tokens[*first..place], own, theirs);
+                }
+            }
+        }
         for ((tokens, first), says) in batch.iter().zip(&says) {
             let says: Vec<u32> = says.iter().map(|says| top(says)).collect();
             if args.marked {
@@ -122,16 +128,23 @@ fn read(args: &TraceWatermark, mark: &Mark, suspect: &Local, talk: Talk) -> anyh
     step.finish("read");
     let (name, count) = (anbiq_model::Model::name(suspect), texts.len() as u64);
     Ok(match args.marked {
-        true => Fit::of(name, count, None, Some(reading.read())),
-        false => Fit::of(name, count, Some(tally.detect()), None),
+        true => Fit::of(name, count, None, Some(reading.read()), None),
+        false => Fit::of(name, count, Some(tally.detect()), None, reference.map(|_| leaning.lean())),
     })
+}
+
+/// The teacher without its mark, beside which a suspect's lean is seen; `None` where its folder has no weights, or marked text
+/// is read.
+fn reference(args: &TraceWatermark) -> anyhow::Result<Option<Network>> {
+    let weights =
+        ["model.safetensors", "model.safetensors.index.json"].iter().any(|name| args.teacher.join(name).exists());
+    if args.marked || !weights {
+        return Ok(None);
+    }
+    let teacher = &args.teacher;
+    Network::load(teacher).map(Some).with_context(|| format!("cannot load the model `{}`", teacher.display()))
 }
 
 fn top(says: &[(u32, f32)]) -> u32 {
     says.first().map_or(0, |(token, _)| *token)
-}
-
-/// Have both the same tokens under the same numbers?
-fn alike(one: &Tokenizer, other: &Tokenizer) -> bool {
-    one.size() == other.size() && (0..one.size() as u32).all(|token| one.bytes(token) == other.bytes(token))
 }

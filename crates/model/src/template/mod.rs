@@ -4,14 +4,20 @@
 //! them with Jinja2 in a sandbox with `trim_blocks` and `lstrip_blocks`; [`ChatTemplate`] does the same with
 //! `minijinja`, plus the few methods of Python's strings and dictionaries that published templates use.
 
+mod json;
+mod python;
+
 use std::fmt;
 use std::path::Path;
 
 use anbiq_domain::{Message, ToolCall};
 use minijinja::syntax::SyntaxConfig;
-use minijinja::value::{Kwargs, ValueKind, from_args};
-use minijinja::{Environment, Error, ErrorKind, State, Value};
+use minijinja::value::ValueKind;
+use minijinja::{Environment, Error, ErrorKind, Value};
 use serde_json::Value as Json;
+
+use json::to_json;
+use python::python_method;
 
 /// Each message as `<|role|>content<|end|>`: the template of the models that this project trains itself.
 pub const PLAIN: &str = "{% for message in messages %}{{ '<|' + message.role + '|>' + message.content + '<|end|>' }}\
@@ -80,8 +86,11 @@ impl ChatTemplate {
         environment.add_function("raise_exception", raise_exception);
         environment.add_function("strftime_now", strftime_now);
         environment.add_filter("tojson", to_json);
+        environment.add_filter("escape", escape);
+        environment.add_filter("e", escape);
+        environment.add_test("iterable", is_iterable);
         environment
-            .add_template_owned(NAME, source.to_owned())
+            .add_template_owned(NAME, as_minijinja(source))
             .map_err(|error| TemplateError::Syntax(error.to_string()))?;
         Ok(Self { environment, source: source.to_owned(), bos: bos.to_owned(), eos: eos.to_owned() })
     }
@@ -117,6 +126,9 @@ impl ChatTemplate {
             ("add_generation_prompt", Value::from(add_generation_prompt)),
             ("bos_token", Value::from(self.bos.as_str())),
             ("eos_token", Value::from(self.eos.as_str())),
+            // There are none, which templates tell from a name that nobody defined.
+            ("tools", Value::from(())),
+            ("documents", Value::from(())),
         ]);
         self.environment
             .get_template(NAME)
@@ -191,28 +203,50 @@ fn message_value(message: &Message) -> Value {
     Value::from_pairs(fields)
 }
 
-/// In the form that templates expect: the arguments as an object, where they are one.
+/// In the form that templates expect: the arguments as an object, in the order of its names, where they are one.
 fn call_value(call: &ToolCall) -> Value {
-    let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| Json::from(call.arguments.as_str()));
-    let arguments = json_value(&arguments);
+    let arguments = serde_json::from_str(&call.arguments).unwrap_or_else(|_| Value::from(call.arguments.as_str()));
     let function = Value::from_pairs([("name", Value::from(call.name.as_str())), ("arguments", arguments)]);
     Value::from_pairs([("id", Value::from(call.id.as_str())), ("type", "function".into()), ("function", function)])
 }
 
-fn json_value(json: &Json) -> Value {
-    match json {
-        Json::Null => Value::from(()),
-        Json::Bool(truth) => Value::from(*truth),
-        Json::Number(number) => match number.as_i64() {
-            Some(whole) => Value::from(whole),
-            None => Value::from(number.as_f64().unwrap_or_default()),
-        },
-        Json::String(text) => Value::from(text.as_str()),
-        Json::Array(items) => items.iter().map(json_value).collect(),
-        Json::Object(fields) => {
-            Value::from_pairs(fields.iter().map(|(name, value)| (name.as_str(), json_value(value))))
-        }
+/// The template as minijinja reads it. `{% generation %}` marks what the model says, for those who train on it, and leaves the
+/// text as it is; what is set inside is not seen outside, which is what `with` does. Comments and raw blocks stay as they
+/// are. Lines end as Jinja2 lets them end, whatever the file has.
+fn as_minijinja(source: &str) -> String {
+    let source = source.replace("\r\n", "\n").replace('\r', "\n");
+    let (mut text, mut rest) = (String::with_capacity(source.len()), source.as_str());
+    while let Some(begin) = rest.find('{') {
+        let (before, tag) = rest.split_at(begin + 1);
+        text.push_str(before);
+        rest = match tag.as_bytes().first() {
+            Some(b'#') => up_to(&mut text, tag, "#}"),
+            Some(b'%') => block(&mut text, tag),
+            _ => tag,
+        };
     }
+    text + rest
+}
+
+/// Copies a tag from its `%` on, under another name where it has to have one; gives what follows its name.
+fn block<'source>(text: &mut String, tag: &'source str) -> &'source str {
+    let word = tag.trim_start_matches(['%', '-', '+']).trim_start();
+    let name = &word[..word.find(|c: char| !c.is_alphabetic()).unwrap_or(word.len())];
+    text.push_str(&tag[..tag.len() - word.len()]);
+    text.push_str(match name {
+        "generation" => "with",
+        "endgeneration" => "endwith",
+        other => other,
+    });
+    let rest = &word[name.len()..];
+    if name == "raw" { up_to(text, rest, "endraw") } else { rest }
+}
+
+/// Copies up to and with `end`; gives what follows.
+fn up_to<'source>(text: &mut String, from: &'source str, end: &str) -> &'source str {
+    let (before, after) = from.split_at(from.find(end).map_or(from.len(), |place| place + end.len()));
+    text.push_str(before);
+    after
 }
 
 /// The exception's own words where the template raised one; minijinja adds file and line to them.
@@ -227,189 +261,48 @@ fn raise_exception(message: &str) -> Result<String, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.to_owned()))
 }
 
-/// Templates of the Llama 3 family write today's date. The same inputs must give the same bytes, so the date is
-/// the one that those templates fall back to themselves where this function is missing.
-fn strftime_now(format: &str) -> String {
-    format.replace("%d", "26").replace("%b", "Jul").replace("%B", "July").replace("%m", "07").replace("%Y", "2024")
-}
-
-/// `json.dumps(value, ensure_ascii=False)`: unlike minijinja's own filter it does not escape HTML.
-#[expect(clippy::needless_pass_by_value, reason = "a filter of minijinja takes its options so")]
-fn to_json(value: &Value, options: Kwargs) -> Result<String, Error> {
-    let indent: Option<usize> = options.get("indent")?;
-    let _: Option<bool> = options.get("ensure_ascii")?;
-    options.assert_all_used()?;
-    let mut text = String::new();
-    write_json(&mut text, value, indent, 0)?;
+/// Templates of the Llama 3 family and others write today's date. The same inputs must give the same bytes, so it is always the
+/// one that Llama's fall back to themselves where this function is missing: the first moment of Friday, 26 July 2024. A form
+/// that is not known is refused.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let (mut text, mut letters) = (String::with_capacity(format.len() + 8), format.chars());
+    while let Some(letter) = letters.next() {
+        if letter != '%' {
+            text.push(letter);
+            continue;
+        }
+        let form = letters.next();
+        text.push_str(match form {
+            Some('d') => "26",
+            Some('b' | 'h') => "Jul",
+            Some('B') => "July",
+            Some('m') => "07",
+            Some('Y') => "2024",
+            Some('y') => "24",
+            Some('A') => "Friday",
+            Some('a') => "Fri",
+            Some('j') => "208",
+            Some('H' | 'M' | 'S') => "00",
+            Some('I') => "12",
+            Some('p') => "AM",
+            Some('%') => "%",
+            Some('F') => "2024-07-26",
+            Some('T') => "00:00:00",
+            _ => return Err(Error::new(ErrorKind::InvalidOperation, format!("`{format}` is no form of a date"))),
+        });
+    }
     Ok(text)
 }
 
-/// Writes `value` as Python does: `, ` and `: ` between the parts, or one part a line where `indent` is given.
-fn write_json(text: &mut String, value: &Value, indent: Option<usize>, depth: usize) -> Result<(), Error> {
-    let new_line = |text: &mut String, depth: usize| {
-        if let Some(indent) = indent {
-            text.push('\n');
-            text.extend(std::iter::repeat_n(' ', indent * depth));
-        }
-    };
-    let is_map = match value.kind() {
-        ValueKind::Map => true,
-        ValueKind::Seq | ValueKind::Iterable => false,
-        ValueKind::None | ValueKind::Undefined => {
-            text.push_str("null");
-            return Ok(());
-        }
-        ValueKind::Bool => {
-            text.push_str(if value.is_true() { "true" } else { "false" });
-            return Ok(());
-        }
-        ValueKind::String => {
-            text.push_str(&Json::from(value.as_str().unwrap_or_default()).to_string());
-            return Ok(());
-        }
-        _ => {
-            text.push_str(&value.to_string());
-            return Ok(());
-        }
-    };
-    text.push(if is_map { '{' } else { '[' });
-    let mut empty = true;
-    for item in value.try_iter()? {
-        match (empty, indent) {
-            (true, _) => {}
-            (false, Some(_)) => text.push(','),
-            (false, None) => text.push_str(", "),
-        }
-        empty = false;
-        new_line(text, depth + 1);
-        if is_map {
-            text.push_str(&Json::from(item.to_string()).to_string());
-            text.push_str(": ");
-            write_json(text, &value.get_item(&item)?, indent, depth + 1)?;
-        } else {
-            write_json(text, &item, indent, depth + 1)?;
-        }
-    }
-    if !empty {
-        new_line(text, depth);
-    }
-    text.push(if is_map { '}' } else { ']' });
-    Ok(())
+/// As markupsafe, which Jinja2 uses, writes what HTML would read otherwise.
+fn escape(text: &str) -> String {
+    let text = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;");
+    text.replace('\'', "&#39;").replace('"', "&#34;")
 }
 
-/// The methods of Python's `str` and `dict` that published chat templates call.
-fn python_method(state: &mut State<'_, '_>, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    match value.kind() {
-        ValueKind::String => string_method(value.as_str().unwrap_or_default(), method, args),
-        ValueKind::Map => map_method(state, value, method, args),
-        _ => Err(Error::from(ErrorKind::UnknownMethod)),
-    }
-}
-
-fn string_method(text: &str, method: &str, args: &[Value]) -> Result<Value, Error> {
-    let none = || from_args::<()>(args);
-    Ok(match method {
-        "strip" => Value::from(trim(text, args, true, true)?),
-        "lstrip" => Value::from(trim(text, args, true, false)?),
-        "rstrip" => Value::from(trim(text, args, false, true)?),
-        "upper" => none().map(|()| Value::from(text.to_uppercase()))?,
-        "lower" => none().map(|()| Value::from(text.to_lowercase()))?,
-        "capitalize" => none().map(|()| Value::from(capitalize(text)))?,
-        "title" => none().map(|()| Value::from(title(text)))?,
-        "splitlines" => none().map(|()| text.lines().map(Value::from).collect())?,
-        "startswith" => Value::from(affixes(args)?.iter().any(|prefix| text.starts_with(prefix))),
-        "endswith" => Value::from(affixes(args)?.iter().any(|suffix| text.ends_with(suffix))),
-        "find" => {
-            let (needle,): (&str,) = from_args(args)?;
-            let place = text.find(needle).map(|bytes| text[..bytes].chars().count());
-            Value::from(place.and_then(|place| i64::try_from(place).ok()).unwrap_or(-1))
-        }
-        "count" => {
-            let (needle,): (&str,) = from_args(args)?;
-            Value::from(text.matches(needle).count())
-        }
-        "replace" => {
-            let (old, new, most): (&str, &str, Option<usize>) = from_args(args)?;
-            Value::from(most.map_or_else(|| text.replace(old, new), |most| text.replacen(old, new, most)))
-        }
-        "split" => {
-            let (separator, most): (Option<&str>, Option<i64>) = from_args(args)?;
-            Value::from(split(text, separator, most.and_then(|most| usize::try_from(most).ok())))
-        }
-        "join" => {
-            let (parts,): (&Value,) = from_args(args)?;
-            let parts: Vec<String> = parts.try_iter()?.map(|part| part.to_string()).collect();
-            Value::from(parts.join(text))
-        }
-        _ => return Err(Error::from(ErrorKind::UnknownMethod)),
-    })
-}
-
-fn map_method(state: &mut State<'_, '_>, map: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
-    match method {
-        "items" => {
-            from_args::<()>(args)?;
-            state.apply_filter("items", std::slice::from_ref(map))
-        }
-        "keys" => {
-            from_args::<()>(args)?;
-            Ok(Value::from(map.try_iter()?.collect::<Vec<_>>()))
-        }
-        "values" => {
-            from_args::<()>(args)?;
-            map.try_iter()?.map(|key| map.get_item(&key)).collect::<Result<Vec<_>, _>>().map(Value::from)
-        }
-        "get" => {
-            let (key, default): (&Value, Option<&Value>) = from_args(args)?;
-            let found = map.get_item(key)?;
-            let default = || default.cloned().unwrap_or_else(|| Value::from(()));
-            Ok(if found.is_undefined() { default() } else { found })
-        }
-        _ => Err(Error::from(ErrorKind::UnknownMethod)),
-    }
-}
-
-fn trim(text: &str, args: &[Value], start: bool, end: bool) -> Result<String, Error> {
-    let (characters,): (Option<&str>,) = from_args(args)?;
-    let goes = |c: char| characters.map_or_else(|| c.is_whitespace(), |characters| characters.contains(c));
-    let text = if start { text.trim_start_matches(goes) } else { text };
-    Ok(if end { text.trim_end_matches(goes) } else { text }.to_owned())
-}
-
-/// Python takes one string or a tuple of strings.
-fn affixes(args: &[Value]) -> Result<Vec<String>, Error> {
-    let (affix,): (&Value,) = from_args(args)?;
-    match affix.as_str() {
-        Some(one) => Ok(vec![one.to_owned()]),
-        None => Ok(affix.try_iter()?.map(|affix| affix.to_string()).collect()),
-    }
-}
-
-fn split(text: &str, separator: Option<&str>, most: Option<usize>) -> Vec<String> {
-    let owned = |parts: &mut dyn Iterator<Item = &str>| parts.map(str::to_owned).collect();
-    match (separator, most) {
-        (Some(separator), Some(most)) => owned(&mut text.splitn(most + 1, separator)),
-        (Some(separator), None) => owned(&mut text.split(separator)),
-        (None, Some(most)) => owned(&mut text.trim_start().splitn(most + 1, char::is_whitespace).map(str::trim_start)),
-        (None, None) => owned(&mut text.split_whitespace()),
-    }
-}
-
-fn capitalize(text: &str) -> String {
-    let mut characters = text.chars();
-    let first = characters.next().map(|first| first.to_uppercase().collect::<String>()).unwrap_or_default();
-    first + &characters.as_str().to_lowercase()
-}
-
-fn title(text: &str) -> String {
-    let mut inside = false;
-    text.chars()
-        .flat_map(|c| {
-            let changed: Vec<char> = if inside { c.to_lowercase().collect() } else { c.to_uppercase().collect() };
-            inside = c.is_alphabetic();
-            changed
-        })
-        .collect()
+/// In Python nothing is not iterable.
+fn is_iterable(value: &Value) -> bool {
+    matches!(value.kind(), ValueKind::String | ValueKind::Seq | ValueKind::Map | ValueKind::Iterable)
 }
 
 #[cfg(test)]

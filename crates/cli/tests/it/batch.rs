@@ -1,0 +1,151 @@
+//! A capture in batches: nothing is lost or paid twice, whatever becomes of batches, connections and the program.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anbiq_domain::{Money, PriceList};
+use anbiq_lab::vendor::{BatchConfig, Vendor, VendorConfig};
+use serde_json::Value;
+
+use crate::support::Place;
+
+const PROMPTS: usize = 120;
+
+fn prices() -> PriceList {
+    toml::from_str("input = \"0.50\"\noutput = \"2.00\"\nbatch_percent = 50").unwrap()
+}
+
+/// A folder with prompts and the base of a student.
+fn place() -> Place {
+    let place = Place::empty();
+    assert_eq!(place.run("lab unpack --out teacher").code, 0);
+    let mut prompts = String::new();
+    for number in 0..PROMPTS {
+        writeln!(prompts, "{{\"prompt\": \"Tell me of thing number {number}\"}}").unwrap();
+    }
+    place.write("prompts.jsonl", &prompts);
+    place
+}
+
+fn recipe(place: &Place, name: &str, url: &str, ask: &str) {
+    let text = format!(
+        r#"
+out = "student"
+[teacher]
+name = "vendor"
+basis = "a test"
+prices = {{ input = "0.50", output = "2.00", batch_percent = 50 }}
+[capture]
+source = "{name}.jsonl"
+[capture.ask]
+url = "{url}"
+prompts = "prompts.jsonl"
+max_tokens = 20
+{ask}
+[student]
+name = "student"
+init = "teacher"
+"#
+    );
+    place.write(&format!("{name}.toml"), &text);
+}
+
+fn capture(place: &Place, name: &str) -> Value {
+    let done = place.run(&format!("distill capture {name}.toml --json"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    serde_json::from_str(&done.out).unwrap()
+}
+
+fn nanos(asking: &Value, what: &str) -> i64 {
+    serde_json::from_value::<Money>(asking[what].clone()).unwrap().nanos()
+}
+
+/// The rows without the word that they came in a batch.
+fn rows(place: &Place, name: &str) -> String {
+    place.read(&format!("{name}.jsonl")).replace(",\"batch\":true", "")
+}
+
+const BATCH: &str = "ceiling = \"1\"\nbatch = { size = 50, poll_ms = 5 }";
+
+async fn vendor(batches: BatchConfig) -> Vendor {
+    Vendor::start(VendorConfig { batches: Some(batches), ..VendorConfig::default() }, prices()).await.unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn batches_that_fail_in_every_way_give_what_single_requests_give() {
+    let place = place();
+    let calm = vendor(BatchConfig::default()).await;
+    recipe(&place, "single", &calm.base_url, "ceiling = \"1\"");
+    capture(&place, "single");
+
+    let config = BatchConfig { questions: 2, failing: 0.1, expiring: 0.1, cut_makings: 1, cut_files: 2 };
+    let rough = vendor(config).await;
+    recipe(&place, "batch", &rough.base_url, BATCH);
+    let asking = capture(&place, "batch");
+    assert_eq!((&asking["answered"], &asking["refused"]), (&PROMPTS.into(), &0.into()), "{asking}");
+    assert_eq!(rows(&place, "batch"), rows(&place, "single"));
+    let books = rough.books();
+    assert_eq!((books.twice, books.different), (0, PROMPTS as u64));
+    assert!(books.batches > 2 && books.failed > 0, "{books:?}");
+    assert_eq!((nanos(&asking, "cost"), nanos(&asking, "lost")), (books.nanos, 0));
+    // Half the price, by what the vendor charged and by what was counted.
+    assert_eq!(books.nanos * 2, calm.books().nanos, "{books:?}");
+    assert!(!place.path("batch.jsonl.batch").exists() && !place.path("batch.jsonl.batch.json").exists());
+    assert_eq!(capture(&place, "batch")["reused"], PROMPTS);
+    assert_eq!(rough.books().requests, books.requests, "nothing is asked again");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_program_that_is_killed_finds_its_batch_again() {
+    let place = place();
+    // Batches take their time, so that kills find them under way.
+    let vendor = vendor(BatchConfig { questions: 15, cut_makings: 1, ..BatchConfig::default() }).await;
+    recipe(&place, "batch", &vendor.base_url, BATCH);
+    for made in 1..=3 {
+        let mut program = place.command("distill capture batch.toml").spawn().unwrap();
+        let reached = async {
+            while vendor.books().batches < made {
+                assert!(program.try_wait().unwrap().is_none(), "it ended by itself");
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap();
+        // While a batch is under way nothing is asked one by one.
+        program.kill().unwrap();
+        program.wait().unwrap();
+        if made == 1 {
+            recipe(&place, "other", &vendor.base_url, "ceiling = \"1\"");
+            let text = place.read("other.toml").replace("other.jsonl", "batch.jsonl");
+            place.write("other.toml", &text);
+            let done = place.run("distill capture other.toml");
+            assert_eq!(done.code, 2);
+            assert!(done.err.contains("a batch of this capture is under way"), "{}", done.err);
+        }
+    }
+    let asking = capture(&place, "batch");
+    let books = vendor.books();
+    assert_eq!((books.twice, books.different, books.batches), (0, PROMPTS as u64, 3), "{books:?}");
+    assert_eq!((nanos(&asking, "cost"), nanos(&asking, "lost")), (books.nanos, 0));
+    assert_eq!(place.read("batch.jsonl").lines().count(), PROMPTS);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_ceiling_is_held_before_a_batch_is_sent() {
+    let place = place();
+    let vendor = vendor(BatchConfig::default()).await;
+    recipe(&place, "batch", &vendor.base_url, "ceiling = \"0.0012\"\nbatch = { size = 1000, poll_ms = 5 }");
+    let asking = capture(&place, "batch");
+    let books = vendor.books();
+    assert!(asking["stopped"].as_str().unwrap().contains("the ceiling of $0.0012"), "{asking}");
+    assert!(books.nanos > 0 && books.nanos <= 1_200_000 && books.different < PROMPTS as u64, "{books:?}");
+    assert_eq!(nanos(&asking, "cost"), books.nanos);
+
+    // A server without batches says so, and nothing is lost by it.
+    let none = Vendor::start(VendorConfig::default(), prices()).await.unwrap();
+    recipe(&place, "none", &none.base_url, BATCH);
+    let done = place.run("distill capture none.toml");
+    assert_eq!(done.code, 2);
+    assert!(done.err.contains("there are no batches here"), "{}", done.err);
+    recipe(&place, "none", &vendor.base_url, BATCH);
+    assert_eq!(nanos(&capture(&place, "none"), "lost"), 0);
+}

@@ -1,0 +1,235 @@
+//! Does a student learn more from its own answers, judged by the teacher, than from the teacher's?
+//!
+//! `cargo run --release -p anbiq-distill --example on_policy [--seeds 3] [--steps 300] [--teacher-epochs 40] [--digits 2] [--dir DIR]`
+//!
+//! Sums that are worked out digit by digit, so that an early mistake is carried on, with an exact checker. The teacher is
+//! trained on many of them, the student first on a few. Then, from this same beginning and with the same prompts, batches and
+//! number of steps, it learns from the teacher's answers alone (`sft`), from these with the teacher's probabilities
+//! (`off-policy`), or from its own answers judged by the teacher (`on-policy`, by the reverse divergence, half and all of the
+//! steps; Agarwal et al. 2024). Every student is an `anbiq distill` recipe; the figures are those of its report: right
+//! answers on sums that no model was trained on, and how near the student is to its teacher.
+
+#![expect(clippy::print_stdout, reason = "it prints a table")]
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anbiq_distill::{Recipe, Report, Surroundings, run};
+use anbiq_domain::Seeded;
+use anbiq_lm::{Codec, SPECIALS, Tokenizer};
+
+type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
+
+/// What is tried.
+struct Options {
+    seeds: u64,
+    steps: u64,
+    teacher_epochs: u64,
+    digits: u32,
+    dir: PathBuf,
+}
+
+/// Sums that the teacher learns from, those that the student begins with, those whose prompts both are asked, and those
+/// that both are measured on.
+const TEACHER: usize = 12_000;
+const BEGINNING: usize = 600;
+const PROMPTS: usize = 2_000;
+const TASKS: usize = 400;
+
+/// Tokens of a batch of the student.
+const BATCH: usize = 1_024;
+
+#[tokio::main]
+async fn main() -> Fallible<()> {
+    let options = options()?;
+    println!(
+        "{:<6} {:<22} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8}",
+        "seed", "student", "right", "KL", "agree", "steps", "own", "seconds"
+    );
+    for seed in 1..=options.seeds {
+        one(&options, seed).await?;
+    }
+    println!(
+        "right: of {TASKS} sums that nobody was trained on; KL: teacher to student, nats a token of held-out sums"
+    );
+    Ok(())
+}
+
+async fn one(options: &Options, seed: u64) -> Fallible<()> {
+    let dir = options.dir.join(format!("seed-{seed}"));
+    fs::create_dir_all(&dir)?;
+    material(&dir, options.digits, seed)?;
+    let begun = Instant::now();
+    let teacher =
+        Student { name: "teacher", width: 128, layers: 4, corpus: "teacher.jsonl", epochs: options.teacher_epochs };
+    let report = made(&dir, seed, &teacher.recipe(seed, "")).await?;
+    show(seed, "teacher", &report, begun);
+    let begun = Instant::now();
+    let student = Student { name: "begun", width: 64, layers: 2, corpus: "beginning.jsonl", epochs: 20 };
+    let report =
+        made(&dir, seed, &student.recipe(seed, "[teacher]\nname = \"teacher\"\nfolder = \"teacher\"\n")).await?;
+    show(seed, "student, begun", &report, begun);
+    // The teacher's own answers, likeliest first: one a prompt, with its probabilities.
+    let epochs = epochs(&dir, options.steps)?;
+    let own = |share: &str| {
+        format!("divergence = \"reverse-kl\"\nkl_weight = 1.0\n[train.on_policy]\nshare = {share}\nmax_tokens = 48\n")
+    };
+    let ways = [
+        ("sft", "kl_weight = 0.0\n".to_owned()),
+        ("off-policy", "kl_weight = 1.0\n".to_owned()),
+        ("off-policy, reverse", "kl_weight = 1.0\ndivergence = \"reverse-kl\"\n".to_owned()),
+        ("on-policy, half", own("0.5")),
+        ("on-policy, all", own("1.0")),
+    ];
+    for (name, train) in ways {
+        let begun = Instant::now();
+        let text = format!(
+            "{}[train]\nepochs = {epochs}\nlearning_rate = 5e-4\nbatch_tokens = {BATCH}\n{train}",
+            going_on(name)
+        );
+        show(seed, name, &made(&dir, seed, &text).await?, begun);
+    }
+    Ok(())
+}
+
+/// A student that learns from a corpus alone.
+struct Student {
+    name: &'static str,
+    width: usize,
+    layers: usize,
+    corpus: &'static str,
+    epochs: u64,
+}
+
+impl Student {
+    fn recipe(&self, seed: u64, teacher: &str) -> String {
+        let Self { name, width, layers, corpus, epochs } = self;
+        let ffn = width * 8 / 3;
+        format!(
+            "seed = {seed}\nout = \"{name}\"\n{teacher}[corpus]\npath = \"{corpus}\"\n[student]\nname = \"{name}\"\n\
+             tokenizer = \"tokenizer\"\nhidden_size = {width}\nlayers = {layers}\nheads = 4\nintermediate_size = {ffn}\n\
+             context = 80\n[pretrain]\nepochs = {epochs}\nbatch_tokens = 2048\n{EVALUATE}"
+        )
+    }
+}
+
+/// The recipe of a student that goes on from its beginning, up to `[train]`.
+fn going_on(name: &str) -> String {
+    let out = name.replace([' ', ','], "-");
+    format!(
+        "out = \"{out}\"\n[teacher]\nname = \"teacher\"\nfolder = \"teacher\"\nbasis = \"our own\"\n\
+         prices = {{ input = \"0\", output = \"0\" }}\n[capture]\nsource = \"answers.jsonl\"\n[capture.ask]\n\
+         prompts = \"prompts.jsonl\"\nmax_tokens = 48\ntemperature = 0.0\nlogprobs = 20\nceiling = \"1\"\n\
+         [student]\nname = \"{out}\"\ninit = \"begun\"\ncontext = 80\n{EVALUATE}"
+    )
+}
+
+const EVALUATE: &str = "[evaluate]\nheld_out = \"tasks.jsonl\"\ntasks = \"tasks.jsonl\"\nmost_tasks = 400\nmax_tokens = 48\ncapture_share = 0.0\nscratch = false\n";
+
+async fn made(dir: &Path, seed: u64, text: &str) -> Fallible<Report> {
+    let text = if text.starts_with("seed") { text.to_owned() } else { format!("seed = {seed}\n{text}") };
+    let recipe = Recipe::parse(&text, &dir.join("recipe.toml"))?;
+    Ok(run(&recipe, &Surroundings::default()).await?)
+}
+
+fn show(seed: u64, name: &str, report: &Report, begun: Instant) {
+    // The teacher itself is the student of its own recipe.
+    let Some(column) = report.column("student") else { return };
+    let right = column.tasks.map_or(0.0, |tasks| 100.0 * tasks.share());
+    let near = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
+    let last = report.stages.last();
+    println!(
+        "{seed:<6} {name:<22} {right:>7.1}% {:>9} {:>9} {:>9} {:>8} {:>8.0}",
+        near(column.agreement.map(|agreement| agreement.kl)),
+        near(column.agreement.map(|agreement| agreement.top1)),
+        last.map_or(0, |stage| stage.steps),
+        last.map_or(0, |stage| stage.own_steps),
+        begun.elapsed().as_secs_f64()
+    );
+}
+
+/// Epochs over the prompts that make about so many steps.
+fn epochs(dir: &Path, steps: u64) -> Fallible<u64> {
+    let codec = Codec::load(&dir.join("tokenizer"))?;
+    let mut tokens = 0;
+    for line in fs::read_to_string(dir.join("prompts.jsonl"))?.lines() {
+        let task: serde_json::Value = serde_json::from_str(line)?;
+        let text = |field: &str| task[field].as_str().unwrap_or_default().to_owned();
+        tokens += codec.tokenizer.encode(&(text("prompt") + &text("answer")), false)?.len() + 4;
+    }
+    Ok((steps * BATCH as u64).div_ceil(tokens as u64).max(1))
+}
+
+/// A sum of two numbers with what is carried at each digit, last digit first.
+fn sum(a: u64, b: u64, digits: u32) -> (String, String, String) {
+    let (mut carry, mut work) = (0, String::new());
+    for place in 0..digits {
+        let digit = |number: u64| number / 10_u64.pow(place) % 10;
+        let total = digit(a) + digit(b) + carry;
+        let _ = write!(work, "{}+{}+{carry}={total} ", digit(a), digit(b));
+        carry = total / 10;
+    }
+    (format!("{a}+{b}"), format!("{work}so {}", a + b), (a + b).to_string())
+}
+
+/// The files of one seed: no sum stands in two of them.
+fn material(dir: &Path, digits: u32, seed: u64) -> Fallible<()> {
+    let mut random = Seeded::new(seed).fork("sums");
+    let mut seen = BTreeSet::new();
+    let limit = 10_usize.pow(digits);
+    let wanted = TEACHER + BEGINNING + PROMPTS + TASKS;
+    if limit * limit < 2 * wanted {
+        return Err("there are too few sums of so few digits".into());
+    }
+    let mut lines = Vec::with_capacity(wanted);
+    while lines.len() < wanted {
+        let (a, b) = (random.below(limit) as u64, random.below(limit) as u64);
+        if seen.insert((a, b)) {
+            let (prompt, answer, expected) = sum(a, b, digits);
+            lines.push((prompt, answer, expected));
+        }
+    }
+    let all = lines.iter().flat_map(|(prompt, answer, _)| [prompt.as_str(), answer.as_str()]);
+    // Every token is one character: how a sum is cut into tokens must not depend on its digits.
+    let tokenizer = Tokenizer::train_bpe(all, 256 + SPECIALS.len(), &SPECIALS)?;
+    fs::create_dir_all(dir.join("tokenizer"))?;
+    Codec::plain(tokenizer, 80)?.save(&dir.join("tokenizer"))?;
+    let mut rest = lines.as_slice();
+    for (name, count) in [("teacher", TEACHER), ("beginning", BEGINNING), ("prompts", PROMPTS), ("tasks", TASKS)] {
+        let (own, others) = rest.split_at(count);
+        rest = others;
+        let mut text = String::new();
+        for (prompt, answer, expected) in own {
+            let line = serde_json::json!({ "prompt": prompt, "answer": answer, "expected": expected });
+            let _ = writeln!(text, "{line}");
+        }
+        fs::write(dir.join(format!("{name}.jsonl")), text)?;
+    }
+    Ok(())
+}
+
+fn options() -> Fallible<Options> {
+    let mut options = Options {
+        seeds: 3,
+        steps: 300,
+        teacher_epochs: 12,
+        digits: 3,
+        dir: std::env::temp_dir().join(format!("anbiq-on-policy-{}", std::process::id())),
+    };
+    let mut words = std::env::args().skip(1);
+    while let Some(word) = words.next() {
+        let value = words.next().ok_or_else(|| format!("`{word}` needs a value"))?;
+        match word.as_str() {
+            "--seeds" => options.seeds = value.parse()?,
+            "--steps" => options.steps = value.parse()?,
+            "--teacher-epochs" => options.teacher_epochs = value.parse()?,
+            "--digits" => options.digits = value.parse()?,
+            "--dir" => options.dir = value.into(),
+            _ => return Err(format!("`{word}` is not known").into()),
+        }
+    }
+    Ok(options)
+}

@@ -1,0 +1,248 @@
+use std::fmt::Write;
+
+use anbiq_domain::Seeded;
+use anbiq_statistics::{conformal, holm};
+use serde::{Deserialize, Serialize};
+
+use super::{Answered, bank};
+use crate::Strength;
+use crate::style::{ByFamily, ControlScore, Part, Role, StyleError};
+use crate::text::{list, p_value};
+
+/// The version of the report's form.
+const FORMAT: u32 = 1;
+/// Largest p-value that shows anything.
+const LEVEL: f64 = 0.05;
+/// Share of the bank that a model must have answered.
+const ANSWERED: f64 = 0.8;
+/// Draws of clusters with replacement for an interval.
+const DRAWS: usize = 2_000;
+
+/// What a suspect takes itself for, among controls.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdentityFinding {
+    /// The model in question.
+    pub suspect: String,
+    /// Its family: controls of it are left out.
+    pub family: String,
+    /// Share of answers that name what is looked for: mean over clusters.
+    pub score: f64,
+    /// 95 % interval of that by drawing clusters with replacement: how it would vary with other questions.
+    pub interval: (f64, f64),
+    /// The share by language.
+    pub by_language: Vec<(String, f64)>,
+    /// The controls, highest first.
+    pub controls: Vec<ControlScore>,
+    /// Conformal p-value over models.
+    pub p_models: f64,
+    /// The same over families of controls, by the highest score of each.
+    pub by_family: ByFamily,
+    /// The larger of the two, after Holm's adjustment over the suspects.
+    pub p_holm: f64,
+    /// *Moderate* at most.
+    pub strength: Strength,
+    /// One sentence.
+    pub sentence: String,
+}
+
+/// What models take themselves for.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct IdentityReport {
+    /// Version of this form: 1.
+    pub format: u32,
+    /// Name and version of the software.
+    pub software: String,
+    /// The words that were looked for.
+    pub names: Vec<String>,
+    /// Questions of the bank.
+    pub questions: usize,
+    /// The suspects.
+    pub findings: Vec<IdentityFinding>,
+    /// What the p-values are about.
+    pub null_hypothesis: String,
+    /// What is random under it.
+    pub random: String,
+    /// How the p-values are made.
+    pub tests: String,
+    /// What else could explain it.
+    pub rival_explanations: Vec<String>,
+    /// What it does not show.
+    pub does_not_show: Vec<String>,
+}
+
+/// Compares every suspect of `parts` with the controls. Teachers play no part: they name themselves.
+///
+/// # Errors
+///
+/// There is no suspect or no control of another family, or a model answered too little of the bank.
+pub fn compare(answered: &Answered, parts: &[Part]) -> Result<IdentityReport, StyleError> {
+    let questions = bank().len();
+    let needed = (ANSWERED * questions as f64).ceil() as usize;
+    for part in parts.iter().filter(|part| part.role != Role::Teacher) {
+        let found = answered.count(&part.model);
+        if found == 0 {
+            return Err(StyleError::NoAnswers { model: part.model.clone() });
+        }
+        if found < needed {
+            return Err(StyleError::TooFewPrompts { found, needed });
+        }
+    }
+    let suspects = parts.iter().filter(|part| part.role == Role::Suspect);
+    let mut findings =
+        suspects.map(|suspect| finding(answered, suspect, parts)).collect::<Result<Vec<_>, StyleError>>()?;
+    if findings.is_empty() {
+        return Err(StyleError::Nobody { what: "no model has the role `suspect`".to_owned() });
+    }
+    let p_values: Vec<f64> = findings.iter().map(|finding| finding.p_models.max(finding.by_family.p)).collect();
+    for (finding, p_holm) in findings.iter_mut().zip(holm::adjust(&p_values)) {
+        finding.conclude(p_holm);
+    }
+    Ok(IdentityReport {
+        format: FORMAT,
+        software: crate::plan::SOFTWARE.to_owned(),
+        names: answered.names.clone(),
+        questions,
+        findings,
+        null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+        random: RANDOM.to_owned(),
+        tests: TESTS.to_owned(),
+        rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
+        does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
+    })
+}
+
+fn finding(answered: &Answered, suspect: &Part, parts: &[Part]) -> Result<IdentityFinding, StyleError> {
+    let clusters = answered.clusters(&suspect.model);
+    let score = rounded(mean(&clusters));
+    let control = |part: &Part| ControlScore {
+        model: part.model.clone(),
+        family: part.family.clone(),
+        base: part.base.clone(),
+        score: rounded(mean(&answered.clusters(&part.model))),
+    };
+    let apart = |part: &&Part| part.role == Role::Control && part.family != suspect.family;
+    let mut controls: Vec<ControlScore> = parts.iter().filter(apart).map(control).collect();
+    if controls.is_empty() {
+        let what = format!("no model of another family than that of `{}` has the role `control`", suspect.model);
+        return Err(StyleError::Nobody { what });
+    }
+    controls.sort_by(|one, other| other.score.total_cmp(&one.score));
+    let scores: Vec<f64> = controls.iter().map(|control| control.score).collect();
+    let by_language = answered.shares(&suspect.model, |question| question.language);
+    Ok(IdentityFinding {
+        suspect: suspect.model.clone(),
+        family: suspect.family.clone(),
+        score,
+        interval: interval(&clusters),
+        by_language: by_language.into_iter().map(|(language, share)| (language.to_owned(), rounded(share))).collect(),
+        p_models: conformal::p_value(score, &scores),
+        by_family: ByFamily::of(score, &controls),
+        controls,
+        p_holm: 1.0,
+        strength: Strength::NotShown,
+        sentence: String::new(),
+    })
+}
+
+impl IdentityFinding {
+    fn conclude(&mut self, p_holm: f64) {
+        self.p_holm = p_holm;
+        let shown = p_holm <= LEVEL;
+        self.strength = if shown { Strength::Moderate } else { Strength::NotShown };
+        let suspect = &self.suspect;
+        self.sentence = match shown {
+            true => format!(
+                "There is moderate evidence that {suspect} was exposed to answers in which a model goes by these names."
+            ),
+            false => format!(
+                "It is not shown that {suspect} goes by these names more than its controls do. That does not show the contrary."
+            ),
+        };
+    }
+}
+
+fn mean(values: &[f64]) -> f64 {
+    values.iter().sum::<f64>() / values.len().max(1) as f64
+}
+
+/// To nine decimals: what is beyond depends on the order of additions, and could break a tie.
+fn rounded(value: f64) -> f64 {
+    (value * 1e9).round() / 1e9
+}
+
+/// The 2.5 and 97.5 % points of the mean over clusters that are drawn with replacement.
+fn interval(clusters: &[f64]) -> (f64, f64) {
+    if clusters.is_empty() {
+        return (0.0, 1.0);
+    }
+    let mut random = Seeded::new(1).fork("clusters");
+    let mut draw = || {
+        let sum: f64 = (0..clusters.len()).map(|_| clusters[random.below(clusters.len())]).sum();
+        sum / clusters.len() as f64
+    };
+    let mut means: Vec<f64> = (0..DRAWS).map(|_| draw()).collect();
+    means.sort_by(f64::total_cmp);
+    (rounded(means[DRAWS / 40]), rounded(means[DRAWS - 1 - DRAWS / 40]))
+}
+
+const NULL_HYPOTHESIS: &str =
+    "The suspect and the controls are exchangeable in how often they go by the names that are looked for.";
+
+const RANDOM: &str = "The draw of the models, and of their families. The questions are fixed and the same for all; their number makes no \
+    p-value smaller.";
+
+const TESTS: &str = "Share of answers that hold one of the names, as a mean over clusters of questions that ask the same in different \
+    languages. Conformal p-value over models and over families of controls; the larger one counts, with Holm's adjustment over the suspects. \
+    The interval of the share draws clusters with replacement and is no part of the test.";
+
+const RIVAL_EXPLANATIONS: [&str; 3] = [
+    "The web: pages in which a well-known model names itself are in everybody's training data, and more so in later ones.",
+    "A public data set of that model's answers that was used under its licence.",
+    "A system prompt of the endpoint, or one that was taken off for the controls only.",
+];
+
+const DOES_NOT_SHOW: [&str; 3] = [
+    "Distillation through the teacher's API: it shows exposure to texts at most.",
+    "That a name is claimed: an answer that denies it holds it too, for suspects as for controls.",
+    "Innocence: names are filtered out easily.",
+];
+
+/// The report for a person at a terminal.
+pub fn render_identity(report: &IdentityReport) -> String {
+    let mut text = String::new();
+    // Writing to a string cannot fail.
+    let _ = write(&mut text, report);
+    text
+}
+
+fn write(text: &mut String, report: &IdentityReport) -> std::fmt::Result {
+    writeln!(text, "Who names itself {}, in {} questions", report.names.join(", "), report.questions)?;
+    for finding in &report.findings {
+        writeln!(text)?;
+        writeln!(text, "{}: {}", finding.suspect, finding.strength.in_words().to_uppercase())?;
+        writeln!(text, "  {}", finding.sentence)?;
+        let (low, high) = finding.interval;
+        writeln!(text, "  names them in {:.3} of its answers ({low:.3} - {high:.3} over clusters)", finding.score)?;
+        let languages: Vec<String> =
+            finding.by_language.iter().map(|(language, share)| format!("{language} {share:.2}")).collect();
+        writeln!(text, "  by language: {}", languages.join(", "))?;
+        if let Some(control) = finding.controls.first() {
+            writeln!(text, "  of {} controls most: {} {:.3}", finding.controls.len(), control.model, control.score)?;
+        }
+        writeln!(
+            text,
+            "  p over models {}, over {} families {} (least possible {}), adjusted {}",
+            p_value(finding.p_models),
+            finding.by_family.families,
+            p_value(finding.by_family.p),
+            p_value(finding.by_family.floor),
+            p_value(finding.p_holm)
+        )?;
+    }
+    writeln!(text)?;
+    writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "What is random in it: {}", report.random)?;
+    writeln!(text, "Tests: {}", report.tests)?;
+    list(text, "What else could explain it", &report.rival_explanations)?;
+    list(text, "What it does not show", &report.does_not_show)
+}

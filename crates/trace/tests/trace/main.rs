@@ -1,0 +1,8 @@
+//! The verb from a journal's entries to a report.
+
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod acquittal;
+mod canary;
+mod support;
+mod trace;

@@ -1,0 +1,182 @@
+//! Accounts that share nothing but a machine's pace, though they do not ask as applications do.
+//!
+//! People come in bursts and have nights, and so do programs that serve them. Whoever deals out a list, or the hours of rented
+//! conversations among which it is hidden, gives each account its quota, evenly and round the clock. One account like that may be
+//! anything; many at one rate, where chance would put hardly any, and whose use as a whole is of no honest kind, should be seen by a
+//! person.
+//!
+//! The pace is one kind of evidence and what they are used for another. Neither says whose the accounts are, so nothing is linked by
+//! it and nobody is accused.
+
+use std::collections::BTreeMap;
+
+use crate::campaign::Desk;
+use crate::gather::{Group, thin};
+use crate::grants::Grants;
+use crate::habits::resultant;
+use crate::parallel::map;
+use crate::profile::Profile;
+use crate::purpose::{A_DAY, ENOUGH};
+use crate::report::{Archetype, Channel};
+
+/// Most variation of the gaps between exchanges, as standard deviation over mean, that is a machine's: at random it is 1, and most
+/// programs and people whose gaps are those of real arrivals show 2 to 10.
+const EVEN: f64 = 1.5;
+/// Most that activity may keep to some hours of the day.
+const NIGHTLESS: f64 = 0.2;
+/// Widths of a common rate that are tried, in logarithms: a quota that is kept exactly to one that is kept roughly.
+const WIDTHS: [f64; 4] = [0.02, 0.05, 0.1, 0.2];
+/// Half the width, in logarithms, of the rates that tell how many accounts chance would put into a narrow one: half to twice the rate.
+const AROUND: f64 = std::f64::consts::LN_2;
+/// Most accounts of a crowd that chance may have put there, as a share.
+const BY_CHANCE: f64 = 0.1;
+/// Crowds that are looked for.
+const CROWDS: usize = 64;
+/// Accounts of a crowd from which its purpose is judged.
+const JUDGED: usize = 200;
+
+/// For each account that keeps in step with others how many they are.
+pub(crate) type Steps = BTreeMap<usize, usize>;
+
+impl Desk<'_> {
+    /// Accounts in step, outside of the operators in `found` that are large enough to be judged themselves.
+    pub(crate) fn in_step(&self, found: &[Group]) -> Steps {
+        if self.config.ignored.contains(&Channel::Rhythm) {
+            return Steps::new();
+        }
+        let small = found.iter().filter(|group| group.accounts.len() < self.config.min_accounts);
+        let free: Vec<usize> = small.flat_map(|group| group.accounts.iter().copied()).collect();
+        let paced = map(self.config.threads(), &free, |one| self.machine_paced(*one));
+        let mut paced: Vec<(f64, usize)> =
+            free.into_iter().zip(paced).filter_map(|(one, rate)| Some((rate?, one))).collect();
+        paced.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+        let mut steps = Steps::new();
+        for _ in 0..CROWDS {
+            let Some((from, to)) = crowd(&paced, self.config.min_accounts, self.threshold) else { break };
+            let mut accounts: Vec<usize> = paced.drain(from..to).map(|one| one.1).collect();
+            accounts.sort_unstable();
+            let judged: Vec<usize> = thin(&accounts, JUDGED).collect();
+            if matches!(self.purpose(&judged, false).archetype, Archetype::Harvest | Archetype::Unknown) {
+                steps.extend(accounts.iter().map(|one| (*one, accounts.len())));
+            }
+        }
+        steps
+    }
+
+    /// The logarithm of an account's rate, if a machine paces it and no application or grant explains that.
+    fn machine_paced(&self, one: usize) -> Option<f64> {
+        let profile = &self.profiles[one];
+        let rate = steady_rate(profile, self.linker.irregularity(one)?)?;
+        let honest = match self.purpose(&[one], false).archetype {
+            Archetype::Chat | Archetype::Harvest | Archetype::Unknown => {
+                profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain()
+            }
+            _ => true,
+        };
+        (!honest).then_some(rate)
+    }
+}
+
+/// The logarithm of the rate of an account that is even and knows no night.
+fn steady_rate(profile: &Profile, irregularity: f64) -> Option<f64> {
+    let hours = profile.last?.since(profile.first?) as f64 / 3_600_000.0;
+    let steady = profile.exchanges >= ENOUGH
+        && hours >= A_DAY
+        && unthinned(irregularity, profile.samples.len() as f64 / profile.exchanges as f64) <= EVEN
+        && resultant(&profile.hours) <= NIGHTLESS;
+    steady.then(|| (profile.exchanges as f64 / hours).ln())
+}
+
+/// How irregular gaps were before only a `share` of the events was kept: whatever is thinned looks more random than it is. Exact for
+/// independent gaps (of a renewal process thinned to `p`, the squared variation less one is `p` times that of the whole).
+fn unthinned(irregularity: f64, share: f64) -> f64 {
+    (1.0 + (irregularity * irregularity - 1.0) / share.clamp(f64::MIN_POSITIVE, 1.0)).max(0.0).sqrt()
+}
+
+/// The most striking crowd among sorted rates, from one place to before another: at least `fewest` accounts, and by more than
+/// `threshold` nats more than chance would put there.
+///
+/// The null: accounts come to their rates independently, with a density that does not change much between half and twice a rate
+/// (a scan statistic; Kulldorff 1997). The threshold pays for looking at every account.
+fn crowd(paced: &[(f64, usize)], fewest: usize, threshold: f64) -> Option<(usize, usize)> {
+    let place = |rate: f64| paced.partition_point(|one| one.0 <= rate);
+    let mut best: Option<(f64, usize, usize)> = None;
+    for (from, (rate, _)) in paced.iter().enumerate() {
+        for width in WIDTHS {
+            let to = place(rate + width);
+            let count = to - from;
+            let middle = rate + width / 2.0;
+            let around = place(middle + AROUND) - place(middle - AROUND) - count;
+            // One more than are seen: that none was seen does not show that there are none.
+            let expected = (around + 1) as f64 * width / (2.0 * AROUND - width);
+            let count = count as f64;
+            let nats = count * (count / expected).ln() - count + expected - (WIDTHS.len() as f64).ln();
+            let striking = to - from >= fewest && expected <= BY_CHANCE * count && nats > threshold;
+            if striking && best.is_none_or(|best| nats > best.0) {
+                best = Some((nats, from, to));
+            }
+        }
+    }
+    best.map(|(_, from, to)| (from, to))
+}
+
+#[cfg(test)]
+mod tests {
+    use anbiq_domain::Seeded;
+
+    use super::*;
+
+    fn rates(random: &mut Seeded, count: usize) -> Vec<(f64, usize)> {
+        let mut rates: Vec<(f64, usize)> = (0..count).map(|place| (4.0 * random.unit() - 2.0, place)).collect();
+        rates.sort_by(|a, b| a.0.total_cmp(&b.0));
+        rates
+    }
+
+    #[test]
+    fn rates_of_their_own_are_no_crowd() {
+        let mut crowds = 0;
+        for seed in 0..2_000 {
+            let mut random = Seeded::new(seed);
+            let count = 5 + random.below(300);
+            let threshold = (count as f64).ln() + 2.0;
+            crowds += usize::from(crowd(&rates(&mut random, count), 5, threshold).is_some());
+        }
+        assert!(crowds <= 4, "{crowds} of 2000");
+    }
+
+    #[test]
+    fn what_is_thinned_is_as_irregular_as_before() {
+        let mut random = Seeded::new(1);
+        let variation = |gaps: &[f64]| {
+            let (mean, variance) = crate::fit::moments(gaps);
+            variance.sqrt() / mean
+        };
+        for burst in [0.02, 1.0] {
+            // Some gaps are short, the others long: bursts, or none.
+            let gap = |random: &mut Seeded| random.exponential() * if random.chance(0.8) { burst } else { 1.0 };
+            let gaps: Vec<f64> = (0..400_000).map(|_| gap(&mut random)).collect();
+            let (mut kept, mut since) = (Vec::new(), 0.0);
+            for gap in &gaps {
+                since += gap;
+                if random.chance(0.2) {
+                    kept.push(std::mem::take(&mut since));
+                }
+            }
+            let (whole, back) = (variation(&gaps), unthinned(variation(&kept), 0.2));
+            assert!((whole - back).abs() < 0.05 * whole, "{whole} {back}");
+        }
+    }
+
+    #[test]
+    fn one_quota_is_a_crowd() {
+        for seed in 0..50 {
+            let mut random = Seeded::new(seed);
+            let mut all = rates(&mut random, 60);
+            all.extend((0..10).map(|place| (0.08 + 0.02 * random.normal(), 100 + place)));
+            all.sort_by(|a, b| a.0.total_cmp(&b.0));
+            let (from, to) = crowd(&all, 5, 60_f64.ln() + 2.0).unwrap();
+            let ours = all[from..to].iter().filter(|one| one.1 >= 100).count();
+            assert!(ours >= 7 && to - from <= ours + 3, "seed {seed}: {ours} of {}", to - from);
+        }
+    }
+}
