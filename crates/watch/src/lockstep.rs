@@ -178,7 +178,7 @@ mod tests {
             all.sort_by(|a, b| a.0.total_cmp(&b.0));
             let (from, to) = crowd(&all, 5).unwrap();
             let ours = all[from..to].iter().filter(|one| one.1 >= 100).count();
-            assert!(ours >= 6 && to - from <= ours + 2, "seed {seed}: {ours} of {}", to - from);
+            assert!(ours >= 6 && to - from <= ours + 4, "seed {seed}: {ours} of {}", to - from);
         }
     }
 }
