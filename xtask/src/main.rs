@@ -22,6 +22,8 @@
 //! `cargo xtask prove journal [--points 10000] [--seed 1]` crashes a journal on a simulated disk at so many points; the
 //! tests do it at some hundred.
 //!
+//! `cargo xtask prove alarms [--worlds 200] [--streams 1000] [--seed 1]` simulates honest streams and counts false alarms.
+//!
 //! `cargo xtask students [--short] [--minutes M] ...` trains many tiny students, innocent and not, and says what the exact tests
 //! show of them; `crates/lab/examples/students` says how, and what else can be set.
 //!
@@ -35,7 +37,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
-                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] \
+                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] \
                      | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
@@ -149,8 +151,12 @@ fn fuzz(words: &[String]) -> Result<bool, Box<dyn Error>> {
         .success())
 }
 
-/// Crashes the journal at many points; true if it held at all of them.
+/// Crashes the journal at many points; true if it held at all of them. Or counts the false alarms of honest streams.
 fn prove(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    if let Some((_, rest)) = words.split_first().filter(|(what, _)| *what == "alarms") {
+        let mut command = Command::new("cargo");
+        return Ok(command.args(example("anbiq-statistics", "alarm_null")).args(rest).status()?.success());
+    }
     let Some((_, mut rest)) = words.split_first().filter(|(what, _)| *what == "journal") else {
         return Err(USAGE.into());
     };

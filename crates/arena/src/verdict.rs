@@ -28,7 +28,7 @@ impl Said {
 
 /// What was said of all accounts of `stream`, on its rows until `end`, and how long that took.
 pub(crate) fn verdicts(stream: &Stream, end: i64, config: &Config) -> (Vec<Said>, Duration) {
-    let config = Config { listed_singles: usize::MAX, replay_up_to: 0, ..config.clone() };
+    let config = Config { listed_singles: usize::MAX, ..config.clone() };
     let start = Instant::now();
     let report = analyze(stream.entries(end), &config);
     let spent = start.elapsed();

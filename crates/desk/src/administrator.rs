@@ -281,6 +281,19 @@ impl Administrator {
         self.record(done, Some(entry), None).await
     }
 
+    /// Writes down what was done about an operator that `watch` found, or that it was taken back: `action` is `watch.enforce` or
+    /// `watch.release`. The changes themselves are written down where they are made.
+    pub async fn measure(
+        &self,
+        action: &'static str,
+        operator: &OperatorId,
+        detail: String,
+        at: Timestamp,
+    ) -> Result<(), DeskError> {
+        let done = Done { action, subject: operator.as_str(), at, hint: "do the same again" };
+        self.record(done, None, Some(detail)).await
+    }
+
     /// Writes down that the configuration was read again, and what that changed.
     pub async fn reloaded(&self, changes: &str, at: Timestamp) -> Result<(), DeskError> {
         let done = Done { action: "configuration.reload", subject: "configuration", at, hint: "reload again" };

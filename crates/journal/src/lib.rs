@@ -49,7 +49,7 @@ pub use checkpoint::Checkpoint;
 pub use error::{Fault, JournalError, Place};
 pub use format::{FORMAT, MAX_ENTRY_BYTES};
 pub use key::{PublicKey, PublicKeyError, SigningKey};
-pub use read::{Entries, Reader, Record, Torn};
+pub use read::{Bookmark, Entries, Reader, Record, Torn};
 pub use sealed::{FileReport, Keep, Retained, SealedFile, verify_file};
 pub use spool::{Spool, SpoolError};
 pub use texts::{TextKeys, TextsError};

@@ -2,7 +2,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use anbiq_domain::{Digest, Entry, JournalId, Timestamp};
 
@@ -36,6 +36,17 @@ pub struct Record {
     /// Number of its segment, sealed or not.
     pub segment: u32,
     /// Where in the segment its frame begins; in a sealed file its row.
+    pub offset: u64,
+}
+
+/// A place between two records, from which reading can go on later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Bookmark {
+    /// Records before it, those that were deleted included.
+    pub index: u64,
+    /// The segment that it is in, sealed or not.
+    pub segment: u32,
+    /// Where in the segment, in bytes; 0 for its beginning.
     pub offset: u64,
 }
 
@@ -85,6 +96,18 @@ impl Reader {
         Ok(Entries { frames: Frames::open(&self.disk, &self.dir, &self.header, Part::Kept)? })
     }
 
+    /// The same from `bookmark` on, at whatever cost that part of the journal has: what is before is not read again, except in a
+    /// sealed file that the bookmark is in.
+    ///
+    /// # Errors
+    ///
+    /// As [`Reader::entries`]; also where the journal does not reach as far, or records after the bookmark were deleted.
+    pub fn entries_from(&self, bookmark: Bookmark) -> Result<Entries, JournalError> {
+        let mut frames = Frames::open(&self.disk, &self.dir, &self.header, Part::Kept)?;
+        frames.go_to(bookmark)?;
+        Ok(Entries { frames })
+    }
+
     /// The sealed files, oldest first.
     pub fn sealed(&self) -> Result<Vec<SealedFile>, JournalError> {
         Ok(self.list()?.files)
@@ -119,6 +142,17 @@ impl Entries {
     /// The tree of the records that were deleted: with [`crate::tree::Levels::after`] it gives the proofs of the others.
     pub fn before(&self) -> &Tree {
         &self.frames.start
+    }
+
+    /// The place after the last record that was given out.
+    pub fn bookmark(&self) -> Bookmark {
+        let Frames { index, next_segment, current, file, .. } = &self.frames;
+        let (segment, offset) = match (file, current) {
+            (Some(file), _) => (file.sealed.segment, 0),
+            (None, Some(segment)) => (segment.number, segment.offset),
+            (None, None) => (*next_segment, 0),
+        };
+        Bookmark { index: *index, segment, offset }
     }
 
     /// The torn tail that ended the iteration, if one did.
@@ -251,6 +285,37 @@ impl Frames {
     pub(crate) fn end(&self) -> Option<End> {
         let end = |segment: &Segment| End { segment: segment.number, length: segment.offset, group: segment.group };
         self.current.as_ref().map(end)
+    }
+
+    /// Passes over all that is before `bookmark`.
+    fn go_to(&mut self, bookmark: Bookmark) -> Result<(), JournalError> {
+        let Bookmark { index, segment, offset } = bookmark;
+        let name = segment_name(segment);
+        if index < self.index || segment < self.next_segment {
+            return Err(damaged(&name, index, "records that were not read yet are deleted"));
+        }
+        if let Some(sealed) = self.list.files.iter().find(|file| file.segment == segment) {
+            (self.index, self.next_segment) = (sealed.first, segment);
+            while self.index < index {
+                if self.step()?.is_none() {
+                    return Err(damaged(&name, index, "the journal does not reach so far"));
+                }
+            }
+            return Ok(());
+        }
+        (self.index, self.next_segment) = (index, segment);
+        if offset > 0 {
+            let mut current = Segment::open(&*self.disk, &self.dir, segment)?;
+            if offset > current.length || current.offset == 0 {
+                return Err(current.damaged(index, "the journal does not reach so far"));
+            }
+            current.offset = offset;
+            let rest = Stretch::new(Arc::clone(&current.file), offset, current.length);
+            current.reader = BufReader::with_capacity(1 << 16, rest);
+            self.current = Some(current);
+            self.next_segment += 1;
+        }
+        Ok(())
     }
 
     fn step(&mut self) -> Result<Option<Frame>, JournalError> {

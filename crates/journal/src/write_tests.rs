@@ -4,7 +4,7 @@ use anbiq_domain::{AccountId, Exchange, JournalId, Refusal, Seeded, Timestamp};
 
 use super::*;
 use crate::sim::{SimDisk, Trouble};
-use crate::{Reader, verify};
+use crate::{Bookmark, Reader, upkeep, verify};
 
 fn key() -> SigningKey {
     SigningKey::from_bytes([9; 32])
@@ -357,4 +357,41 @@ fn every_changed_byte_of_what_is_sealed_is_found() {
         put(&path, &bytes);
     }
     assert!(is_whole());
+}
+
+#[test]
+fn reading_goes_on_from_any_bookmark() {
+    let dir = tempfile::tempdir().unwrap();
+    let journal = create(dir.path(), small());
+    let read = |from: Bookmark| {
+        let mut entries = Reader::open(dir.path())?.entries_from(from)?;
+        let mut seen = vec![(entries.bookmark(), None)];
+        while let Some(record) = entries.next() {
+            seen.push((entries.bookmark(), Some(record?.entry)));
+        }
+        Ok::<_, JournalError>(seen)
+    };
+    let whole: Vec<Entry> = (0..40).map(entry).collect();
+    let mut marks = Vec::new();
+    for entry in &whole {
+        let end = read(marks.last().copied().unwrap_or_default()).unwrap().pop().unwrap().0;
+        marks.push(end);
+        journal.append_blocking(entry).unwrap();
+    }
+    journal.close().unwrap();
+    let all_are_there = |marks: &[Bookmark]| {
+        for (place, mark) in marks.iter().enumerate() {
+            let rest: Vec<Entry> = read(*mark).unwrap().into_iter().filter_map(|(_, entry)| entry).collect();
+            assert!(rest == whole[place..], "from record {place}");
+        }
+    };
+    all_are_there(&marks);
+    // A bookmark in a segment holds when that is sealed, and when it was taken in a sealed file.
+    upkeep::seal(dir.path(), key()).unwrap();
+    all_are_there(&marks);
+    let read_at_once = read(Bookmark::default()).unwrap();
+    marks = read_at_once.into_iter().map(|(mark, _)| mark).take(whole.len()).collect();
+    all_are_there(&marks);
+    let beyond = Bookmark { index: 41, segment: 99, offset: 20 };
+    assert!(read(beyond).is_err());
 }

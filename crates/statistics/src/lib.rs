@@ -6,6 +6,7 @@
 
 pub mod coincidence;
 pub mod conformal;
+pub mod detector;
 pub mod ebh;
 pub mod evalue;
 pub mod holm;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anbiq_domain::{Digest, Money, OperatorId, Permission, TermsRef, Timestamp};
 
+use crate::alarm::{Alarm, Verdict};
 use crate::cells::Cells;
 use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
@@ -12,12 +13,12 @@ use crate::grants::Grants;
 use crate::link::{Evidence, Linker};
 use crate::lockstep::Steps;
 use crate::parallel::map;
-use crate::profile::{Profile, Timeline, World};
+use crate::profile::{Profile, Timeline};
 use crate::purpose::{judge, spread};
 use crate::report::{
-    Account, Archetype, Bucket, Campaign, Channel, Edge, Leak, Member, Operator, Purpose, Reason, Report, Standing,
-    Survival,
+    Account, Archetype, Bucket, Campaign, Channel, Edge, Member, Operator, Purpose, Reason, Report, Standing, Survival,
 };
+use crate::world::{State, World};
 use crate::{Config, Seen};
 
 /// Version of the report's shape.
@@ -30,34 +31,44 @@ const SURVIVES: f64 = 0.5;
 const SPEAKERS: usize = 2;
 /// Share of the accounts of an operator that is not paid for by its usual means, up to which they openly are one customer's.
 const OPENLY: f64 = 0.2;
-/// Moments at which the stream is replayed to estimate the leak.
-const MOMENTS: usize = 32;
 
 /// Finds operators and campaigns in what was `seen`: a journal's entries, or rows of other systems' logs.
 ///
 /// The same entries and configuration give the same report. They are read once; what is kept is bounded for each account.
 pub fn analyze(seen: impl Iterator<Item = impl Into<Seen>>, config: &Config) -> Report {
-    let world = World::read(seen, config);
+    let mut state = State::new(config.clone());
+    seen.for_each(|seen| state.take(seen));
+    state.report()
+}
+
+/// What follows from `world`, whose accounts are in order.
+pub(crate) fn report(world: &World, config: &Config) -> Report {
     let cells = Cells::of(&world.profiles);
-    let desk = Desk::open(&world, &world.profiles, &cells, config);
+    let desk = Desk::open(world, &world.profiles, &cells, config);
     let found = desk.operators();
     let steps = desk.in_step(&found);
+    let verdict = config.alarms.as_ref().map(|alarms| Verdict::of(world, &found, alarms));
     let mut operators = map(config.threads(), &found, |group| desk.operator(group, &steps));
-    for operator in &mut operators {
-        desk.finish(operator);
+    for (place, operator) in operators.iter_mut().enumerate() {
+        if operator.accounts.len() > 1 || operator.standing != Standing::Unremarkable {
+            let alarm = |verdict: &Verdict| verdict.alarm(world, &found[place].accounts, place, &operator.standing);
+            operator.alarm = verdict.as_ref().map(alarm);
+        }
+        finish(operator);
     }
     operators.sort_by(|a, b| rank(a).cmp(&rank(b)).then(b.exchanges.cmp(&a.exchanges)).then(a.id.cmp(&b.id)));
     let unlisted = keep_listed(&mut operators, config);
     Report {
         format: FORMAT,
         simulated: world.simulated,
-        notes: notes(&world),
+        notes: notes(world),
         first: world.first,
         last: world.last,
         accounts: world.profiles.len() as u64,
         exchanges: world.profiles.iter().map(|profile| profile.exchanges).sum(),
         imported: world.imported,
         refusals: world.refusals,
+        looks: world.looks.taken,
         threshold: tidy(desk.threshold),
         operators,
         unlisted,
@@ -124,7 +135,7 @@ pub(crate) struct Desk<'a> {
 }
 
 impl<'a> Desk<'a> {
-    fn open(world: &'a World, profiles: &'a [Profile], cells: &'a Cells, config: &'a Config) -> Self {
+    pub(crate) fn open(world: &'a World, profiles: &'a [Profile], cells: &'a Cells, config: &'a Config) -> Self {
         let everybody: Vec<usize> = (0..profiles.len()).collect();
         let first = Self::with(Linker::fit(profiles, cells, &everybody, config), world, profiles, cells, config);
         // A large operator is a large part of the population that it is compared with. So, once operators are known
@@ -177,9 +188,19 @@ impl<'a> Desk<'a> {
             first: accounts.iter().filter_map(|account| account.first).min().unwrap_or_default(),
             last: accounts.iter().filter_map(|account| account.last).max().unwrap_or_default(),
             standing,
+            alarm: None,
             purpose,
             survival,
         }
+    }
+
+    /// What follows for the accounts of `group`, whatever pace they keep.
+    pub(crate) fn standing_of(&self, Group { accounts: group, linked }: &Group) -> Standing {
+        let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
+        if !linked {
+            return only_alike(&accounts);
+        }
+        self.standing(&accounts, &self.purpose(group, true), &self.survival(group))
     }
 
     /// What the accounts of `group` are used for; `linked` if more than that is known to be common to them.
@@ -319,6 +340,9 @@ impl<'a> Desk<'a> {
             return Standing::WithinGrant { grants: grants.held, used: grants.used, allowed: grants.allowed };
         }
         let mut why = grants.faults;
+        if purpose.archetype == Archetype::Harvest {
+            why.extend(grants.beyond);
+        }
         let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
         let many = accounts.len() >= self.config.min_accounts;
         match purpose.archetype {
@@ -391,69 +415,22 @@ impl<'a> Desk<'a> {
             }
         }
     }
+}
 
-    /// What is only worked out for campaigns.
-    fn finish(&self, operator: &mut Operator) {
-        let names: BTreeSet<_> = operator.accounts.iter().map(|member| member.facts.account.clone()).collect();
-        let accounts: Vec<&Profile> = self.profiles.iter().filter(|profile| names.contains(&profile.account)).collect();
-        let weakest = operator.survival.iter().min_by(|a, b| a.linked.total_cmp(&b.linked)).cloned();
-        let doubtful = operator.accounts.iter().filter(|member| member.certainty < 0.9).count();
-        let purpose_against = operator.purpose.counter.clone();
-        let Standing::Campaign(campaign) = &mut operator.standing else { return };
-        campaign.leaked = self.leak(&accounts);
-        campaign.counter = purpose_against;
-        if let Some(weakest) = weakest.filter(|weakest| weakest.linked < 1.0) {
-            let kept = 100.0 * weakest.linked;
-            campaign.counter.push(format!("without {} only {kept:.0} % of the accounts stay linked", weakest.without));
-        }
-        if doubtful > 0 {
-            campaign.counter.push(format!("{doubtful} accounts belong with a certainty below 90 %"));
-        }
+/// What is only worked out for campaigns.
+fn finish(operator: &mut Operator) {
+    let weakest = operator.survival.iter().min_by(|a, b| a.linked.total_cmp(&b.linked)).cloned();
+    let doubtful = operator.accounts.iter().filter(|member| member.certainty < 0.9).count();
+    let purpose_against = operator.purpose.counter.clone();
+    let Standing::Campaign(campaign) = &mut operator.standing else { return };
+    campaign.leaked = operator.alarm.as_ref().and_then(Alarm::first);
+    campaign.counter = purpose_against;
+    if let Some(weakest) = weakest.filter(|weakest| weakest.linked < 1.0) {
+        let kept = 100.0 * weakest.linked;
+        campaign.counter.push(format!("without {} only {kept:.0} % of the accounts stay linked", weakest.without));
     }
-
-    /// Replays the kept samples up to several moments and halves its way to the first that suffices.
-    fn leak(&self, accounts: &[&Profile]) -> Option<Leak> {
-        if self.profiles.len() > self.config.replay_up_to {
-            return None;
-        }
-        let mut times: Vec<Timestamp> =
-            accounts.iter().flat_map(|account| account.samples.iter().map(|sample| sample.at)).collect();
-        times.sort();
-        let moment = |step: usize| times[(times.len() * step / MOMENTS).clamp(1, times.len()) - 1];
-        let (mut low, mut high) = (0, MOMENTS);
-        while high - low > 1 {
-            let middle = usize::midpoint(low, high);
-            if self.suffices_at(moment(middle), accounts) { high = middle } else { low = middle }
-        }
-        let by = moment(high);
-        let (mut exchanges, mut output_tokens) = (0.0, 0.0);
-        for account in accounts {
-            // A sample stands for several exchanges where not all were kept.
-            let each = account.exchanges as f64 / account.samples.len().max(1) as f64;
-            for sample in account.samples.iter().filter(|sample| sample.at <= by) {
-                exchanges += each;
-                output_tokens += each * sample.output_tokens as f64;
-            }
-        }
-        Some(Leak { by, exchanges: exchanges.round() as u64, output_tokens: output_tokens.round() as u64 })
-    }
-
-    fn suffices_at(&self, moment: Timestamp, accounts: &[&Profile]) -> bool {
-        let past: Vec<Profile> = self.profiles.iter().map(|profile| profile.until(moment)).collect();
-        let cells = Cells::of(&past);
-        let desk = Desk::open(self.world, &past, &cells, self.config);
-        let wanted: BTreeSet<_> = accounts.iter().map(|account| &account.account).collect();
-        let active = past.iter().filter(|profile| profile.exchanges > 0 && wanted.contains(&profile.account)).count();
-        desk.linked(&desk.linker.candidates()).iter().any(|group| {
-            let hits = group.iter().filter(|place| wanted.contains(&past[**place].account)).count();
-            let members: Vec<&Profile> = group.iter().map(|place| &past[*place]).collect();
-            2 * hits >= active
-                && 2 * hits > group.len()
-                && matches!(
-                    desk.standing(&members, &desk.purpose(group, true), &desk.survival(group)),
-                    Standing::Campaign(_)
-                )
-        })
+    if doubtful > 0 {
+        campaign.counter.push(format!("{doubtful} accounts belong with a certainty below 90 %"));
     }
 }
 
@@ -524,6 +501,11 @@ fn account(profile: &Profile) -> Account {
         output_tokens: profile.output_tokens,
         per_hour: tidy(profile.exchanges as f64 / span as f64 * 3_600_000.0),
     }
+}
+
+/// The account of `group` that was active first.
+pub(crate) fn first_of(profiles: &[Profile], group: &[usize]) -> Option<usize> {
+    group.iter().copied().min_by_key(|one| (profiles[*one].first, &profiles[*one].account))
 }
 
 /// An operator bears the name of the account that was active first.

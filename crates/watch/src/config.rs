@@ -4,7 +4,7 @@ use std::thread::available_parallelism;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Channel;
+use crate::{Alarms, Channel};
 
 /// What the detector assumes and where it stops. Every number is a stated prior or a bound on memory; whatever
 /// can be learned from the traffic itself is fitted instead (see the crate's documentation).
@@ -47,8 +47,9 @@ pub struct Config {
     pub listed_edges: usize,
     /// Unremarkable operators of one account listed in the report: those with most exchanges.
     pub listed_singles: usize,
-    /// Up to so many accounts the stream is replayed to estimate what was leaked before the evidence sufficed.
-    pub replay_up_to: usize,
+    /// When alarms are given; without it no looks are taken.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alarms: Option<Alarms>,
 }
 
 impl Default for Config {
@@ -71,7 +72,7 @@ impl Default for Config {
             partners: 48,
             listed_edges: 1_000,
             listed_singles: 1_000,
-            replay_up_to: 300,
+            alarms: None,
         }
     }
 }

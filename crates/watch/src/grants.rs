@@ -2,7 +2,8 @@
 
 use anbiq_domain::GrantId;
 
-use crate::profile::{Profile, World};
+use crate::profile::Profile;
+use crate::world::World;
 
 /// Share of an account's exchanges that must stand under a grant for the grant to explain it.
 const COVERED: f64 = 0.95;
@@ -15,15 +16,27 @@ pub(crate) struct Grants {
     pub(crate) allowed: Option<u64>,
     pub(crate) covers_all: bool,
     pub(crate) faults: Vec<String>,
+    /// What speaks against it where what the accounts do looks like a harvest: use of the holder's outside of the grant, at another
+    /// price, and accounts that nobody declared.
+    pub(crate) beyond: Vec<String>,
 }
 
 impl Grants {
     pub(crate) fn of(accounts: &[&Profile], world: &World) -> Self {
         let mut this = Self { covers_all: true, ..Self::default() };
         let mut bounds = Vec::new();
+        let mut undeclared = 0;
         for account in accounts {
             let share = account.granted_exchanges as f64 / account.exchanges.max(1) as f64;
             this.covers_all &= share >= COVERED;
+            let holds = world.grants.values().any(|held| held.grant.account == account.account);
+            if holds && share < COVERED {
+                let (name, outside) = (&account.account, account.exchanges - account.granted_exchanges);
+                let of = account.exchanges;
+                this.beyond
+                    .push(format!("{name} made {outside} of {of} exchanges outside of its grant, at another price"));
+            }
+            undeclared += usize::from(!holds);
             for held in world.grants.values().filter(|held| held.grant.account == account.account) {
                 let used = account.granted_tokens.get(&held.grant.id).copied().unwrap_or(0);
                 let bound = held.grant.conditions.max_output_tokens;
@@ -39,6 +52,10 @@ impl Grants {
                     this.faults.push(format!("{name} went on after grant {id} ended at {end}"));
                 }
             }
+        }
+        if !this.held.is_empty() && undeclared > 0 {
+            let all = accounts.len();
+            this.beyond.push(format!("{undeclared} of {all} linked accounts are not declared under a grant"));
         }
         this.allowed = bounds.into_iter().collect::<Option<Vec<u64>>>().map(|bounds| bounds.iter().sum());
         this

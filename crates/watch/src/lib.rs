@@ -1,7 +1,7 @@
 //! From exchanges to operators to campaigns.
 //!
 //! A harvest that is spread over many accounts is quiet in each of them, so nothing is judged account by account.
-//! Two questions are asked one after the other and never mixed:
+//! Three questions are asked and never mixed:
 //!
 //! 1. **Who belongs together?** Every pair of accounts gets a log-likelihood ratio, a sum of [`Channel`]s, each
 //!    weighted by how rare the shared thing is and each capped, so that no channel can link two accounts alone.
@@ -12,9 +12,13 @@
 //!
 //! A firm with three linked accounts is an operator and no campaign; a harvest under a grant is a customer.
 //!
-//! [`analyze`] is pure, and works in as many threads as there are cores: the same entries and the same [`Config`] give the same
-//! [`Report`], to the byte. It reads the entries once and keeps a bounded profile of each account. Rows of other systems' logs
-//! ([`Seen::Imported`]) are read likewise; the report counts them and says so.
+//! 3. **Since when?** From one look at the stream to the next it is bet that an operator's accounts are not used honestly; an alarm
+//!    is valid whenever one looks ([`Alarms`]), and only a campaign with an alarm is at the stage *act*.
+//!
+//! [`analyze`] is pure: the same entries and the same [`Config`] give the same [`Report`], to the byte, however many threads there
+//! are. It reads the entries once, in their order, and keeps a bounded profile of each account ([`State`]), about 2 KB when it is
+//! written down; what follows from the profiles is worked out on all cores. Rows of other systems' logs ([`Seen::Imported`]) are
+//! read likewise; the report counts them and says so.
 //!
 //! Accounts that share nothing but what they ask for are never linked: prompts are one kind of evidence. Where many accounts that
 //! each look like a harvest ask from one distribution, they are put before a person together. So are accounts that keep one rate, evenly
@@ -32,6 +36,7 @@
 //! Weights are in nats and rest partly on stated priors ([`Config`]), so a certainty is a statement of this model and
 //! not a measured frequency.
 
+mod alarm;
 mod alike;
 mod block;
 mod campaign;
@@ -42,21 +47,25 @@ mod fit;
 mod gather;
 mod grants;
 mod habits;
+mod indicators;
 mod link;
 mod lockstep;
 mod parallel;
 mod profile;
 mod purpose;
-mod read;
 mod render;
 mod report;
 mod seen;
+mod world;
 
+pub use alarm::{Alarm, Alarms, Excuse, Leak, Stage};
 pub use campaign::analyze;
 pub use config::Config;
+pub use indicators::indicators;
 pub use render::render_text;
 pub use report::{
-    Account, Archetype, Bucket, Campaign, Channel, Edge, Fit, Leak, Member, Operator, Purpose, Reason, Report,
-    Standing, Survival,
+    Account, Archetype, Bucket, Campaign, Channel, Edge, Fit, Member, Operator, Purpose, Reason, Report, Standing,
+    Survival,
 };
 pub use seen::Seen;
+pub use world::State;

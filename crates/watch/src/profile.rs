@@ -1,70 +1,79 @@
 //! What is remembered of an account: bounded, whatever its traffic.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::num::NonZeroUsize;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anbiq_domain::{
-    AccountId, ClockKind, Entry, Exchange, Grant, GrantId, Imported, ImportedExchange, Keyed, Money, RequestFacts,
-    Seeded, Sketch, Terms, TermsRef, Timestamp, flags,
+    AccountId, Exchange, GrantId, ImportedExchange, Keyed, Money, RequestFacts, Sketch, TermsRef, Timestamp, flags,
 };
+use anbiq_statistics::siphash::SipHash;
+use serde::{Deserialize, Serialize};
 
-use crate::read::read;
-use crate::{Config, Seen};
+use crate::Config;
+use crate::alarm::{Bets, Scores};
+use crate::cells::Finder;
 
 /// Distinct networks, agents and the like that one account may show before further ones are ignored.
-const TALLY: usize = 64;
+pub(crate) const TALLY: usize = 32;
 /// Distinct prompts whose repeats are counted: those with the smallest hashes.
-const DISTINCT: usize = 256;
+const DISTINCT: usize = 128;
+/// Prompts of several accounts that are counted together at most.
+const DISTINCT_TOGETHER: usize = 1_024;
 /// Buckets of a timeline.
-const BUCKETS: usize = 96;
+const BUCKETS: usize = 48;
 /// Width of a fresh timeline's buckets: a quarter of an hour.
 const BUCKET_MS: i64 = 900_000;
 
-/// Everything that was read, summed up.
-#[derive(Debug, Default)]
-pub(crate) struct World {
-    pub(crate) profiles: Vec<Profile>,
-    pub(crate) terms: BTreeMap<TermsRef, Terms>,
-    pub(crate) teachers: BTreeMap<String, TermsRef>,
-    pub(crate) grants: BTreeMap<GrantId, HeldGrant>,
-    pub(crate) simulated: bool,
-    pub(crate) first: Timestamp,
-    pub(crate) last: Timestamp,
-    pub(crate) refusals: u64,
-    /// Exchanges that other systems' logs tell of.
-    pub(crate) imported: u64,
-    /// Those of them that came without a sketch.
-    pub(crate) unsketched: u64,
-}
-
-/// A grant and when it was taken back.
-#[derive(Debug, Clone)]
-pub(crate) struct HeldGrant {
-    pub(crate) grant: Grant,
-    pub(crate) revoked: Option<Timestamp>,
-}
-
-/// One exchange as far as it is kept. What an imported log does not say is absent; a journal says everything.
-#[derive(Debug, Clone)]
-pub(crate) struct Sample {
+/// One exchange as it is seen. What an imported log does not say is absent; a journal says everything.
+#[derive(Debug)]
+pub(crate) struct Observed<'a> {
     pub(crate) at: Timestamp,
-    pub(crate) sketch: Option<Sketch>,
-    pub(crate) network: Option<Keyed>,
-    pub(crate) agent: Option<Keyed>,
+    pub(crate) sketch: Option<&'a Sketch>,
+    network: Option<Keyed>,
+    agent: Option<Keyed>,
     /// The request's settings, folded to one number.
-    pub(crate) settings: Option<u64>,
+    settings: Option<u64>,
     pub(crate) prompt_tokens: u64,
     pub(crate) output_tokens: u64,
-    pub(crate) cost: Money,
+    cost: Money,
     pub(crate) deep: bool,
-    pub(crate) elicits: bool,
-    pub(crate) twinned: bool,
-    pub(crate) terms: Option<TermsRef>,
-    pub(crate) grant: Option<GrantId>,
+    elicits: bool,
+    twinned: bool,
+    terms: Option<&'a TermsRef>,
+    grant: Option<&'a GrantId>,
+}
+
+/// One exchange as far as it is kept.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(from = "(Timestamp, Option<(Keyed, u32)>)", into = "(Timestamp, Option<(Keyed, u32)>)")]
+pub(crate) struct Sample {
+    pub(crate) at: Timestamp,
+    /// Of a prompt without a sketch nothing is known.
+    pub(crate) prompt: Option<Asked>,
+}
+
+/// What is kept of a prompt.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Asked {
+    /// Equal prompts are equal.
+    pub(crate) exact: Keyed,
+    /// Its cell; see [`Finder`].
+    pub(crate) cell: u32,
+}
+
+impl From<(Timestamp, Option<(Keyed, u32)>)> for Sample {
+    fn from((at, prompt): (Timestamp, Option<(Keyed, u32)>)) -> Self {
+        Self { at, prompt: prompt.map(|(exact, cell)| Asked { exact, cell }) }
+    }
+}
+
+impl From<Sample> for (Timestamp, Option<(Keyed, u32)>) {
+    fn from(Sample { at, prompt }: Sample) -> Self {
+        (at, prompt.map(|Asked { exact, cell }| (exact, cell)))
+    }
 }
 
 /// One account.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Profile {
     pub(crate) account: AccountId,
     pub(crate) opened: Option<Timestamp>,
@@ -84,127 +93,44 @@ pub(crate) struct Profile {
     pub(crate) twinned: u64,
     pub(crate) granted_tokens: BTreeMap<GrantId, u64>,
     pub(crate) granted_exchanges: u64,
+    #[serde(with = "pairs")]
     pub(crate) terms: BTreeMap<TermsRef, u64>,
     pub(crate) first: Option<Timestamp>,
     pub(crate) last: Option<Timestamp>,
     pub(crate) hours: [u32; 24],
     pub(crate) distinct: Distinct,
     pub(crate) timeline: Timeline,
-    /// A uniform sample of the exchanges (Vitter 1985, algorithm R), sorted by time once reading is over.
+    /// A uniform sample of the exchanges (Vitter 1985, algorithm R), sorted by time.
     pub(crate) samples: Vec<Sample>,
-    random: Seeded,
+    /// What was bet against its honesty.
+    pub(crate) bets: Bets,
+    /// Fixes which exchanges are kept, by their number; so nothing of a generator need be remembered.
+    salt: u64,
 }
 
-impl World {
-    /// Reads all `entries` once.
-    pub(crate) fn read(seen: impl Iterator<Item = impl Into<Seen>>, config: &Config) -> Self {
-        let mut world = match NonZeroUsize::new(config.threads().get() - 1) {
-            Some(others) => read(seen.map(Into::into), others, config),
-            None => {
-                let (mut world, mut index) = (Self::default(), HashMap::new());
-                seen.for_each(|seen| world.see(seen.into(), &mut index, config));
-                world
-            }
-        };
-        world.first = world.profiles.iter().filter_map(|profile| profile.first).min().unwrap_or_default();
-        world.last = world.profiles.iter().filter_map(|profile| profile.last).max().unwrap_or_default();
-        for profile in &mut world.profiles {
-            profile.samples.sort_by_key(|sample| sample.at);
-        }
-        world.profiles.sort_by(|a, b| a.account.cmp(&b.account));
-        world
+/// A map as a list of pairs, since not every key can be a name in JSON.
+pub(crate) mod pairs {
+    use std::collections::BTreeMap;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    pub(crate) fn serialize<K: Serialize, V: Serialize, S: Serializer>(
+        map: &BTreeMap<K, V>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(map)
     }
 
-    pub(crate) fn see(&mut self, seen: Seen, index: &mut HashMap<AccountId, usize>, config: &Config) {
-        match seen {
-            Seen::Entry(entry) => self.take(entry, index, config),
-            Seen::Imported(row) => self.take_imported(row, index, config),
-        }
-    }
-
-    /// Adds what was read of other accounts.
-    pub(crate) fn absorb(&mut self, other: Self) {
-        self.profiles.extend(other.profiles);
-        self.imported += other.imported;
-        self.unsketched += other.unsketched;
-    }
-
-    fn take(&mut self, entry: Entry, index: &mut HashMap<AccountId, usize>, config: &Config) {
-        match entry {
-            Entry::Opened { clock, .. } => self.simulated |= clock == ClockKind::Simulated,
-            Entry::TermsIssued { terms, .. } => {
-                self.teachers.insert(terms.teacher.clone(), terms.reference());
-                self.terms.insert(terms.reference(), terms);
-            }
-            Entry::AccountOpened { at, account, payment, .. } => {
-                let profile = self.profile(&account, index, config);
-                profile.opened = Some(at);
-                profile.payment = payment;
-            }
-            Entry::GrantGiven { grant } => {
-                self.grants.insert(grant.id.clone(), HeldGrant { grant, revoked: None });
-            }
-            Entry::GrantRevoked { at, grant } => {
-                if let Some(held) = self.grants.get_mut(&grant) {
-                    held.revoked = Some(at);
-                }
-            }
-            Entry::Exchange(exchange) => {
-                let samples = config.samples;
-                let profile = self.profile(&exchange.account, index, config);
-                if profile.models.len() < TALLY && !profile.models.contains(&exchange.model) {
-                    profile.models.insert(exchange.model.clone());
-                }
-                profile.observe(Sample::of(&exchange), samples);
-            }
-            Entry::Refused(_) => self.refusals += 1,
-            Entry::CoinsCommitted { .. }
-            | Entry::PricesSet { .. }
-            | Entry::TermsAccepted { .. }
-            | Entry::GrantAsked { .. }
-            | Entry::GrantRefused { .. }
-            | Entry::Administered(_)
-            | Entry::TwinsDrawn(_)
-            | Entry::TwinsStopped { .. }
-            | Entry::TextsForgotten { .. }
-            | Entry::Closed { .. } => {}
-        }
-    }
-
-    fn take_imported(&mut self, row: Imported, index: &mut HashMap<AccountId, usize>, config: &Config) {
-        match row {
-            Imported::Account { account, opened, payment } => {
-                let profile = self.profile(&account, index, config);
-                profile.opened = opened.or(profile.opened);
-                profile.payment = payment.or(profile.payment);
-            }
-            Imported::Exchange(exchange) => {
-                self.imported += 1;
-                self.unsketched += u64::from(exchange.sketch.is_none());
-                let profile = self.profile(&exchange.account, index, config);
-                if profile.models.len() < TALLY {
-                    profile.models.extend(exchange.model.clone());
-                }
-                profile.observe(Sample::of_imported(&exchange), config.samples);
-            }
-            Imported::Refused { .. } => self.refusals += 1,
-        }
-    }
-
-    fn profile(&mut self, account: &AccountId, index: &mut HashMap<AccountId, usize>, config: &Config) -> &mut Profile {
-        let place = index.get(account).copied().unwrap_or_else(|| {
-            let random = Seeded::new(config.seed).fork(account.as_str());
-            self.profiles.push(Profile::new(account.clone(), random));
-            index.insert(account.clone(), self.profiles.len() - 1);
-            self.profiles.len() - 1
-        });
-        &mut self.profiles[place]
+    pub(crate) fn deserialize<'de, K: Deserialize<'de> + Ord, V: Deserialize<'de>, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<BTreeMap<K, V>, D::Error> {
+        Vec::<(K, V)>::deserialize(deserializer).map(|pairs| pairs.into_iter().collect())
     }
 }
 
-impl Sample {
-    fn of(exchange: &Exchange) -> Self {
-        let sketch = exchange.sketch.clone();
+impl<'a> Observed<'a> {
+    pub(crate) fn of(exchange: &'a Exchange) -> Self {
+        let sketch = &exchange.sketch;
         Self {
             at: exchange.at,
             network: Some(exchange.client.network),
@@ -214,17 +140,17 @@ impl Sample {
             output_tokens: exchange.usage.completion_tokens,
             cost: exchange.cost,
             deep: sketch.flags & flags::MULTI_TURN != 0,
-            elicits: elicits(&sketch, Some(&exchange.request)),
+            elicits: elicits(sketch, Some(&exchange.request)),
             twinned: exchange.draws.twinning.is_some(),
-            terms: exchange.terms.clone(),
-            grant: exchange.grant.clone(),
+            terms: exchange.terms.as_ref(),
+            grant: exchange.grant.as_ref(),
             sketch: Some(sketch),
         }
     }
 
-    fn of_imported(exchange: &ImportedExchange) -> Self {
+    pub(crate) fn of_imported(exchange: &'a ImportedExchange) -> Self {
         let usage = exchange.usage.unwrap_or_default();
-        let sketch = exchange.sketch.clone();
+        let sketch = exchange.sketch.as_ref();
         let request = exchange.request.as_ref();
         Self {
             at: exchange.at,
@@ -234,8 +160,8 @@ impl Sample {
             prompt_tokens: usage.prompt_tokens,
             output_tokens: usage.completion_tokens,
             cost: exchange.cost.unwrap_or_default(),
-            deep: sketch.as_ref().is_some_and(|sketch| sketch.flags & flags::MULTI_TURN != 0),
-            elicits: sketch.as_ref().is_some_and(|sketch| elicits(sketch, request)),
+            deep: sketch.is_some_and(|sketch| sketch.flags & flags::MULTI_TURN != 0),
+            elicits: sketch.is_some_and(|sketch| elicits(sketch, request)),
             twinned: false,
             terms: None,
             grant: None,
@@ -250,7 +176,7 @@ fn elicits(sketch: &Sketch, request: Option<&RequestFacts>) -> bool {
     sketch.flags & asks != 0 || request.is_some_and(|request| request.logprobs.is_some())
 }
 
-/// What a client's software fixes: everything of the request that is not its text, folded to one number.
+/// What a client's software fixes: everything of the request that is not its text, folded to one number (FNV-1a).
 fn settings(request: &RequestFacts) -> u64 {
     let parts = [
         request.route as u64,
@@ -261,17 +187,14 @@ fn settings(request: &RequestFacts) -> u64 {
         request.n.into(),
         request.logprobs.map_or(0, |count| 1 + u64::from(count)),
     ];
-    fold(parts.iter().flat_map(|part| part.to_le_bytes()))
-}
-
-/// One number for some bytes, the same every time (FNV-1a).
-pub(crate) fn fold(bytes: impl Iterator<Item = u8>) -> u64 {
+    let bytes = parts.iter().flat_map(|part| part.to_le_bytes());
     bytes.fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x100_0000_01b3))
 }
 
 impl Profile {
-    fn new(account: AccountId, random: Seeded) -> Self {
+    pub(crate) fn new(account: AccountId, config: &Config) -> Self {
         Self {
+            salt: SipHash::new(config.seed, 0).hash(account.as_str().as_bytes()),
             account,
             opened: None,
             payment: None,
@@ -296,65 +219,74 @@ impl Profile {
             distinct: Distinct::default(),
             timeline: Timeline::default(),
             samples: Vec::new(),
-            random,
+            bets: Bets::default(),
         }
     }
 
-    fn observe(&mut self, sample: Sample, keep: usize) {
+    /// Takes in an exchange; `keep` of all are kept as samples, and their prompts sorted into cells by `finder`. Against what a
+    /// grant has `explained` nothing is bet.
+    pub(crate) fn observe(&mut self, seen: &Observed<'_>, explained: bool, keep: usize, finder: &mut Finder) {
+        let place = self.place(keep);
+        let prompt = seen.sketch.map(|sketch| Asked {
+            exact: sketch.exact,
+            // Only of those that are kept the cell is asked for: that takes longer than all the rest.
+            cell: if place.is_some() { finder.cell(sketch) } else { 0 },
+        });
+        if !explained {
+            let scores = Scores::of(seen, prompt.filter(|_| place.is_some()), self);
+            self.bets.place(&scores);
+        }
+        self.sum_up(seen);
+        if let Some(place) = place {
+            if self.samples.len() >= keep {
+                self.samples.remove(place);
+            }
+            let at = self.samples.partition_point(|sample| sample.at <= seen.at);
+            self.samples.insert(at, Sample { at: seen.at, prompt });
+        }
+    }
+
+    /// The place among the samples that the next exchange takes, of which `keep` are kept, if any.
+    fn place(&self, keep: usize) -> Option<usize> {
+        if self.samples.len() < keep {
+            return Some(self.samples.len());
+        }
+        let drawn = SipHash::new(self.salt, 1).hash_number(self.exchanges);
+        let place = ((u128::from(drawn) * u128::from(self.exchanges + 1)) >> 64) as usize;
+        (place < keep).then_some(place)
+    }
+
+    fn sum_up(&mut self, seen: &Observed<'_>) {
         self.exchanges += 1;
-        self.prompt_tokens += sample.prompt_tokens;
-        self.output_tokens += sample.output_tokens;
-        self.cost += sample.cost;
-        self.deep += u64::from(sample.deep);
-        self.elicits += u64::from(sample.elicits);
-        self.twinned += u64::from(sample.twinned);
-        self.sketched += u64::from(sample.sketch.is_some());
-        sample.network.into_iter().for_each(|network| count(&mut self.networks, network));
-        sample.agent.into_iter().for_each(|agent| count(&mut self.agents, agent));
-        sample.settings.into_iter().for_each(|settings| count(&mut self.settings, settings));
-        if let Some(terms) = &sample.terms {
+        self.prompt_tokens += seen.prompt_tokens;
+        self.output_tokens += seen.output_tokens;
+        self.cost += seen.cost;
+        self.deep += u64::from(seen.deep);
+        self.elicits += u64::from(seen.elicits);
+        self.twinned += u64::from(seen.twinned);
+        self.sketched += u64::from(seen.sketch.is_some());
+        seen.network.into_iter().for_each(|network| count(&mut self.networks, network));
+        seen.agent.into_iter().for_each(|agent| count(&mut self.agents, agent));
+        seen.settings.into_iter().for_each(|settings| count(&mut self.settings, settings));
+        if let Some(terms) = seen.terms {
             count(&mut self.terms, terms.clone());
         }
-        if let Some(grant) = &sample.grant {
+        if let Some(grant) = seen.grant {
             self.granted_exchanges += 1;
             if self.granted_tokens.len() < TALLY || self.granted_tokens.contains_key(grant) {
-                *self.granted_tokens.entry(grant.clone()).or_default() += sample.output_tokens;
+                *self.granted_tokens.entry(grant.clone()).or_default() += seen.output_tokens;
             }
         }
-        self.first = Some(self.first.map_or(sample.at, |first| first.min(sample.at)));
-        self.last = Some(self.last.map_or(sample.at, |last| last.max(sample.at)));
-        self.hours[hour_of_day(sample.at)] += 1;
-        sample.sketch.iter().for_each(|sketch| self.distinct.add(sketch.exact));
-        self.timeline.add(sample.at, sample.output_tokens);
-        self.keep(sample, keep);
+        self.first = Some(self.first.map_or(seen.at, |first| first.min(seen.at)));
+        self.last = Some(self.last.map_or(seen.at, |last| last.max(seen.at)));
+        self.hours[hour_of_day(seen.at)] += 1;
+        seen.sketch.iter().for_each(|sketch| self.distinct.add(sketch.exact));
+        self.timeline.add(seen.at, seen.output_tokens);
     }
 
-    fn keep(&mut self, sample: Sample, keep: usize) {
-        if self.samples.len() < keep {
-            self.samples.push(sample);
-            return;
-        }
-        let place = self.random.below(usize::try_from(self.exchanges).unwrap_or(usize::MAX));
-        if let Some(slot) = self.samples.get_mut(place) {
-            *slot = sample;
-        }
-    }
-
-    /// The sketches among the samples, in their order: what cells are made of.
-    pub(crate) fn sketches(&self) -> impl Iterator<Item = &Sketch> {
-        self.samples.iter().filter_map(|sample| sample.sketch.as_ref())
-    }
-
-    /// This account as it stood at `moment`, rebuilt from its samples: exact as long as all exchanges are kept.
-    pub(crate) fn until(&self, moment: Timestamp) -> Self {
-        let mut past = Self::new(self.account.clone(), self.random.clone());
-        past.opened = self.opened.filter(|opened| *opened <= moment);
-        past.payment = self.payment.filter(|_| past.opened.is_some() || self.opened.is_none());
-        past.models.clone_from(&self.models);
-        for sample in self.samples.iter().filter(|sample| sample.at <= moment) {
-            past.observe(sample.clone(), usize::MAX);
-        }
-        past
+    /// What the samples ask for, in their order.
+    pub(crate) fn sketches(&self) -> impl Iterator<Item = &Asked> {
+        self.samples.iter().filter_map(|sample| sample.prompt.as_ref())
     }
 }
 
@@ -373,19 +305,22 @@ pub(crate) fn hour_of_day(at: Timestamp) -> usize {
 ///
 /// The hashes are uniform and the same for all accounts, so the prompts that remain are a uniform sample of the
 /// distinct ones, and two accounts sample the same ones (bottom-k sketch, Cohen and Kaplan 2007).
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Distinct(BTreeMap<Keyed, u32>);
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Distinct(#[serde(with = "pairs")] BTreeMap<Keyed, u32>);
 
 impl Distinct {
     fn add(&mut self, prompt: Keyed) {
-        self.add_times(prompt, 1);
-    }
-
-    fn add_times(&mut self, prompt: Keyed, times: u32) {
-        *self.0.entry(prompt).or_default() += times;
+        *self.0.entry(prompt).or_default() += 1;
         if self.0.len() > DISTINCT {
             self.0.pop_last();
         }
+    }
+
+    /// Was this prompt not there before? `None` of those of which nothing is remembered.
+    pub(crate) fn is_new(&self, prompt: Keyed) -> Option<bool> {
+        let full = self.0.len() >= DISTINCT;
+        let last = self.0.keys().next_back().copied();
+        (!full || last.is_some_and(|last| prompt <= last)).then(|| !self.0.contains_key(&prompt))
     }
 
     /// Adds the prompts of another account; what neither can have seen in full falls out.
@@ -401,7 +336,7 @@ impl Distinct {
         if let Some(limit) = limit {
             self.0.retain(|prompt, _| *prompt <= limit);
         }
-        while self.0.len() > 4 * DISTINCT {
+        while self.0.len() > DISTINCT_TOGETHER {
             self.0.pop_last();
         }
     }
@@ -416,9 +351,10 @@ impl Distinct {
 
 /// Exchanges and output tokens over time, in at most [`BUCKETS`] buckets whose width doubles when needed.
 /// Buckets start at whole multiples of their width since 1970, so timelines of several accounts add up.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Timeline {
     pub(crate) width: i64,
+    #[serde(with = "pairs")]
     pub(crate) buckets: BTreeMap<i64, (u64, u64)>,
 }
 

@@ -2,6 +2,7 @@ use std::fmt::Write as _;
 
 use anbiq_domain::GrantId;
 
+use crate::alarm::{Alarm, Stage};
 use crate::report::{Campaign, Operator, Report, Standing};
 
 /// Accounts of a campaign that are shown one by one.
@@ -60,6 +61,20 @@ fn write_operator(text: &mut String, operator: &Operator) -> std::fmt::Result {
         }
         _ => {}
     }
+    operator.alarm.as_ref().map_or(Ok(()), |alarm| write_alarm(text, alarm))
+}
+
+fn write_alarm(text: &mut String, alarm: &Alarm) -> std::fmt::Result {
+    if alarm.stage == Stage::Watch && alarm.first().is_none() {
+        return Ok(());
+    }
+    let evidence = format!("{:.1} nats of {:.1} in later exchanges", alarm.nats, alarm.needed);
+    line(text, "stage", &format!("{} ({evidence})", alarm.stage.name()))?;
+    let given = [("review", alarm.review), ("act", alarm.act)];
+    for (name, leak) in given.into_iter().filter_map(|(name, leak)| Some((name, leak?))) {
+        let gone = format!("{} exchanges, {} tokens, ${} were gone", leak.exchanges, leak.output_tokens, leak.cost);
+        line(text, name, &format!("from {} on: {gone}", leak.by))?;
+    }
     Ok(())
 }
 
@@ -67,13 +82,6 @@ fn write_campaign(text: &mut String, operator: &Operator, campaign: &Campaign) -
     write_operator(text, operator)?;
     line(text, "breach", &campaign.breach)?;
     line(text, "started", &campaign.started.to_string())?;
-    if let Some(leak) = &campaign.leaked {
-        let gone = format!(
-            "about {} exchanges, {} tokens by {} (estimate, by replay)",
-            leak.exchanges, leak.output_tokens, leak.by
-        );
-        line(text, "leaked", &gone)?;
-    }
     for reason in &operator.purpose.reasons {
         line(text, "for", reason)?;
     }

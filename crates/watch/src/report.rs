@@ -2,6 +2,7 @@ use anbiq_domain::{AccountId, GrantId, Money, OperatorId, Permission, TermsRef, 
 use serde::{Deserialize, Serialize};
 
 use crate::Config;
+use crate::alarm::{Alarm, Leak};
 
 /// What `watch` found. Stable JSON; everything a dossier shows of it stands here.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,6 +26,9 @@ pub struct Report {
     pub imported: u64,
     /// Requests that were refused.
     pub refusals: u64,
+    /// Looks that were taken: moments at which accounts were grouped and alarms given.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub looks: u64,
     /// Nats that the evidence of a pair had to exceed.
     pub threshold: f64,
     /// Operators: campaigns first, then what needs review, then grants, then the rest by exchanges. Unremarkable ones
@@ -87,6 +91,9 @@ pub struct Operator {
     pub purpose: Purpose,
     /// What follows.
     pub standing: Standing,
+    /// How far things have come, and since when; absent where no looks are taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alarm: Option<Alarm>,
 }
 
 /// One account of an operator.
@@ -334,7 +341,7 @@ pub struct Campaign {
     pub started: Timestamp,
     /// Exchanges and tokens over time.
     pub timeline: Vec<Bucket>,
-    /// What was gone before the evidence sufficed.
+    /// What was gone at the first alarm.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub leaked: Option<Leak>,
     /// What speaks against the finding.
@@ -351,16 +358,5 @@ pub struct Bucket {
     /// Exchanges in it.
     pub exchanges: u64,
     /// Tokens served in it.
-    pub output_tokens: u64,
-}
-
-/// What was gone before the evidence first sufficed: an estimate by replaying the kept samples up to several moments.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Leak {
-    /// The earliest replayed moment at which a campaign over these accounts would have been reported.
-    pub by: Timestamp,
-    /// Exchanges until then.
-    pub exchanges: u64,
-    /// Tokens served until then.
     pub output_tokens: u64,
 }

@@ -23,7 +23,7 @@ pub(crate) use trace::{
     CanaryDraw, CanaryTest, IdentityCompare, Modes, Trace, TraceCanary, TraceEndpoint, TraceIdentity, TraceMeans,
     TraceOverlap, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark, TraceWeights,
 };
-pub(crate) use watch::{Import, Watch};
+pub(crate) use watch::{How, Import, Measure, Method, Watch};
 
 /// Distillation of language models, seen from both sides of the API.
 #[derive(Debug, Parser)]

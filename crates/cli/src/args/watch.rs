@@ -2,9 +2,9 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, Subcommand, ValueEnum};
 
-use super::Output;
+use super::{Output, Site};
 
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Import {
@@ -49,6 +49,7 @@ pub(crate) struct Import {
 }
 
 #[derive(Debug, Clone, Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub(crate) struct Watch {
     /// The journal's folder.
     #[arg(required_unless_present = "imported", conflicts_with = "imported")]
@@ -61,7 +62,103 @@ pub(crate) struct Watch {
     pub(crate) terms: Vec<PathBuf>,
     #[command(flatten)]
     pub(crate) output: Output,
+    /// Also write an indicator bundle (STIX 2.1) here, to be shared with other providers: it names no account and no person.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) stix: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) method: Method,
+    #[command(flatten)]
+    pub(crate) follow: Follow,
+    #[command(subcommand)]
+    pub(crate) measure: Option<Measure>,
+}
+
+/// How it is watched.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Method {
     /// Fixes the sampling of large accounts.
     #[arg(long, default_value_t = 1)]
     pub(crate) seed: u64,
+    /// Fewest hours, in the journal's own time, between two looks: moments at which accounts are grouped and alarms given.
+    #[arg(long, value_name = "HOURS", default_value_t = 6, value_parser = clap::value_parser!(u32).range(1..=8_760))]
+    pub(crate) look_hours: u32,
+    /// Bound on the probability of any false alarm, over all accounts, within the horizon; the expected share of false ones among
+    /// alarms is not above it either.
+    #[arg(long, value_name = "PROBABILITY", default_value_t = 0.01, value_parser = probability)]
+    pub(crate) false_alarms: f64,
+    /// Days for which that bound holds.
+    #[arg(long, value_name = "DAYS", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..=3_650))]
+    pub(crate) horizon_days: u32,
+}
+
+fn probability(text: &str) -> Result<f64, String> {
+    match text.parse() {
+        Ok(value) if value > 0.0 && value < 1.0 => Ok(value),
+        _ => Err("it is a number above 0 and below 1".to_owned()),
+    }
+}
+
+/// How a journal is followed that is being written.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Follow {
+    /// Go on as the journal grows, until the program is told to stop; what changes is said, and `--out` is kept up to date.
+    #[arg(long, requires = "journal", requires = "state")]
+    pub(crate) follow: bool,
+    /// Where what is remembered is kept: goes on from there when it is started again.
+    #[arg(long, value_name = "FILE", requires = "follow")]
+    pub(crate) state: Option<PathBuf>,
+    /// Milliseconds between two glances at the journal.
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=3_600_000))]
+    pub(crate) poll_ms: u64,
+    /// Fewest seconds between two reports, and between two times that the state is written down.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u64).range(1..=86_400))]
+    pub(crate) report_seconds: u64,
+}
+
+/// What is done about an operator. Each of them can be taken back, and is journalled.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum Measure {
+    /// Slow an operator down, hold it for review or refuse it: only a campaign at the stage *act*, of which several independent
+    /// kinds of evidence speak. Nothing is ever done without this command.
+    Enforce {
+        /// The operator, as `anbiq watch` names it.
+        operator: String,
+        /// What is done.
+        #[arg(value_enum)]
+        how: How,
+        /// Tokens a day that all its accounts together may still use, where it is slowed down.
+        #[arg(long, value_name = "TOKENS", required_if_eq("how", "slow"))]
+        tokens: Option<u64>,
+        /// Why, for the journal.
+        #[arg(long, value_name = "WORDS")]
+        reason: String,
+        /// Say what would be done, and do nothing.
+        #[arg(long)]
+        dry_run: bool,
+        #[command(flatten)]
+        method: Method,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// Take back what was done about an operator.
+    Release {
+        /// The operator.
+        operator: String,
+        /// Why, for the journal.
+        #[arg(long, value_name = "WORDS")]
+        reason: String,
+        #[command(flatten)]
+        site: Site,
+    },
+}
+
+/// What is done about an operator.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum How {
+    /// So many tokens a day, all accounts together.
+    Slow,
+    /// Nothing until a person has looked, or until the week is over.
+    Hold,
+    /// Nothing until it is released.
+    Refuse,
 }

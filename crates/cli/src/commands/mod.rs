@@ -53,7 +53,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Journal(args) => journal::run(args, talk),
         Command::Twins(args) => twins::run(args),
         Command::Import(args) => import::run(&args, talk),
-        Command::Watch(args) => watch::run(&args),
+        Command::Watch(args) => watch::run(&args, talk).await,
         Command::Distill(args) => distill::run(args, talk).await,
         Command::Trace(args) => trace::run(&args, talk).await,
         Command::Case(args) => case::write(&args, talk),

@@ -146,7 +146,7 @@ async fn reload_on(mut signal: Signal, configuration: Arc<Configuration>, talk: 
 }
 
 /// Ready when the program is asked to stop, by a person or by the system.
-fn interrupted() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
+pub(super) fn interrupted() -> anyhow::Result<impl Future<Output = ()> + Send + 'static> {
     let mut terminate = signal(SignalKind::terminate())?;
     Ok(async move {
         tokio::select! {

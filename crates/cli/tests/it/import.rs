@@ -1,7 +1,7 @@
 //! `anbiq import`: logs of other systems, and what `anbiq watch` makes of them.
 
 mod formats;
-mod same;
+pub(crate) mod same;
 
 use std::fs::{self, File};
 use std::io::Write;

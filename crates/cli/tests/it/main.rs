@@ -22,3 +22,4 @@ mod served;
 mod support;
 mod terms;
 mod trace;
+mod watch;

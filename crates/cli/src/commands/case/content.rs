@@ -10,7 +10,7 @@ use anbiq_evidence::{
 };
 use anbiq_journal::Reader;
 use anbiq_trace::Report as Trace;
-use anbiq_watch::{Operator, Report as Findings, Standing};
+use anbiq_watch::{Leak, Operator, Report as Findings, Standing};
 
 use super::Found;
 use super::disclose::{HOUR, Opened};
@@ -130,14 +130,20 @@ fn timeline(found: &Found, opened: &Opened) -> Timeline {
         .watch
         .campaigns()
         .map(|(operator, campaign)| Mark { at: campaign.started, label: format!("{} begins", operator.id) });
-    let shown = found.watch.campaigns().filter_map(|(operator, campaign)| {
-        Some(Mark { at: campaign.leaked?.by, label: format!("the evidence against {} suffices", operator.id) })
+    let alarms = found.watch.campaigns().filter_map(|(operator, _)| Some((operator, operator.alarm.as_ref()?)));
+    let given = alarms.flat_map(|(operator, alarm)| {
+        let given = [("is first to be reviewed", alarm.review), ("is first at the stage act", alarm.act)];
+        given.into_iter().filter_map(|(what, leak)| {
+            let Leak { by: at, exchanges, output_tokens, cost, .. } = leak?;
+            let gone = format!("{exchanges} exchanges, {output_tokens} tokens, {cost} dollars were gone");
+            Some(Mark { at, label: format!("{} {what}: {gone}", operator.id) })
+        })
     });
     Timeline {
         unit: unit.to_owned(),
         series,
         buckets: buckets.into_iter().map(bucket).collect(),
-        marks: begun.chain(shown).collect(),
+        marks: begun.chain(given).collect(),
     }
 }
 

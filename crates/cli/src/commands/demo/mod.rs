@@ -32,7 +32,7 @@ pub(crate) async fn run(args: Demo, talk: Talk) -> anyhow::Result<Outcome> {
     harvests.write(&folder)?;
 
     talk.say("2. Who is behind these accounts?");
-    let mut findings = watch::watch(&folder.at("journal"), args.seed)?;
+    let mut findings = watch::watch(&folder.at("journal"), &watch::standard(args.seed))?;
     findings.notes.push(format!("The traffic is composed: {}.", world.composed_from));
     save(&folder.at("watch.json"), &findings)?;
     talk::data(&anbiq_watch::render_text(&findings))?;

@@ -1,43 +1,48 @@
 //! `anbiq watch`: from a journal, or from imported logs, to operators and campaigns.
 
-use std::path::{Path, PathBuf};
+mod enforce;
+mod follow;
+mod imported;
 
-use anbiq_domain::{Entry, Terms};
-use anbiq_import::{Import, ImportError, ImportedRows};
+use std::path::Path;
+
+use anbiq_import::Import;
 use anbiq_journal::Reader;
-use anbiq_watch::{Config, Report, Seen};
+use anbiq_watch::{Alarms, Config, Report};
 use anyhow::{Context, bail, ensure};
 
 use super::Outcome;
-use crate::args::Watch;
-use crate::site::read_json;
-use crate::talk;
+use crate::args::{Method, Watch};
+use crate::talk::{self, Talk};
 
-pub(crate) fn run(args: &Watch) -> anyhow::Result<Outcome> {
+pub(crate) async fn run(args: &Watch, talk: Talk) -> anyhow::Result<Outcome> {
+    if let Some(measure) = &args.measure {
+        return enforce::run(measure, talk).await;
+    }
+    let config = config(&args.method);
     let report = match &args.journal {
-        Some(journal) => watch(journal, args.seed)?,
-        None => watch_imported(&args.imported, &args.terms, args.seed)?,
+        Some(journal) if args.follow.follow => follow::run(journal, args, config, talk).await?,
+        Some(journal) => watch(journal, &config)?,
+        None => imported::watch(&args.imported, &args.terms, args.method.seed)?,
     };
+    if let Some(path) = &args.stix {
+        let bundle = serde_json::to_vec_pretty(&anbiq_watch::indicators(&report))?;
+        std::fs::write(path, bundle).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
     talk::report(&report, args.output.json, args.output.out.as_deref(), anbiq_watch::render_text)?;
     Ok(Outcome::found(report.campaigns().next().is_some()))
 }
 
-/// Reads all rows of imported logs, and the terms that they are judged by.
-fn watch_imported(folders: &[PathBuf], terms: &[PathBuf], seed: u64) -> anyhow::Result<Report> {
-    let imports = Import::open_all(folders)?;
-    let mut seen = Vec::new();
-    for path in terms {
-        let terms: Terms = read_json(path)?;
-        seen.push(Seen::Entry(Entry::TermsIssued { at: imports[0].manifest.first, terms }));
-    }
-    let rows = imports.iter().map(Import::rows).collect::<Result<Vec<ImportedRows>, ImportError>>()?;
-    let mut damage = None;
-    let rows = rows.into_iter().flatten().map_while(|row| keep(row, &mut damage).map(Seen::Imported));
-    let report = anbiq_watch::analyze(seen.into_iter().chain(rows), &Config { seed, ..Config::default() });
-    match damage {
-        Some(error) => Err(error.into()),
-        None => Ok(report),
-    }
+/// What the detector is to assume.
+fn config(method: &Method) -> Config {
+    let Method { seed, look_hours, false_alarms, horizon_days } = *method;
+    let alarms = Alarms { look_hours, false_alarms, horizon_days, ..Alarms::default() };
+    Config { alarms: Some(alarms), ..standard(seed) }
+}
+
+/// What the detector assumes where nobody says otherwise.
+pub(crate) fn standard(seed: u64) -> Config {
+    Config { seed, alarms: Some(Alarms::default()), ..Config::default() }
 }
 
 /// Imported logs hold no twins, and nothing that anybody signed or committed to: they are no evidence for a trace or a case.
@@ -62,12 +67,12 @@ pub(crate) fn refuse_import(folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Reads the whole journal; damage in it is an error, never a shorter report.
-pub(crate) fn watch(journal: &Path, seed: u64) -> anyhow::Result<Report> {
+pub(crate) fn watch(journal: &Path, config: &Config) -> anyhow::Result<Report> {
     refuse_import(journal)?;
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
     let mut damage = None;
     let entries = reader.entries()?.map_while(|record| keep(record.map(|record| record.entry), &mut damage));
-    let report = anbiq_watch::analyze(entries, &Config { seed, ..Config::default() });
+    let report = anbiq_watch::analyze(entries, config);
     match damage {
         Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
         None => Ok(report),
