@@ -125,8 +125,9 @@ impl World {
             Entry::AccountOpened { at, account, payment, .. } => {
                 let place = self.place(&account, config);
                 let profile = &mut self.profiles[place];
-                profile.opened = Some(at);
-                profile.payment = payment;
+                // It may be written down again by whoever declares it, who knows less; it was opened once.
+                profile.opened = profile.opened.or(Some(at));
+                profile.payment = payment.or(profile.payment);
             }
             Entry::GrantGiven { grant } => {
                 self.grants.insert(grant.id.clone(), HeldGrant { grant, revoked: None });

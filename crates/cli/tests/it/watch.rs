@@ -213,10 +213,7 @@ async fn only_a_campaign_is_acted_on_and_all_of_it_can_be_taken_back() {
     let declared = || json(&place.run(&format!("account list --operator {campaign} --json")).out);
     let dry = enforce("hold --dry-run");
     assert_eq!(dry.code, 0, "{}", dry.err);
-    let would = format!(
-        "operator `{campaign}` would be held for review, to 0 tokens for window week: {} accounts",
-        accounts.len()
-    );
+    let would = format!("operator `{campaign}` would be held for review: {} accounts", accounts.len());
     assert!(dry.err.starts_with(&would), "{}", dry.err);
     assert!(dry.err.contains(", linked by "), "{}", dry.err);
     assert_eq!(declared().as_array().unwrap().len(), 0);
@@ -238,7 +235,7 @@ async fn only_a_campaign_is_acted_on_and_all_of_it_can_be_taken_back() {
         .filter(|entry| entry["action"].as_str().is_some_and(|action| action.starts_with("watch.")))
         .map(|entry| format!("{} {}", entry["action"].as_str().unwrap(), entry["detail"].as_str().unwrap()))
         .collect();
-    let done = ["slowed down, to 5000", "held for review, to 0", "refused, to 0", "accounts; mistaken"];
+    let done = ["slowed down to 5000 tokens a day: ", "held for review: ", "refused: ", "accounts; mistaken"];
     assert_eq!(told.len(), done.len(), "{told:?}");
     for (told, done) in told.iter().zip(done) {
         let action = if done.contains("mistaken") { "watch.release" } else { "watch.enforce" };

@@ -35,13 +35,14 @@ pub(super) async fn run(measure: &Measure, talk: Talk) -> anyhow::Result<Outcome
             let found = found.with_context(|| format!("the journal shows no operator `{id}`"))?;
             let kinds = may_be_acted_on(found)?;
             let accounts: Vec<AccountId> = found.accounts.iter().map(|member| member.account.clone()).collect();
+            let slow = tokens.unwrap_or(0);
             let (limit, window, words) = match how {
-                How::Slow => (tokens.unwrap_or(0), Window::Day, "slowed down"),
-                How::Hold => (0, Window::Week, "held for review"),
-                How::Refuse => (0, Window::Total, "refused"),
+                How::Slow => (slow, Window::Day, format!("slowed down to {slow} tokens a day")),
+                How::Hold => (0, Window::Week, "held for review".to_owned()),
+                How::Refuse => (0, Window::Total, "refused".to_owned()),
             };
             let said = format!(
-                "{words}, to {limit} tokens for window {window}: {} accounts, linked by {}",
+                "{words}: {} accounts, linked by {}",
                 accounts.len(),
                 kinds.iter().copied().collect::<Vec<_>>().join(", ")
             );
