@@ -17,6 +17,9 @@ fn prices() -> PriceList {
     toml::from_str("input = \"0.50\"\noutput = \"2.00\"").unwrap()
 }
 
+/// Most requests at the same time.
+const UNDER_WAY: u64 = 16;
+
 /// A folder with prompts and a recipe for each name.
 fn place() -> Place {
     let place = Place::empty();
@@ -44,7 +47,7 @@ source = "{name}.jsonl"
 url = "{url}"
 prompts = "prompts.jsonl"
 max_tokens = 20
-concurrency = 16
+concurrency = {UNDER_WAY}
 {ask}
 [student]
 name = "student"
@@ -105,7 +108,9 @@ async fn a_killed_capture_pays_for_nothing_twice() {
     assert_eq!((books.different, books.twice), (300, 0), "{books:?}");
     assert_eq!(place.read("killed.jsonl"), place.read("calm.jsonl"), "the bytes of a calm run");
     assert_eq!(nanos(&asking["cost"]), books.nanos, "{asking} {books:?}");
-    assert_eq!(asking["lost_tries"], 0, "whatever was cut was given again: {asking}");
+    // Whatever was cut was given again. What is lost can only be what was written down to be sent when the program was killed,
+    // and then not sent: nobody knows that of it.
+    assert!(asking["lost_tries"].as_u64().unwrap() <= UNDER_WAY, "{asking}");
     assert_eq!(asking["reused"].as_u64().unwrap() + asking["answered"].as_u64().unwrap(), 300);
 
     // Once more: nothing is asked.
