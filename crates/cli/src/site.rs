@@ -322,8 +322,24 @@ pub(crate) fn json_lines<T: DeserializeOwned>(
 
 /// Reads a JSON file; an error names it.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
-    let text = fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    serde_json::from_str(&text).with_context(|| format!("`{}` is not what it should be", path.display()))
+    Ok(read_digested(path)?.1)
+}
+
+/// Reads a JSON file once: the digest of its bytes, and what they say.
+pub(crate) fn read_digested<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<(Digest, T)> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    let read =
+        serde_json::from_slice(&bytes).with_context(|| format!("`{}` is not what it should be", path.display()))?;
+    Ok((Digest::of(&bytes), read))
+}
+
+/// Writes a file that is not there yet, and waits for the disk.
+pub(crate) fn write_new(path: &Path, text: &str) -> anyhow::Result<()> {
+    let written = fs::File::create_new(path).and_then(|mut file| {
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    });
+    written.with_context(|| format!("cannot write `{}`", path.display()))
 }
 
 /// The 32 bytes in `path`; random ones, readable by the owner alone, if it is not there yet.

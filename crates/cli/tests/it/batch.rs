@@ -1,63 +1,32 @@
 //! A capture in batches: nothing is lost or paid twice, whatever becomes of batches, connections and the program.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
-use anbiq_domain::{Money, PriceList};
+use anbiq_domain::PriceList;
 use anbiq_lab::vendor::{BatchConfig, Vendor, VendorConfig};
 use serde_json::Value;
 
+use crate::asking::{self, capture, furnish, price_list, write_recipe};
 use crate::support::Place;
 
 const PROMPTS: usize = 120;
 
+const PRICES: &str = r#"input = "0.50", output = "2.00", batch_percent = 50"#;
+
 fn prices() -> PriceList {
-    toml::from_str("input = \"0.50\"\noutput = \"2.00\"\nbatch_percent = 50").unwrap()
+    price_list(PRICES)
 }
 
-/// A folder with prompts and the base of a student.
 fn place() -> Place {
-    let place = Place::empty();
-    assert_eq!(place.run("lab unpack --out teacher").code, 0);
-    let mut prompts = String::new();
-    for number in 0..PROMPTS {
-        writeln!(prompts, "{{\"prompt\": \"Tell me of thing number {number}\"}}").unwrap();
-    }
-    place.write("prompts.jsonl", &prompts);
-    place
+    furnish((0..PROMPTS).map(|number| format!("Tell me of thing number {number}")))
 }
 
 fn recipe(place: &Place, name: &str, url: &str, ask: &str) {
-    let text = format!(
-        r#"
-out = "student"
-[teacher]
-name = "vendor"
-basis = "a test"
-prices = {{ input = "0.50", output = "2.00", batch_percent = 50 }}
-[capture]
-source = "{name}.jsonl"
-[capture.ask]
-url = "{url}"
-prompts = "prompts.jsonl"
-max_tokens = 20
-{ask}
-[student]
-name = "student"
-init = "teacher"
-"#
-    );
-    place.write(&format!("{name}.toml"), &text);
-}
-
-fn capture(place: &Place, name: &str) -> Value {
-    let done = place.run(&format!("distill capture {name}.toml --json"));
-    assert_eq!(done.code, 0, "{}", done.err);
-    serde_json::from_str(&done.out).unwrap()
+    write_recipe(place, name, url, PRICES, ask);
 }
 
 fn nanos(asking: &Value, what: &str) -> i64 {
-    serde_json::from_value::<Money>(asking[what].clone()).unwrap().nanos()
+    asking::nanos(&asking[what])
 }
 
 /// The rows without the word that they came in a batch.
@@ -76,12 +45,12 @@ async fn batches_that_fail_in_every_way_give_what_single_requests_give() {
     let place = place();
     let calm = vendor(BatchConfig::default()).await;
     recipe(&place, "single", &calm.base_url, "ceiling = \"1\"");
-    capture(&place, "single");
+    capture(&place, "single.toml");
 
     let config = BatchConfig { questions: 2, failing: 0.1, expiring: 0.1, cut_makings: 1, cut_files: 2 };
     let rough = vendor(config).await;
     recipe(&place, "batch", &rough.base_url, BATCH);
-    let asking = capture(&place, "batch");
+    let asking = capture(&place, "batch.toml");
     assert_eq!((&asking["answered"], &asking["refused"]), (&PROMPTS.into(), &0.into()), "{asking}");
     assert_eq!(rows(&place, "batch"), rows(&place, "single"));
     let books = rough.books();
@@ -91,7 +60,7 @@ async fn batches_that_fail_in_every_way_give_what_single_requests_give() {
     // Half the price, by what the vendor charged and by what was counted.
     assert_eq!(books.nanos * 2, calm.books().nanos, "{books:?}");
     assert!(!place.path("batch.jsonl.batch").exists() && !place.path("batch.jsonl.batch.json").exists());
-    assert_eq!(capture(&place, "batch")["reused"], PROMPTS);
+    assert_eq!(capture(&place, "batch.toml")["reused"], PROMPTS);
     assert_eq!(rough.books().requests, books.requests, "nothing is asked again");
 }
 
@@ -122,7 +91,7 @@ async fn a_program_that_is_killed_finds_its_batch_again() {
             assert!(done.err.contains("a batch of this capture is under way"), "{}", done.err);
         }
     }
-    let asking = capture(&place, "batch");
+    let asking = capture(&place, "batch.toml");
     let books = vendor.books();
     assert_eq!((books.twice, books.different, books.batches), (0, PROMPTS as u64, 3), "{books:?}");
     assert_eq!((nanos(&asking, "cost"), nanos(&asking, "lost")), (books.nanos, 0));
@@ -134,7 +103,7 @@ async fn the_ceiling_is_held_before_a_batch_is_sent() {
     let place = place();
     let vendor = vendor(BatchConfig::default()).await;
     recipe(&place, "batch", &vendor.base_url, "ceiling = \"0.0012\"\nbatch = { size = 1000, poll_ms = 5 }");
-    let asking = capture(&place, "batch");
+    let asking = capture(&place, "batch.toml");
     let books = vendor.books();
     assert!(asking["stopped"].as_str().unwrap().contains("the ceiling of $0.0012"), "{asking}");
     assert!(books.nanos > 0 && books.nanos <= 1_200_000 && books.different < PROMPTS as u64, "{books:?}");
@@ -147,5 +116,5 @@ async fn the_ceiling_is_held_before_a_batch_is_sent() {
     assert_eq!(done.code, 2);
     assert!(done.err.contains("there are no batches here"), "{}", done.err);
     recipe(&place, "none", &vendor.base_url, BATCH);
-    assert_eq!(nanos(&capture(&place, "none"), "lost"), 0);
+    assert_eq!(nanos(&capture(&place, "none.toml"), "lost"), 0);
 }

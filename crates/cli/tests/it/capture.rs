@@ -1,70 +1,36 @@
 //! A capture that is killed goes on exactly: nothing is lost, nothing is paid twice, and the bytes are those of a run that
 //! was never disturbed. `cargo xtask bench distill` does it with ten thousand requests and three kills.
 
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use anbiq_domain::PriceList;
 use anbiq_lab::vendor::{Books, Can, Vendor, VendorConfig};
 use serde_json::Value;
 
+use crate::asking::{capture, furnish, nanos, price_list, write_recipe};
 use crate::gateway::Running;
 use crate::support::Place;
 
 const PROMPTS: usize = 300;
 
+const PRICES: &str = r#"input = "0.50", output = "2.00""#;
+
 fn prices() -> PriceList {
-    toml::from_str("input = \"0.50\"\noutput = \"2.00\"").unwrap()
+    price_list(PRICES)
 }
 
 /// Most requests at the same time.
 const UNDER_WAY: u64 = 16;
 
-/// A folder with prompts and a recipe for each name.
 fn place() -> Place {
-    let place = Place::empty();
-    assert_eq!(place.run("lab unpack --out teacher").code, 0);
-    let mut prompts = String::new();
-    for number in 0..PROMPTS {
+    furnish((0..PROMPTS).map(|number| {
         let more = "and more of it ".repeat(number % 7);
-        writeln!(prompts, "{{\"prompt\": \"Tell me of thing number {number} {more}\"}}").unwrap();
-    }
-    place.write("prompts.jsonl", &prompts);
-    place
+        format!("Tell me of thing number {number} {more}")
+    }))
 }
 
 fn recipe(place: &Place, name: &str, url: &str, ask: &str) {
-    let text = format!(
-        r#"
-out = "student"
-[teacher]
-name = "vendor"
-basis = "a test"
-prices = {{ input = "0.50", output = "2.00" }}
-[capture]
-source = "{name}.jsonl"
-[capture.ask]
-url = "{url}"
-prompts = "prompts.jsonl"
-max_tokens = 20
-concurrency = {UNDER_WAY}
-{ask}
-[student]
-name = "student"
-init = "teacher"
-"#
-    );
-    place.write(&format!("{name}.toml"), &text);
-}
-
-fn capture(place: &Place, words: &str) -> Value {
-    let done = place.run(&format!("distill capture {words} --json"));
-    assert_eq!(done.code, 0, "{}", done.err);
-    serde_json::from_str(&done.out).unwrap()
-}
-
-fn nanos(amount: &Value) -> i64 {
-    serde_json::from_value::<anbiq_domain::Money>(amount.clone()).unwrap().nanos()
+    write_recipe(place, name, url, PRICES, &format!("concurrency = {UNDER_WAY}\n{ask}"));
 }
 
 /// Kills the program each time that so many answers more were charged.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod admin;
+mod asking;
 mod batch;
 mod canary;
 mod capture;

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Answered, bank};
 use crate::Strength;
-use crate::style::{ByFamily, ControlScore, Part, Role, StyleError};
+use crate::style::{ByFamily, ControlScore, Part, Role, StyleError, rounded};
 use crate::text::{list, p_value};
 
 /// The version of the report's form.
@@ -163,11 +163,6 @@ impl IdentityFinding {
 
 fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
-}
-
-/// To nine decimals: what is beyond depends on the order of additions, and could break a tie.
-fn rounded(value: f64) -> f64 {
-    (value * 1e9).round() / 1e9
 }
 
 /// The 2.5 and 97.5 % points of the mean over clusters that are drawn with replacement.

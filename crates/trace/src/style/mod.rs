@@ -163,6 +163,6 @@ impl<'a> Case<'a> {
 }
 
 /// To nine decimals: what is beyond depends on the order of additions, and could break a tie.
-fn rounded(value: f64) -> f64 {
+pub(crate) fn rounded(value: f64) -> f64 {
     (value * 1e9).round() / 1e9
 }

@@ -1,8 +1,5 @@
 //! `anbiq trace canary`: answers with a secret in them, drawn before they are served, and a suspect that ranks them later.
 
-use std::io::Write as _;
-use std::path::Path;
-
 use anbiq_domain::{Clock, SystemClock};
 use anbiq_evidence::signed::Signed;
 use anbiq_journal::{PublicKey, SigningKey};
@@ -13,7 +10,7 @@ use anyhow::{Context, ensure};
 use super::open;
 use crate::args::{CanaryDraw, CanaryTest, TraceCanary};
 use crate::commands::Outcome;
-use crate::site::{json_lines, read_json, secret_file};
+use crate::site::{json_lines, read_json, secret_file, write_new};
 use crate::talk::{self, Talk};
 
 /// What is signed, in the folder of a draw.
@@ -46,8 +43,8 @@ fn draw(args: &CanaryDraw, talk: Talk) -> anyhow::Result<Outcome> {
     let signed = Signed::sign(&draw, canary::KIND, &SigningKey::load_or_create(&args.signer)?)?;
     let lines = served.iter().map(serde_json::to_string).collect::<Result<Vec<_>, _>>()?;
     std::fs::create_dir_all(out).with_context(|| format!("cannot make `{}`", out.display()))?;
-    create(&out.join(DRAW), &(serde_json::to_string_pretty(&signed)? + "\n"))?;
-    create(&out.join(SERVED), &(lines.join("\n") + "\n"))?;
+    write_new(&out.join(DRAW), &(serde_json::to_string_pretty(&signed)? + "\n"))?;
+    write_new(&out.join(SERVED), &(lines.join("\n") + "\n"))?;
     talk::data(&format!(
         "draw       {}\nsigned by  {}\ncanaries   {}, {} versions of each\n",
         signed.digest(),
@@ -61,13 +58,6 @@ fn draw(args: &CanaryDraw, talk: Talk) -> anyhow::Result<Outcome> {
         args.key.display()
     ));
     Ok(Outcome::Fine)
-}
-
-fn create(path: &Path, text: &str) -> anyhow::Result<()> {
-    let cannot = || format!("cannot write `{}`", path.display());
-    let mut file = std::fs::File::create_new(path).with_context(cannot)?;
-    file.write_all(text.as_bytes()).with_context(cannot)?;
-    file.sync_all().with_context(cannot)
 }
 
 async fn test(args: &CanaryTest, talk: Talk) -> anyhow::Result<Outcome> {

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use super::Outcome;
 use super::watch::{keep, refuse_import, refuse_imported};
 use crate::args::{Trace, TraceMeans, TraceOverlap, TraceStyle, TraceTwins};
-use crate::site::{json_lines, local, open_local, open_upstream, read_json, text_keys};
+use crate::site::{json_lines, local, open_local, open_upstream, read_digested, read_json, text_keys};
 use crate::talk::{self, Talk};
 
 /// One text, and who wrote it.
@@ -166,11 +166,7 @@ fn alternative(
         return Ok(None);
     }
     let like = Protocol::fix(collected, suspect, teacher, controls.to_vec(), config)?;
-    let read = |path: &PathBuf| -> anyhow::Result<(Digest, Report)> {
-        let bytes = std::fs::read(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-        Ok((Digest::of(&bytes), read_json(path)?))
-    };
-    let reports = files.iter().map(read).collect::<anyhow::Result<Vec<_>>>()?;
+    let reports = files.iter().map(|path| read_digested(path)).collect::<anyhow::Result<Vec<(Digest, Report)>>>()?;
     Ok(Some(Alternative::of(&reports, &like)?))
 }
 

@@ -1,7 +1,6 @@
 //! `anbiq trace plan` and `anbiq trace power`: what will be tested, and what it can show, before any model is asked.
 
 use std::fmt::Write as _;
-use std::io::Write as _;
 use std::path::Path;
 
 use anbiq_domain::{Clock, SystemClock, TwinMode};
@@ -10,13 +9,13 @@ use anbiq_journal::SigningKey;
 use anbiq_trace::plan::{self, ModelRole, Plan, StylePlan, TwinsPlan};
 use anbiq_trace::power::{self, Needed};
 use anbiq_trace::{Config, Power};
-use anyhow::{Context, ensure};
+use anyhow::ensure;
 
 use super::{operators, planned, read_answers, say_closed};
 use crate::args::{Modes, TracePlan, TracePower};
 use crate::commands::Outcome;
 use crate::commands::watch::refuse_import;
-use crate::site::text_keys;
+use crate::site::{text_keys, write_new};
 use crate::talk::{self, Talk};
 
 /// Writes and signs a plan. No model is loaded or asked.
@@ -43,11 +42,7 @@ pub(super) fn write(args: &TracePlan, talk: Talk) -> anyhow::Result<Outcome> {
     }
     let signer = SigningKey::load_or_create(&args.key)?;
     let signed = Signed::sign(&plan, plan::KIND, &signer)?;
-    let mut file =
-        std::fs::File::create_new(&args.out).with_context(|| format!("cannot write `{}`", args.out.display()))?;
-    file.write_all(&serde_json::to_vec_pretty(&signed)?)?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
+    write_new(&args.out, &(serde_json::to_string_pretty(&signed)? + "\n"))?;
     talk::data(&describe(&plan, &signed))?;
     talk.say(&format!(
         "hint: hand the digest to somebody else before `anbiq trace run {}`: a signature does not say when",
