@@ -16,11 +16,10 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::stream;
 use serde::Serialize;
-use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::embedding;
-use crate::exchange::Piece;
+use crate::exchange::{Piece, Received, Said};
 use crate::rejection::Rejection;
 use crate::responses;
 
@@ -47,9 +46,6 @@ pub(crate) struct Heading {
     pub(crate) logprobs: bool,
     pub(crate) include_usage: bool,
 }
-
-/// Where pieces come from.
-pub(crate) type Received = mpsc::Receiver<Result<Piece, Rejection>>;
 
 /// JSON has no infinity; OpenAI writes this for a token without any probability.
 const NO_PROBABILITY: f32 = -9999.0;
@@ -232,7 +228,7 @@ enum Either {
 
 impl Either {
     /// Writes what came next; false where nothing follows.
-    fn take(&mut self, next: Option<Result<Piece, Rejection>>, events: &mut Vec<u8>) -> bool {
+    fn take(&mut self, next: Option<Said>, events: &mut Vec<u8>) -> bool {
         match next.unwrap_or_else(|| Err(lost())) {
             Ok(piece) => {
                 let ends = matches!(piece, Piece::Done(_));

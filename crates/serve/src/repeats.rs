@@ -16,11 +16,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anbiq_domain::{AccountId, Digest, Exchange, Keyed, Named, Outcome, Timestamp};
 use anbiq_model::{Alternative, TokenLogprob};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use crate::IdempotencyConfig;
-use crate::answer::{Heading, Received};
-use crate::exchange::{PIECES, Piece, Pieces};
+use crate::answer::Heading;
+use crate::exchange::{Piece, Pieces, Received, Said, pipe};
 use crate::gateway::Shared;
 use crate::rejection::Rejection;
 
@@ -61,7 +61,7 @@ pub(crate) struct Tape {
     pub(crate) heading: Heading,
     pub(crate) stream: bool,
     /// The last one is [`Piece::Done`] or an error.
-    pieces: Mutex<Vec<Result<Piece, Rejection>>>,
+    pieces: Mutex<Vec<Said>>,
     length: watch::Sender<usize>,
 }
 
@@ -197,7 +197,7 @@ pub(crate) fn record(claimed: Claimed, heading: Heading, stream: bool, mut piece
 
 /// Gives the pieces of an answer, from the first on, as fast as they are read.
 pub(crate) fn play(tape: Arc<Tape>) -> Received {
-    let (sender, receiver) = mpsc::channel(PIECES);
+    let (sender, receiver) = pipe();
     tokio::spawn(async move { tape.play(&sender).await });
     receiver
 }
@@ -234,13 +234,13 @@ impl fmt::Debug for Claimed {
 }
 
 impl Tape {
-    fn push(&self, piece: Result<Piece, Rejection>) {
+    fn push(&self, piece: Said) {
         let mut pieces = self.pieces.lock().unwrap_or_else(PoisonError::into_inner);
         pieces.push(piece);
         self.length.send_replace(pieces.len());
     }
 
-    fn piece(&self, index: usize) -> Option<Result<Piece, Rejection>> {
+    fn piece(&self, index: usize) -> Option<Said> {
         self.pieces.lock().unwrap_or_else(PoisonError::into_inner).get(index).cloned()
     }
 

@@ -16,13 +16,12 @@ use axum::routing::{get, post};
 use futures::StreamExt;
 use http::header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
 use http::{HeaderMap, HeaderValue, StatusCode};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::admission::admit;
 use crate::answer::{self, Heading};
 use crate::client;
-use crate::exchange::{Conductor, PIECES};
+use crate::exchange::{Conductor, Received, pipe};
 use crate::gateway::Shared;
 use crate::metrics;
 use crate::rate::Rate;
@@ -280,7 +279,7 @@ async fn answer(gateway: &Shared, caller: Caller, route: Route, body: Body) -> R
         place: Some(place),
         admitted,
     };
-    let (sender, receiver) = mpsc::channel(PIECES);
+    let (sender, receiver) = pipe();
     tokio::spawn(conductor.run(sender));
     let receiver = match claimed {
         None => receiver,
@@ -301,7 +300,7 @@ async fn repeat(gateway: &Shared, tape: Arc<Tape>) -> Response {
 }
 
 /// The response of an exchange; from here on nothing is refused, it can only fail.
-async fn respond(gateway: &Shared, heading: Heading, stream: bool, pieces: answer::Received) -> Response {
+async fn respond(gateway: &Shared, heading: Heading, stream: bool, pieces: Received) -> Response {
     let id = heading.id.to_string();
     let response = if stream {
         stream_response(gateway, heading, pieces).await
@@ -322,11 +321,7 @@ async fn respond(gateway: &Shared, heading: Heading, stream: bool, pieces: answe
 }
 
 /// The head of a stream waits for its first piece, so that what fails at once fails with a proper status.
-async fn stream_response(
-    gateway: &Shared,
-    heading: Heading,
-    mut pieces: answer::Received,
-) -> Result<Response, Rejection> {
+async fn stream_response(gateway: &Shared, heading: Heading, mut pieces: Received) -> Result<Response, Rejection> {
     let first = pieces.recv().await;
     let first = first.unwrap_or_else(|| Err(Rejection::unavailable("exchange_lost", "the answer was lost")))?;
     let heartbeat = Duration::from_millis(gateway.config.heartbeat_ms);

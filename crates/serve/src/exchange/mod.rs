@@ -1,25 +1,26 @@
 //! One exchange: draw, commit, settle, and only then let the end of the answer go.
 
+mod drawn;
+mod entry;
+mod others;
+mod pipe;
+
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use anbiq_domain::{
-    Answer, Client, Draws, Entry, Exchange, Finish, Keeping, KeyId, Money, Outcome, RequestFacts, SealedTexts, Sketch,
-    TextPolicy, Texts, Timestamp, TwinDraw, TwinMode, Twinning, Twins, Usage, commit_bytes,
-};
-use anbiq_journal::{Position, TextsError};
+use anbiq_domain::{Client, Finish, KeyId, Money, Outcome, RequestFacts, Sketch, TextPolicy, Timestamp, Usage};
+use anbiq_journal::Position;
 use anbiq_ledger::{Booking, Cost};
-use anbiq_model::{
-    Calls, EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta,
-};
+use anbiq_model::{EmbedRequest, Embedded, Event, Fault, Generation, ModelError, Request, TokenLogprob, ToolCallDelta};
 use futures::future::maybe_done;
-use tokio::sync::mpsc::error::TrySendError;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::drawn::{Drawn, tokens_of};
+pub(crate) use self::pipe::{Pieces, Received, Said, pipe};
 use crate::admission::Admitted;
 use crate::charges::{self, Charge};
 use crate::gateway::{Place, Shared};
@@ -27,7 +28,7 @@ use crate::metrics::Ended;
 use crate::rate::Taken;
 use crate::rejection::Rejection;
 use crate::telemetry;
-use crate::twins::{self, Drawing, Job, Lot, Together, Twin, TwinPieces};
+use crate::twins::{self, Lot, Together, TwinPieces};
 
 /// A piece of what is served.
 #[derive(Debug, Clone, PartialEq)]
@@ -43,12 +44,6 @@ pub(crate) enum Piece {
     /// All is said: only after the exchange is durable.
     Done(anbiq_openai::Usage),
 }
-
-/// Where pieces go; whoever reads them is the client.
-pub(crate) type Pieces = mpsc::Sender<Result<Piece, Rejection>>;
-
-/// Pieces that wait for a slow client before the model is made to wait.
-pub(crate) const PIECES: usize = 32;
 
 /// An exchange under way.
 #[derive(Debug)]
@@ -77,39 +72,6 @@ enum End {
     Completed,
     Cancelled,
     Failed(Rejection),
-}
-
-/// What was drawn of what is served.
-struct Drawn {
-    texts: Vec<String>,
-    calls: Vec<Calls>,
-    vectors: Option<Arc<Embedded>>,
-    /// The length in tokens as far as it is known: by log-probabilities, or else by events.
-    counted: Vec<u64>,
-    finishes: Vec<Option<Finish>>,
-    prompt_tokens: Option<u64>,
-    cached_tokens: u64,
-    /// Tokens that went out to the client in a stream.
-    sent: u64,
-    /// Has any piece come?
-    begun: bool,
-    /// Did the model ever wait for the client?
-    stalled: bool,
-    /// Empty where the model does not say it.
-    fingerprint: String,
-    /// The draws that are not served.
-    others: Option<Drawing>,
-    /// How long the model and the client were waited for.
-    waited: Duration,
-}
-
-/// What an entry says of all draws.
-#[derive(Default)]
-struct Told {
-    answers: Vec<Answer>,
-    open: Vec<u8>,
-    fingerprints: Vec<String>,
-    twinning: Option<Twinning>,
 }
 
 impl Conductor {
@@ -312,104 +274,6 @@ impl Conductor {
         released.await;
     }
 
-    /// The exchange is answered and recorded: its other draws are paid, waited for, or put off.
-    fn see_to_twins(&mut self, drawn: &mut Drawn, ended: &TwinPieces) {
-        match std::mem::replace(&mut self.admitted.lot, Lot::Alone) {
-            Lot::Alone => {}
-            Lot::Deferred { draws } => self.put_off(draws),
-            Lot::Together(together) => {
-                let spent = self.count(ended);
-                for _ in 0..ended.failed {
-                    self.gateway.metrics.twin_refused(TwinMode::Together, twins::reason::FAILED);
-                }
-                match drawn.others.take().filter(Drawing::goes_on) {
-                    None => together.hold.spend(spent),
-                    Some(others) => drop(tokio::spawn(self.late(drawn.stalled, together, others, spent))),
-                }
-            }
-        }
-    }
-
-    /// Waits for the draws that are slower than what was served, and records them. What it needs of the exchange goes with
-    /// it.
-    fn late(
-        &self,
-        stalled: bool,
-        together: Together,
-        mut others: Drawing,
-        spent: Money,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let gateway = Arc::clone(&self.gateway);
-        let (exchange, account) = (self.admitted.id, self.account.clone());
-        let (model, route) = (self.admitted.model.name().to_owned(), self.facts.route);
-        let (list, keep) = (self.admitted.price.list, self.keeps_later());
-        gateway.metrics.twins_late();
-        async move {
-            let Together { index, draws, hold, place } = together;
-            let pieces = others.rest().await;
-            let (cost, tokens) = (pieces.cost(&list), pieces.tokens);
-            hold.spend(spent + cost);
-            gateway.metrics.twins_drawn(TwinMode::Together, route, &model, &pieces.measured(&list));
-            for _ in 0..pieces.failed {
-                gateway.metrics.twin_refused(TwinMode::Together, twins::reason::FAILED);
-            }
-            if pieces.ended.is_empty() {
-                return;
-            }
-            let commit =
-                |twin: Twin| TwinDraw::commit(&gateway.coin, exchange, twin.index, twin.fingerprint, twin.answer, keep);
-            let entry = Entry::TwinsDrawn(Box::new(Twins {
-                exchange,
-                at: gateway.clock.now(),
-                account,
-                model,
-                total: draws,
-                twinning: Twinning { epoch: gateway.epoch, served: index, stalled, cost, ..Twinning::default() },
-                draws: pieces.ended.into_iter().map(commit).collect(),
-                tokens,
-            }));
-            if let Err(error) = gateway.record(&entry).await {
-                tracing::error!(%exchange, code = error.code(), %error, "slower draws could not be journalled");
-            }
-            drop(place);
-        }
-    }
-
-    /// Lets the exchange wait for deferred twins.
-    fn put_off(&self, draws: u8) {
-        let mut request = Request { logprobs: None, ..self.request.clone() };
-        request.sampling.seed = None;
-        let job = Job {
-            exchange: self.admitted.id,
-            account: self.account.clone(),
-            model: self.admitted.model.name().to_owned(),
-            route: self.facts.route,
-            request,
-            draws,
-            keep: self.keeps_later(),
-            since: self.gateway.clock.now(),
-            tries: 0,
-        };
-        if !self.gateway.deferral.push(job) {
-            self.gateway.metrics.twin_refused(TwinMode::Deferred, twins::reason::QUEUE);
-        }
-    }
-
-    /// Nobody was served in full, so the other draws are of no use; what they cost so far is paid.
-    fn pay(&mut self, given_up: &TwinPieces) {
-        if let Lot::Together(together) = std::mem::replace(&mut self.admitted.lot, Lot::Alone) {
-            together.hold.spend(self.count(given_up));
-        }
-    }
-
-    /// Counts draws that were not served; gives what they cost the provider.
-    fn count(&self, twins: &TwinPieces) -> Money {
-        let drawn = twins.measured(&self.admitted.price.list);
-        let model = self.admitted.model.name();
-        self.gateway.metrics.twins_drawn(TwinMode::Together, self.facts.route, model, &drawn);
-        drawn.cost
-    }
-
     /// What is charged: never more than was reserved, so that a budget holds whatever a model counts.
     fn cost(&self, usage: Usage) -> Money {
         let reserved = self.admitted.reserved.money;
@@ -418,113 +282,6 @@ impl Conductor {
             tracing::warn!(exchange = %self.admitted.id, %cost, %reserved, "an exchange cost more than was reserved");
         }
         cost.min(reserved)
-    }
-
-    fn entry(&self, drawn: &Drawn, twins: &TwinPieces, usage: Usage, cost: Money, outcome: Outcome) -> Entry {
-        let Admitted { id, terms, price, .. } = &self.admitted;
-        let prompt = &self.request.prompt;
-        let told = self.told(drawn, twins);
-        let mut draws = Draws::commit(&self.gateway.coin, *id, prompt, &told.answers);
-        if let Some(vectors) = &drawn.vectors {
-            draws.texts.push(commit_bytes(&self.gateway.coin.salt(*id, 0), &vectors.bytes()));
-        }
-        draws.open = told.open;
-        draws.fingerprints = told.fingerprints;
-        draws.twinning = told.twinning;
-        let answers = told.answers;
-        let (texts, sealed) = match self.policy.keeps(draws.twinning.is_some()) {
-            Keeping::Nothing => (None, None),
-            Keeping::Plain => (Some(Texts { prompt: prompt.clone(), answers }), None),
-            Keeping::Sealed => (None, self.seal(&Texts { prompt: prompt.clone(), answers })),
-        };
-        Entry::Exchange(Box::new(Exchange {
-            id: *id,
-            at: self.at,
-            duration_ms: u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX),
-            account: self.account.clone(),
-            key: self.key.clone(),
-            model: self.admitted.model.name().to_owned(),
-            terms: terms.clone(),
-            grant: price.grant.clone(),
-            request: self.facts.clone(),
-            client: self.client,
-            sketch: self.sketch.clone(),
-            usage,
-            cost,
-            outcome,
-            draws,
-            texts,
-            sealed,
-        }))
-    }
-
-    /// Does the journal keep the texts of draws that are recorded after the answer? Only in the open: what is sealed is
-    /// sealed with the exchange, so that of later draws an account under seal has the commitments alone.
-    fn keeps_later(&self) -> bool {
-        self.policy.keeps(true) == Keeping::Plain
-    }
-
-    /// All draws as they are known now, in the order of their index.
-    fn told(&self, drawn: &Drawn, twins: &TwinPieces) -> Told {
-        let mut told = Told { answers: drawn.answers(), ..Told::default() };
-        let build = |told: &mut Told, fingerprints: Vec<String>| {
-            // Nothing is said where no server says anything.
-            told.fingerprints = if fingerprints.iter().all(String::is_empty) { Vec::new() } else { fingerprints };
-        };
-        let (epoch, stalled) = (self.gateway.epoch, drawn.stalled);
-        match &self.admitted.lot {
-            Lot::Alone => {}
-            Lot::Deferred { .. } => {
-                build(&mut told, vec![drawn.fingerprint.clone()]);
-                told.twinning = Some(Twinning { epoch, stalled, mode: TwinMode::Deferred, ..Twinning::default() });
-            }
-            Lot::Together(Together { index, draws, .. }) => {
-                let served = usize::from(*index);
-                let mut all = vec![Answer::new(String::new(), Finish::Length); usize::from(*draws)];
-                let mut fingerprints = vec![String::new(); usize::from(*draws)];
-                let mut ended = vec![false; usize::from(*draws)];
-                if let (Some(slot), Some(answer)) = (all.get_mut(served), told.answers.pop()) {
-                    *slot = answer;
-                    fingerprints[served].clone_from(&drawn.fingerprint);
-                    ended[served] = drawn.all_ended();
-                }
-                for twin in &twins.ended {
-                    let place = usize::from(twin.index);
-                    if let Some(slot) = all.get_mut(place) {
-                        *slot = twin.answer.clone();
-                        fingerprints[place].clone_from(&twin.fingerprint);
-                        ended[place] = true;
-                    }
-                }
-                told.answers = all;
-                told.open = (0..*draws).zip(ended).filter(|(_, ended)| !ended).map(|(index, _)| index).collect();
-                build(&mut told, fingerprints);
-                let cost = twins.cost(&self.admitted.price.list);
-                told.twinning = Some(Twinning { epoch, stalled, served: *index, cost, ..Twinning::default() });
-            }
-        }
-        told
-    }
-
-    /// The texts under the account's key. Where that cannot be had they are not kept: never in the open, and the
-    /// commitments stay.
-    fn seal(&self, texts: &Texts) -> Option<SealedTexts> {
-        let id = self.admitted.id;
-        let keys = self.gateway.texts.as_ref().ok_or(TextsError::Absent);
-        let sealed = keys.and_then(|keys| keys.seal(&self.account, id, texts));
-        let told =
-            |error: &TextsError| tracing::error!(exchange = %id, code = error.code(), %error, "texts were not kept");
-        sealed.inspect_err(told).ok()
-    }
-
-    /// The length of the prompt of an exchange that was cancelled before the model told it: English has about four
-    /// bytes a token, and a guess that is too low is the provider's loss.
-    fn guess_prompt_tokens(&self) -> u64 {
-        let bytes = match &self.request.prompt {
-            anbiq_domain::Prompt::Chat(messages) => messages.iter().map(anbiq_domain::Message::bytes).sum::<usize>(),
-            anbiq_domain::Prompt::Text(text) => text.len(),
-        };
-        bytes.div_ceil(4) as u64
     }
 
     /// Begins to charge the account, before the last byte goes out: whoever has its answer also finds the rest of its
@@ -611,131 +368,6 @@ async fn begin(doing: impl Future<Output = ()> + Send + 'static) -> Begun {
     let mut doing = Box::pin(maybe_done(doing));
     poll_fn(|context| Poll::Ready(doing.as_mut().poll(context).is_ready())).await;
     doing
-}
-
-impl Drawn {
-    fn new(n: u32) -> Self {
-        let n = n as usize;
-        Self {
-            texts: vec![String::new(); n],
-            calls: vec![Calls::default(); n],
-            vectors: None,
-            counted: vec![0; n],
-            finishes: vec![None; n],
-            prompt_tokens: None,
-            cached_tokens: 0,
-            sent: 0,
-            begun: false,
-            stalled: false,
-            fingerprint: String::new(),
-            others: None,
-            waited: Duration::ZERO,
-        }
-    }
-
-    fn take(&mut self, event: &Event) -> Result<(), Rejection> {
-        match event {
-            Event::Text { index, text, logprobs } => {
-                let at = self.open(*index)?;
-                self.texts[at].push_str(text);
-                self.counted[at] += tokens_of(logprobs);
-            }
-            Event::ToolCall { index, delta } => {
-                let at = self.open(*index)?;
-                self.calls[at].add(delta)?;
-                self.counted[at] += 1;
-            }
-            Event::Finished { index, finish, tokens } => {
-                let at = self.place(*index)?;
-                self.finishes[at] = Some(*finish);
-                self.counted[at] = *tokens;
-            }
-            Event::Fingerprint(build) => self.fingerprint.clone_from(build),
-            Event::Usage(usage) => {
-                self.prompt_tokens = Some(usage.prompt_tokens);
-                self.cached_tokens = usage.cached_tokens;
-                if self.finishes.iter().any(Option::is_none) {
-                    return Err(malformed("answer_cut_off", "the model stopped in the middle of its answer"));
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn embed(&mut self, embedded: Result<Embedded, ModelError>) -> End {
-        match embedded {
-            Ok(embedded) => {
-                self.prompt_tokens = Some(embedded.prompt_tokens);
-                self.vectors = Some(Arc::new(embedded));
-                End::Completed
-            }
-            Err(error) => End::Failed(error.into()),
-        }
-    }
-
-    /// The place of a draw that has not ended.
-    fn open(&self, index: u32) -> Result<usize, Rejection> {
-        let place = self.place(index)?;
-        if self.finishes[place].is_some() {
-            return Err(malformed("answer_malformed", "the model went on after its answer had ended"));
-        }
-        Ok(place)
-    }
-
-    fn place(&self, index: u32) -> Result<usize, Rejection> {
-        let place = index as usize;
-        let known = place < self.texts.len();
-        known
-            .then_some(place)
-            .ok_or_else(|| malformed("answer_malformed", "the model gave more answers than asked for"))
-    }
-
-    fn all_ended(&self) -> bool {
-        self.finishes.iter().all(Option::is_some)
-    }
-
-    fn usage(&self, twins: &TwinPieces) -> Usage {
-        Usage {
-            prompt_tokens: self.prompt_tokens.unwrap_or_default(),
-            cached_tokens: self.cached_tokens,
-            completion_tokens: self.counted.iter().sum(),
-            twin_tokens: twins.tokens,
-        }
-    }
-
-    /// Hands `piece` to the client; false where it has left, or reads so slowly that it might as well have.
-    async fn offer(&mut self, pieces: &Pieces, piece: Piece, deadline: Instant) -> bool {
-        let waiting = match pieces.try_send(Ok(piece)) {
-            Ok(()) => return true,
-            Err(TrySendError::Closed(_)) => return false,
-            Err(TrySendError::Full(waiting)) => waiting,
-        };
-        self.stalled = true;
-        let offered = Instant::now();
-        let sent = tokio::time::timeout_at(deadline, pieces.send(waiting)).await;
-        self.waited += offered.elapsed();
-        matches!(sent, Ok(Ok(())))
-    }
-
-    /// Ends the other draws where they are.
-    fn give_up_others(&mut self) -> TwinPieces {
-        self.others.take().map(Drawing::given_up).unwrap_or_default()
-    }
-
-    /// The draws, as they were drawn. One that did not end was cut off at some length.
-    fn answers(&self) -> Vec<Answer> {
-        let draws = self.texts.iter().zip(&self.calls).zip(&self.finishes);
-        let answer = |((text, calls), finish): ((&String, &Calls), &Option<Finish>)| Answer {
-            text: text.clone(),
-            finish: finish.unwrap_or(Finish::Length),
-            tool_calls: calls.as_slice().to_vec(),
-        };
-        draws.map(answer).collect()
-    }
-}
-
-fn tokens_of(logprobs: &[TokenLogprob]) -> u64 {
-    (logprobs.len() as u64).max(1)
 }
 
 /// What `doing` gives, unless the exchange is over before.
