@@ -1,19 +1,22 @@
 //! Content cells: groups of prompts that are made alike, whatever their fillers.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use anbiq_domain::{Keyed, MINHASHES, Sketch};
-use anbiq_statistics::sketch::similarity;
+use anbiq_statistics::sketch::agreeing;
 use serde::{Deserialize, Serialize};
 
 use crate::profile::Profile;
 
-/// Estimated Jaccard index from which two prompts fall into one cell.
-const ALIKE: f64 = 0.25;
-/// Leaders remembered under one minimum hash; common word pairs would otherwise bring everybody together.
+/// Minimum hashes that agree from which two prompts fall into one cell: an estimated Jaccard index of a quarter.
+const ALIKE: usize = MINHASHES / 4;
+/// Leaders that are looked at of those with one minimum hash, the latest ones; common word pairs would otherwise bring everybody
+/// together.
 const BAND: usize = 16;
 /// Prompts that founded a cell or joined one by likeness, the latest ones: others are compared with them.
 const LEADERS: usize = 20_000;
+const _: () = assert!(LEADERS <= u16::MAX as usize, "a chain's step must fit into its number");
 /// Openings whose cells are remembered, the latest ones.
 const OPENINGS: usize = 4 * LEADERS;
 
@@ -63,12 +66,15 @@ pub(crate) struct Finder {
     openings: HashMap<Keyed, u32>,
     /// The openings, the oldest first.
     order: VecDeque<Keyed>,
-    /// The oldest first.
+    /// The oldest first, each with its cell.
     leaders: VecDeque<(Sketch, u32)>,
+    /// For each leader and each of its minimum hashes, how far before it the next older one stands that has the same; 0 where
+    /// there is none. So the leaders that share one are a chain, from the latest on, and need no list of their own.
+    back: VecDeque<[u16; MINHASHES]>,
+    /// By place and minimum hash the number of the latest leader that has it.
+    latest: HashMap<(u8, u32), u64>,
     /// Leaders that were forgotten: the number of the first that is left.
     gone: u64,
-    /// By minimum hash the numbers of the latest leaders that have it.
-    bands: HashMap<(u8, u32), VecDeque<u64>>,
     count: u32,
 }
 
@@ -121,47 +127,59 @@ impl Finder {
         cell
     }
 
+    /// The cell of the leader that is most like a prompt, the oldest among equals, if any is enough.
+    ///
+    /// Only those are compared that stand in two chains of the prompt: who agrees in enough places does, and most others meet it
+    /// in one.
     fn nearest(&self, sketch: &Sketch) -> Option<u32> {
-        let mut met: Vec<u64> = keys(sketch).filter_map(|key| self.bands.get(&key)).flatten().copied().collect();
-        met.sort_unstable();
-        met.dedup();
-        let leader = |number: u64| self.leaders.get(usize::try_from(number - self.gone).ok()?);
-        let best = met
-            .into_iter()
-            .filter_map(|number| Some((similarity(sketch, &leader(number)?.0), std::cmp::Reverse(number))))
-            .max_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)))?;
-        (best.0 >= ALIKE).then(|| leader(best.1.0).map(|leader| leader.1)).flatten()
+        let (mut met, mut often) = ([0_u8; LEADERS], Vec::new());
+        let mut ends = [None; MINHASHES];
+        for (key, end) in keys(sketch).zip(&mut ends) {
+            *end = self.latest.get(&key).and_then(|number| usize::try_from(number.checked_sub(self.gone)?).ok());
+        }
+        // A step on all chains before the next one: where one leader has to come from memory, the others come along.
+        for _ in 0..BAND {
+            for (place, end) in ends.iter_mut().enumerate() {
+                let Some(at) = *end else { continue };
+                met[at] += 1;
+                if met[at] == 2 {
+                    often.push(at);
+                }
+                let back = usize::from(self.back[at][place]);
+                *end = if back == 0 { None } else { at.checked_sub(back) };
+            }
+        }
+        let agrees = |at: usize| (agreeing(sketch, &self.leaders[at].0), Reverse(at));
+        let (most, Reverse(at)) = often.into_iter().map(agrees).max()?;
+        (most >= ALIKE).then_some(self.leaders[at].1)
     }
 
     fn lead(&mut self, sketch: &Sketch, cell: u32) {
         let number = self.gone + self.leaders.len() as u64;
-        for key in keys(sketch) {
-            let band = self.bands.entry(key).or_default();
-            if band.len() >= BAND {
-                band.pop_front();
-            }
-            band.push_back(number);
+        let mut back = [0; MINHASHES];
+        for (key, back) in keys(sketch).zip(&mut back) {
+            let before = self.latest.insert(key, number);
+            // One that is further back than that is forgotten.
+            *back = before.and_then(|before| u16::try_from(number - before).ok()).unwrap_or(0);
         }
         self.leaders.push_back((sketch.clone(), cell));
+        self.back.push_back(back);
     }
 
-    /// Forgets the oldest leader. In a band the oldest comes first, so what is left is what a finder knows that is made anew.
+    /// Forgets the oldest leader; every chain ends where it was.
     fn forget(&mut self) {
+        self.back.pop_front();
         let Some((sketch, _)) = self.leaders.pop_front() else { return };
         for key in keys(&sketch) {
-            let Some(band) = self.bands.get_mut(&key) else { continue };
-            if band.front() == Some(&self.gone) {
-                band.pop_front();
-            }
-            if band.is_empty() {
-                self.bands.remove(&key);
+            if self.latest.get(&key) == Some(&self.gone) {
+                self.latest.remove(&key);
             }
         }
         self.gone += 1;
     }
 }
 
-/// One band for each minimum hash: prompts at [`ALIKE`] meet in one almost surely.
+/// One chain for each minimum hash.
 fn keys(sketch: &Sketch) -> impl Iterator<Item = (u8, u32)> {
     (0_u8..).zip(sketch.minhash).take(MINHASHES)
 }

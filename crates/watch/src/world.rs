@@ -11,7 +11,7 @@ use crate::profile::{Observed, Profile, TALLY};
 use crate::{Config, Report, Seen};
 
 /// Version of a state's shape.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// What `watch` remembers of a stream: bounded for each account, whatever its traffic.
 ///

@@ -96,8 +96,13 @@ impl Sketcher {
 ///
 /// Its standard error is at most 0.09. Only sketches under the same key can be compared.
 pub fn similarity(a: &Sketch, b: &Sketch) -> f64 {
-    let equal = a.minhash.iter().zip(&b.minhash).filter(|(a, b)| a == b).count();
-    equal as f64 / MINHASHES as f64
+    agreeing(a, b) as f64 / MINHASHES as f64
+}
+
+/// How many minimum hashes of two prompts agree, 0..=[`MINHASHES`].
+pub fn agreeing(a: &Sketch, b: &Sketch) -> usize {
+    // A sum of numbers rather than a count of those that pass: so the compiler compares several at once.
+    a.minhash.iter().zip(&b.minhash).map(|(a, b)| u32::from(a == b)).sum::<u32>() as usize
 }
 
 /// Every message's role and evened-out text, unambiguously one after the other. `last` is the last one's text.

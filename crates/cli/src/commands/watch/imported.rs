@@ -1,7 +1,8 @@
 //! `anbiq watch --imported`: the logs of other systems, in the order of time.
 //!
-//! What is found may not depend on the order in which files were named or rows were written, and a stream is judged as it comes. Where
-//! rows are in no order they are read several times, each time another stretch of time is kept and sorted: so memory is bounded.
+//! What is found may not depend on the order in which files were named or rows were written, and a stream is judged as it comes. Rows
+//! that are in order are read once. Others are read several times, each time another stretch of time is kept and sorted: so memory is
+//! bounded.
 
 use std::path::PathBuf;
 
@@ -9,6 +10,7 @@ use anbiq_domain::{AccountId, Entry, Imported, ImportedExchange, Keyed, Terms, T
 use anbiq_import::{Import, ImportError};
 use anbiq_watch::{Config, Report, State};
 
+use super::ahead;
 use crate::site::read_json;
 
 /// Rows that are held and sorted at a time: some hundred bytes each.
@@ -18,29 +20,59 @@ const HELD: usize = 2_000_000;
 /// alarms are to respect.
 pub(super) fn watch(folders: &[PathBuf], terms: &[PathBuf], seed: u64) -> anyhow::Result<Report> {
     let imports = Import::open_all(folders)?;
-    let mut state = State::new(Config { seed, ..Config::default() });
-    for path in terms {
-        let terms: Terms = read_json(path)?;
-        state.take(Entry::TermsIssued { at: imports[0].manifest.first, terms });
-    }
-    let (mut times, mut last, mut in_order) = (Vec::new(), None, true);
-    for row in rows(&imports) {
-        match row? {
-            Imported::Exchange(exchange) => {
-                let place = Some(place(&exchange));
-                in_order &= last <= place;
-                last = place;
-                times.push(exchange.at);
+    let terms = terms.iter().map(|path| read_json(path)).collect::<anyhow::Result<Vec<Terms>>>()?;
+    let fresh = || {
+        let mut state = State::new(Config { seed, ..Config::default() });
+        let at = imports[0].manifest.first;
+        terms.iter().for_each(|terms| state.take(Entry::TermsIssued { at, terms: terms.clone() }));
+        state
+    };
+    let (mut state, mut last) = (fresh(), None);
+    let in_order = ahead::each(rows(&imports), |row| {
+        if let Imported::Exchange(exchange) = &row {
+            let place = Some(place(exchange));
+            if last > place {
+                return Err(Stop::Disorder);
             }
+            last = place;
+        }
+        state.take(row);
+        Ok(())
+    });
+    match in_order {
+        Ok(()) => {}
+        Err(Stop::Disorder) => {
+            state = fresh();
+            sorted(&imports, &mut state)?;
+        }
+        Err(Stop::Failed(error)) => return Err(error.into()),
+    }
+    Ok(state.report())
+}
+
+/// Why a reading ended early.
+enum Stop {
+    /// A row stands after one that it belongs before.
+    Disorder,
+    Failed(ImportError),
+}
+
+impl From<ImportError> for Stop {
+    fn from(error: ImportError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Takes rows that are in no order.
+fn sorted(imports: &[Import], state: &mut State) -> Result<(), ImportError> {
+    let mut times = Vec::new();
+    ahead::each(rows(imports), |row| {
+        match row {
+            Imported::Exchange(exchange) => times.push(exchange.at),
             other => state.take(other),
         }
-    }
-    if in_order {
-        for exchange in exchanges(&imports) {
-            state.take(Imported::Exchange(exchange?));
-        }
-        return Ok(state.report());
-    }
+        Ok::<(), ImportError>(())
+    })?;
     times.sort_unstable();
     let mut starts: Vec<Timestamp> = times.chunks(HELD).map(|chunk| chunk[0]).collect();
     starts.dedup();
@@ -49,13 +81,14 @@ pub(super) fn watch(folders: &[PathBuf], terms: &[PathBuf], seed: u64) -> anyhow
         let end = starts.get(number + 1);
         let here = |at: Timestamp| at >= *start && end.is_none_or(|end| at < *end);
         let mut held = Vec::new();
-        for exchange in exchanges(&imports) {
-            held.extend(Some(exchange?).filter(|exchange| here(exchange.at)));
-        }
+        ahead::each(exchanges(imports), |exchange| {
+            held.extend(Some(exchange).filter(|exchange| here(exchange.at)));
+            Ok::<(), ImportError>(())
+        })?;
         held.sort_by_cached_key(|exchange| place(exchange));
         held.into_iter().for_each(|exchange| state.take(Imported::Exchange(exchange)));
     }
-    Ok(state.report())
+    Ok(())
 }
 
 /// The place of a row among all others; those that share it are as good as equal.
@@ -63,7 +96,7 @@ fn place(exchange: &ImportedExchange) -> (Timestamp, AccountId, Option<Keyed>) {
     (exchange.at, exchange.account.clone(), exchange.sketch.as_ref().map(|sketch| sketch.exact))
 }
 
-fn exchanges(imports: &[Import]) -> impl Iterator<Item = Result<Box<ImportedExchange>, ImportError>> {
+fn exchanges(imports: &[Import]) -> impl Iterator<Item = Result<Box<ImportedExchange>, ImportError>> + Send {
     rows(imports).filter_map(|row| match row {
         Ok(Imported::Exchange(exchange)) => Some(Ok(exchange)),
         Ok(_) => None,
@@ -71,9 +104,9 @@ fn exchanges(imports: &[Import]) -> impl Iterator<Item = Result<Box<ImportedExch
     })
 }
 
-fn rows(imports: &[Import]) -> impl Iterator<Item = Result<Imported, ImportError>> {
+fn rows(imports: &[Import]) -> impl Iterator<Item = Result<Imported, ImportError>> + Send {
     imports.iter().flat_map(|import| match import.rows() {
-        Ok(rows) => Box::new(rows) as Box<dyn Iterator<Item = Result<Imported, ImportError>>>,
+        Ok(rows) => Box::new(rows) as Box<dyn Iterator<Item = Result<Imported, ImportError>> + Send>,
         Err(error) => Box::new(std::iter::once(Err(error))),
     })
 }

@@ -1,5 +1,6 @@
 //! `anbiq watch`: from a journal, or from imported logs, to operators and campaigns.
 
+mod ahead;
 mod enforce;
 mod follow;
 mod imported;
@@ -7,8 +8,8 @@ mod imported;
 use std::path::Path;
 
 use anbiq_import::Import;
-use anbiq_journal::Reader;
-use anbiq_watch::{Alarms, Config, Report};
+use anbiq_journal::{JournalError, Reader};
+use anbiq_watch::{Alarms, Config, Report, State};
 use anyhow::{Context, bail, ensure};
 
 use super::Outcome;
@@ -70,13 +71,13 @@ pub(crate) fn refuse_import(folder: &Path) -> anyhow::Result<()> {
 pub(crate) fn watch(journal: &Path, config: &Config) -> anyhow::Result<Report> {
     refuse_import(journal)?;
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
-    let mut damage = None;
-    let entries = reader.entries()?.map_while(|record| keep(record.map(|record| record.entry), &mut damage));
-    let report = anbiq_watch::analyze(entries, config);
-    match damage {
-        Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
-        None => Ok(report),
-    }
+    let mut state = State::new(config.clone());
+    ahead::each(reader.entries()?, |record| {
+        state.take(record.entry);
+        Ok::<(), JournalError>(())
+    })
+    .with_context(|| format!("cannot read the journal `{}`", journal.display()))?;
+    Ok(state.report())
 }
 
 /// `Some` of what was read; after an error `None`, with the error put aside.
