@@ -378,6 +378,14 @@ impl Prompt {
         Self::Chat(vec![Message::new(Role::User, text)])
     }
 
+    /// Bytes of all its text.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Chat(messages) => messages.iter().map(Message::bytes).sum(),
+            Self::Text(text) => text.len(),
+        }
+    }
+
     /// The bytes that a commitment is made to: its JSON without spaces.
     pub fn canonical(&self) -> String {
         // Strings, enums of strings and JSON itself always have a JSON form.

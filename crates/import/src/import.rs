@@ -6,12 +6,13 @@ use std::io::{BufWriter, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use anbiq_domain::{AccountId, Client, Imported, ImportedExchange, Keyed, KeyedHasher, Timestamp};
+use anbiq_domain::{AccountId, Client, Imported, ImportedExchange, Keyed, KeyedHasher, Sketch, Timestamp};
 use anbiq_statistics::sketch::Sketcher;
 
 use crate::ImportError;
 use crate::found::{End, Found};
-use crate::read::{Options, Sums, Tally, read};
+use crate::pipeline;
+use crate::read::{Options, Sums, Tally};
 use crate::store::{Manifest, Writer};
 
 /// Where an import's result goes, and under which key.
@@ -59,12 +60,12 @@ fn write_all(
 ) -> Result<Manifest, ImportError> {
     let names = target.names.as_deref().map(Names::create).transpose()?;
     let mut hand = Hand::new(&target.key, names);
-    let tally = read(files, options, &mut |found| {
-        hand.take(found, writer)?;
+    let tally = pipeline::run(files, options, &Sketcher::new(&target.key), |found, sketch| {
+        hand.take(found, sketch, writer)?;
         if hand.requests.is_multiple_of(4096) {
             progress(hand.requests);
         }
-        Ok(true)
+        Ok(())
     })?;
     if let Some(names) = hand.names.take() {
         names.close()?;
@@ -109,7 +110,6 @@ fn usable(tally: &Tally, requests: u64) -> Result<(), ImportError> {
 struct Hand {
     key: Keyed,
     hasher: KeyedHasher,
-    sketcher: Sketcher,
     /// Of each account a hash of what was last said of it.
     accounts: HashMap<Keyed, Keyed>,
     names: Option<Names>,
@@ -126,7 +126,6 @@ impl Hand {
         let hasher = KeyedHasher::new(key);
         Self {
             key: hasher.hash("anbiq import key", &[]),
-            sketcher: Sketcher::new(key),
             hasher,
             accounts: HashMap::new(),
             names,
@@ -139,7 +138,7 @@ impl Hand {
         }
     }
 
-    fn take(&mut self, found: Found, writer: &mut Writer) -> Result<(), ImportError> {
+    fn take(&mut self, found: Found, sketch: Option<Sketch>, writer: &mut Writer) -> Result<(), ImportError> {
         self.requests += 1;
         self.first = Some(self.first.map_or(found.at, |first| first.min(found.at)));
         self.last = Some(self.last.map_or(found.at, |last| last.max(found.at)));
@@ -148,7 +147,7 @@ impl Hand {
             return writer.row(&Imported::Refused { at: found.at, account });
         }
         self.exchanges += 1;
-        self.sketched += u64::from(found.prompt.is_some());
+        self.sketched += u64::from(sketch.is_some());
         let place = found.address.map(|address| Client::place(&self.hasher, address));
         writer.row(&Imported::Exchange(Box::new(ImportedExchange {
             at: found.at,
@@ -158,7 +157,7 @@ impl Hand {
             address: place.map(|(address, _)| address),
             network: place.map(|(_, network)| network),
             agent: found.agent.map(|agent| Client::software(&self.hasher, agent.as_bytes())),
-            sketch: found.prompt.map(|prompt| self.sketcher.sketch(&prompt)),
+            sketch,
             usage: found.usage,
             cost: found.cost,
             failed: found.end == End::Failed,

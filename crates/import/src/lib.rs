@@ -20,6 +20,7 @@ mod found;
 mod import;
 mod join;
 mod mapping;
+mod pipeline;
 mod prompt;
 mod read;
 mod rows;

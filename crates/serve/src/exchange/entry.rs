@@ -1,8 +1,8 @@
 //! What the journal is told of an exchange.
 
 use anbiq_domain::{
-    Answer, Draws, Entry, Exchange, Finish, Keeping, Message, Money, Outcome, Prompt, SealedTexts, Texts, TwinMode,
-    Twinning, Usage, commit_bytes,
+    Answer, Draws, Entry, Exchange, Finish, Keeping, Money, Outcome, SealedTexts, Texts, TwinMode, Twinning, Usage,
+    commit_bytes,
 };
 use anbiq_journal::TextsError;
 
@@ -128,10 +128,6 @@ impl Conductor {
     /// The length of the prompt of an exchange that was cancelled before the model told it: English has about four
     /// bytes a token, and a guess that is too low is the provider's loss.
     pub(super) fn guess_prompt_tokens(&self) -> u64 {
-        let bytes = match &self.request.prompt {
-            Prompt::Chat(messages) => messages.iter().map(Message::bytes).sum::<usize>(),
-            Prompt::Text(text) => text.len(),
-        };
-        bytes.div_ceil(4) as u64
+        self.request.prompt.bytes().div_ceil(4) as u64
     }
 }
