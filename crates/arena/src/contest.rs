@@ -1,8 +1,9 @@
 //! The contest: worlds, detectors, figures.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use anbiq_domain::Entry;
 use anbiq_lab::world::Arrivals;
 use anbiq_watch::Channel;
 use serde::{Deserialize, Serialize};
@@ -11,6 +12,7 @@ use crate::ArenaError;
 use crate::baseline::{Method, Reference, threshold};
 use crate::compose::phrases::Phrases;
 use crate::compose::{Campaign, Cast, Class, Stream, Trick};
+use crate::delay::DelayRow;
 use crate::score::{Curve, Linking, Share};
 use crate::tally::Tally;
 
@@ -75,6 +77,8 @@ pub struct ClassRow {
     pub reviewed: Share,
     /// Accounts that were accused.
     pub accused: Share,
+    /// The largest share that was sent to review or accused in one world: accounts of one world are not independent.
+    pub worst: f64,
     /// Accounts that each other method flags.
     pub flagged: BTreeMap<Method, Share>,
 }
@@ -103,23 +107,6 @@ pub struct LinkRow {
     pub linking: Linking,
 }
 
-/// What was gone before campaigns of one kind were found, by looking at the stream at some moments.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct DelayRow {
-    /// Which.
-    pub campaign: Campaign,
-    /// Those of them that were found.
-    pub found: u64,
-    /// All of them.
-    pub of: u64,
-    /// Hours until then: the median over those found.
-    pub hours: f64,
-    /// Exchanges that were harvested until then, likewise.
-    pub exchanges: u64,
-    /// Tokens of their answers, likewise.
-    pub tokens: u64,
-}
-
 /// What remains without one kind of evidence.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ablation {
@@ -129,6 +116,8 @@ pub struct Ablation {
     pub shared: Share,
     /// Campaigns with nothing shared that were found.
     pub clean: Share,
+    /// Campaigns of either kind that were accused.
+    pub accused: Share,
     /// Honest accounts that were sent to review or accused.
     pub reviewed: Share,
     /// How well accounts were joined.
@@ -178,8 +167,8 @@ fn worlds(plan: &Plan) -> Vec<World> {
         covers.map(jitter).collect()
     };
     let world = |name, people, campaigns| World { name, cast: Cast { people, days, campaigns }, ablated: false };
+    let ablated = |world| World { ablated: true, ..world };
     if plan.quick {
-        let ablated = |world| World { ablated: true, ..world };
         return vec![
             ablated(world(
                 "some shared",
@@ -196,12 +185,12 @@ fn worlds(plan: &Plan) -> Vec<World> {
     let mut worlds = vec![
         world("some shared", people, small(true)),
         world("nothing shared", people, small(false)),
-        World { ablated: true, ..world("some shared", people, hundred(true, 100)) },
-        World { ablated: true, ..world("nothing shared", people, hundred(false, 100)) },
-        world("some shared, adaptive", people, tricks(60)),
+        ablated(world("some shared", people, hundred(true, 100))),
+        ablated(world("nothing shared", people, hundred(false, 100))),
+        ablated(world("some shared, adaptive", people, tricks(60))),
         world("some shared", people, vec![Campaign::new(1_000, 0.0, true, 0)]),
         world("nothing shared", people, vec![Campaign::new(1_000, 0.0, false, 2)]),
-        world("nothing shared, adaptive", people, unseen(60)),
+        ablated(world("nothing shared, adaptive", people, unseen(60))),
     ];
     if plan.large {
         let mut large = world("some shared", 2 * people, vec![Campaign::new(25_000, 0.0, true, 0)]);
@@ -243,4 +232,35 @@ pub fn contest(plan: &Plan, say: &mut dyn FnMut(&str)) -> Result<Standings, Aren
         }
     }
     Ok(tally.standings(plan, composed_from))
+}
+
+/// A composed stream for others to read: honest accounts of every kind, and campaigns of ten and of forty accounts.
+#[derive(Debug)]
+pub struct Composed(Stream);
+
+impl Composed {
+    /// Composes a stream: `people` who chat, all other honest kinds in proportion, over so many `days`.
+    ///
+    /// # Errors
+    /// Real times or texts are there but cannot be read.
+    pub fn new(seed: u64, people: usize, days: f64, data: Option<&Path>) -> Result<Self, ArenaError> {
+        let (arrivals, phrases) = (Arrivals::open(data)?, Phrases::open(data, seed)?);
+        let campaigns = vec![Campaign::new(10, 0.0, true, 2), Campaign::new(40, 0.5, true, 0)];
+        Stream::compose(seed, &Cast { people, days, campaigns }, &phrases, &arrivals).map(Self)
+    }
+
+    /// The journal that a gateway would have kept, in order.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.0.timed_entries().map(|(_, entry)| entry)
+    }
+
+    /// Accounts in it.
+    pub fn accounts(&self) -> usize {
+        self.0.parties.len()
+    }
+
+    /// Exchanges in it.
+    pub fn exchanges(&self) -> usize {
+        self.0.rows.len()
+    }
 }

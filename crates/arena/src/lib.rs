@@ -7,6 +7,7 @@
 mod baseline;
 mod compose;
 mod contest;
+mod delay;
 mod embed;
 mod error;
 mod page;
@@ -18,7 +19,8 @@ mod verdict;
 
 pub use baseline::Method;
 pub use compose::{Campaign, Class, Trick};
-pub use contest::{Ablation, CampaignRow, ClassRow, CurveRow, DelayRow, LinkRow, Plan, Standings, contest};
+pub use contest::{Ablation, CampaignRow, ClassRow, Composed, CurveRow, LinkRow, Plan, Standings, contest};
+pub use delay::{DelayRow, Gone, Spread};
 pub use error::ArenaError;
 pub use page::page;
 pub use score::{Curve, Linking, Share};

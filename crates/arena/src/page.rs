@@ -4,6 +4,7 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 use crate::baseline::Method;
 use crate::contest::Standings;
+use crate::delay::{DelayRow, Gone, Spread};
 use crate::plot;
 use crate::score::Share;
 use crate::table::{decimals, percent};
@@ -60,12 +61,13 @@ fn honest(standings: &Standings) -> Markup {
         h2 { "Honest customers that are flagged" }
         p.soft { "Percent of accounts. `Review` counts what is put before a person, accusations included; `act` counts accusations." }
         div.scroll { table {
-            tr { th {} th { "accounts" } th { "exchanges" } th { "review" } th { "act" } (heads()) }
+            tr { th {} th { "accounts" } th { "exchanges" } th { "review" } th { "worst world" } th { "act" } (heads()) }
             @for row in &standings.classes { tr {
                 td { (row.class.name()) }
                 td { (row.reviewed.of) }
                 td { (row.exchanges) }
                 (cell(Some(&row.reviewed), true))
+                td { (decimals(100.0 * row.worst)) }
                 (cell(Some(&row.accused), true))
                 @for method in Method::BASELINES { (cell(row.flagged.get(&method), false)) }
             } }
@@ -105,19 +107,36 @@ fn curves(standings: &Standings) -> Markup {
 
 fn delays(standings: &Standings) -> Markup {
     html! {
-        h2 { "What was gone" }
-        p.soft { "The stream is looked at after 2, 4, 8, 16, 32, 64 and 96 hours. Harvested exchanges until a campaign was first found, median of those found." }
+        @if !standings.delays.is_empty() {
+            h2 { "What was gone" }
+            p.soft { "The stream is followed, and reported whenever a look is due, every six hours. Harvested exchanges until half of a campaign's accounts were first to be reviewed, and until half were at the stage act: the median over those that came to it, with its interval over seeds (95 % from six on, of fewer the range)." }
+            (gone(standings, "First alarm", |row| row.review))
+            (gone(standings, "Stage act", |row| row.act))
+            (plot::delays(&standings.delays, "Exchanges gone at the first alarm, by size; red: some shared, blue: nothing shared"))
+        }
+    }
+}
+
+fn gone(standings: &Standings, stage: &str, of: fn(&DelayRow) -> Gone) -> Markup {
+    let shown = |spread: Spread, times: f64| {
+        let whole = |value: f64| format!("{:.0}", times * value);
+        html! { td.ours { (whole(spread.median)) " " small { (whole(spread.low)) " to " (whole(spread.high)) } } }
+    };
+    html! {
+        h3 { (stage) }
         div.scroll { table {
-            tr { th {} th { "found" } th { "hours" } th { "exchanges" } th { "tokens" } }
-            @for row in &standings.delays { tr {
-                td { (row.campaign.name()) }
-                td { (row.found) " of " (row.of) }
-                @if row.found > 0 {
-                    td.ours { (row.hours) } td.ours { (row.exchanges) } td.ours { (row.tokens) }
-                } @else { td { "-" } td { "-" } td { "-" } }
-            } }
+            tr { th {} th { "found" } th { "hours" } th { "exchanges" } th { "tokens" } th { "% of the campaign" } }
+            @for row in &standings.delays {
+                @let gone = of(row);
+                tr {
+                    td { (row.campaign.name()) }
+                    td { (gone.found) " of " (row.of) }
+                    @if gone.found > 0 {
+                        (shown(gone.hours, 1.0)) (shown(gone.exchanges, 1.0)) (shown(gone.tokens, 1.0)) (shown(gone.share, 100.0))
+                    } @else { td { "-" } td { "-" } td { "-" } td { "-" } }
+                }
+            }
         } }
-        (plot::delays(&standings.delays, "Exchanges gone, by size; red: some shared, blue: nothing shared"))
     }
 }
 
@@ -143,14 +162,18 @@ fn linking(standings: &Standings) -> Markup {
 }
 
 fn ablations(standings: &Standings) -> Markup {
+    if standings.ablations.is_empty() {
+        return html! {};
+    }
     html! {
         h2 { "Without one kind of evidence" }
         div.scroll { table {
-            tr { th {} th { "found, some shared" } th { "found, nothing shared" } th { "honest reviewed" } th { "pair precision" } th { "B-cubed F1" } }
+            tr { th {} th { "found, some shared" } th { "found, nothing shared" } th { "accused" } th { "honest reviewed" } th { "pair precision" } th { "B-cubed F1" } }
             @for row in &standings.ablations { tr {
                 td { (row.without.map_or("with all", |channel| channel.name())) }
                 (cell(Some(&row.shared), true))
                 (cell(Some(&row.clean), true))
+                (cell(Some(&row.accused), true))
                 (cell(Some(&row.reviewed), true))
                 td { (format!("{:.4}", row.linking.pair_precision())) }
                 td { (format!("{:.3}", row.linking.b_cubed().2)) }

@@ -3,7 +3,8 @@
 use maud::{Markup, html};
 
 use crate::baseline::Method;
-use crate::contest::{CurveRow, DelayRow};
+use crate::contest::CurveRow;
+use crate::delay::DelayRow;
 use crate::score::Share;
 
 const WIDTH: f64 = 520.0;
@@ -96,7 +97,7 @@ pub(crate) fn shares(rows: &[(String, Share)], caption: &str) -> Markup {
 
 /// Exchanges that were gone when a campaign was found, against its accounts, both on logarithmic axes.
 pub(crate) fn delays(rows: &[DelayRow], caption: &str) -> Markup {
-    let found = rows.iter().filter(|row| row.found > 0 && row.exchanges > 0);
+    let found = rows.iter().filter(|row| row.review.found > 0 && row.review.exchanges.median >= 1.0);
     let across = WIDTH - LEFT - 20.0;
     let x = |accounts: f64| LEFT + across * (accounts.log10() / 5.0).clamp(0.0, 1.0);
     let y = |exchanges: f64| TOP + (HEIGHT - TOP - BOTTOM) * (1.0 - (exchanges.log10() / 6.0).clamp(0.0, 1.0));
@@ -114,8 +115,8 @@ pub(crate) fn delays(rows: &[DelayRow], caption: &str) -> Markup {
                 }
                 text.middle x=(short(LEFT + across / 2.0)) y=(HEIGHT - 6.0) { "accounts of the campaign" }
                 @for row in found {
-                    circle.(if row.campaign.shared { "c0" } else { "c4" }) cx=(short(x(row.campaign.accounts as f64))) cy=(short(y(row.exchanges as f64))) r="4" {
-                        title { (row.campaign.name()) ": " (row.exchanges) " exchanges, " (row.tokens) " tokens" }
+                    circle.(if row.campaign.shared { "c0" } else { "c4" }) cx=(short(x(row.campaign.accounts as f64))) cy=(short(y(row.review.exchanges.median))) r="4" {
+                        title { (row.campaign.name()) ": " (format!("{:.0} exchanges, {:.0} tokens", row.review.exchanges.median, row.review.tokens.median)) }
                     }
                 }
             }

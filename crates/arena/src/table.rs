@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 
 use crate::baseline::Method;
 use crate::contest::Standings;
+use crate::delay::{DelayRow, Gone};
 use crate::score::Share;
 
 /// The standings as text: plain, aligned. Intervals and curves are in the JSON and on the page.
@@ -48,11 +49,12 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
 
     let heads: Vec<&str> = Method::BASELINES.iter().map(|method| method.name()).collect();
     writeln!(text, "\nhonest accounts that are flagged, %")?;
-    write!(text, "{:<34}{:>9}{:>21}{:>8}", "", "accounts", "review (95 %)", "act")?;
+    write!(text, "{:<34}{:>9}{:>21}{:>13}{:>8}", "", "accounts", "review (95 %)", "worst world", "act")?;
     heads.iter().try_for_each(|head| write!(text, "{head:>15}"))?;
     for row in &standings.classes {
         write!(text, "\n{:<34}{:>9}", row.class.name(), row.reviewed.of)?;
-        write!(text, "{:>21}{:>8}", with_interval(&row.reviewed), percent(&row.accused))?;
+        let worst = decimals(100.0 * row.worst);
+        write!(text, "{:>21}{worst:>13}{:>8}", with_interval(&row.reviewed), percent(&row.accused))?;
         Method::BASELINES.iter().try_for_each(|method| {
             write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent))
         })?;
@@ -67,20 +69,10 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
             write!(text, "{:>15}", row.flagged.get(method).map_or_else(|| "-".into(), percent))
         })?;
     }
-    writeln!(text, "\n\nwhat was gone when a campaign was first found (median of those found)")?;
-    writeln!(text, "{:<52}{:>8}{:>8}{:>12}{:>14}", "", "found", "hours", "exchanges", "tokens")?;
-    for row in &standings.delays {
-        let found = format!("{}/{}", row.found, row.of);
-        match row.found {
-            0 => writeln!(text, "{:<52}{found:>8}{:>8}{:>12}{:>14}", row.campaign.name(), "-", "-", "-")?,
-            _ => writeln!(
-                text,
-                "{:<52}{found:>8}{:>8.0}{:>12}{:>14}",
-                row.campaign.name(),
-                row.hours,
-                row.exchanges,
-                row.tokens
-            )?,
+    writeln!(text)?;
+    for (stage, of) in [("first alarm", (|row| row.review) as fn(&DelayRow) -> Gone), ("stage act", |row| row.act)] {
+        if !standings.delays.is_empty() {
+            write_gone(text, standings, stage, of)?;
         }
     }
     writeln!(text, "\nlinking")?;
@@ -99,23 +91,8 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
             row.linking.pair_recall()
         )?;
     }
-    writeln!(text, "\nwithout one kind of evidence")?;
-    writeln!(
-        text,
-        "{:<16}{:>10}{:>10}{:>18}{:>16}{:>8}",
-        "", "shared", "clean", "honest reviewed", "pair precision", "B3 F1"
-    )?;
-    for row in &standings.ablations {
-        let name = row.without.map_or("with all", |channel| channel.name());
-        writeln!(
-            text,
-            "{name:<16}{:>10}{:>10}{:>18}{:>16.4}{:>8.3}",
-            percent(&row.shared),
-            percent(&row.clean),
-            percent(&row.reviewed),
-            row.linking.pair_precision(),
-            row.linking.b_cubed().2
-        )?;
+    if !standings.ablations.is_empty() {
+        write_ablations(text, standings)?;
     }
     writeln!(text, "\ntrue alarms at a share of false ones, %")?;
     writeln!(text, "{:<32}{:>8}{:>8}{:>8}{:>8}", "", "0", "0.1 %", "1 %", "10 %")?;
@@ -126,6 +103,42 @@ fn write_all(text: &mut String, standings: &Standings) -> std::fmt::Result {
             write!(text, "{:>8}", decimals(100.0 * row.curve.at(alarms)))?;
         }
         writeln!(text)?;
+    }
+    Ok(())
+}
+
+fn write_gone(text: &mut String, standings: &Standings, stage: &str, of: fn(&DelayRow) -> Gone) -> std::fmt::Result {
+    writeln!(text, "\nwhat was gone of a campaign at the {stage} (median of those that came to it, and its interval)")?;
+    let heads = ["hours", "exchanges", "tokens", "% of it"];
+    write!(text, "{:<52}{:>8}", "", "found")?;
+    heads.iter().try_for_each(|head| write!(text, "{head:>24}"))?;
+    writeln!(text)?;
+    for row in &standings.delays {
+        let gone = of(row);
+        write!(text, "{:<52}{:>8}", row.campaign.name(), format!("{}/{}", gone.found, row.of))?;
+        let spreads = [(gone.hours, 1.0), (gone.exchanges, 1.0), (gone.tokens, 1.0), (gone.share, 100.0)];
+        for (spread, times) in spreads {
+            let shown = |value: f64| format!("{:.0}", times * value);
+            let all = format!("{} ({} to {})", shown(spread.median), shown(spread.low), shown(spread.high));
+            write!(text, "{:>24}", if gone.found == 0 { "-" } else { &all })?;
+        }
+        writeln!(text)?;
+    }
+    Ok(())
+}
+
+fn write_ablations(text: &mut String, standings: &Standings) -> std::fmt::Result {
+    writeln!(text, "\nwithout one kind of evidence")?;
+    let heads = ["found, shared", "found, clean", "accused", "honest reviewed"];
+    write!(text, "{:<16}", "")?;
+    heads.iter().try_for_each(|head| write!(text, "{head:>22}"))?;
+    writeln!(text, "{:>16}{:>8}", "pair precision", "B3 F1")?;
+    for row in &standings.ablations {
+        write!(text, "{:<16}", row.without.map_or("with all", |channel| channel.name()))?;
+        for share in [&row.shared, &row.clean, &row.accused, &row.reviewed] {
+            write!(text, "{:>22}", with_interval(share))?;
+        }
+        writeln!(text, "{:>16.4}{:>8.3}", row.linking.pair_precision(), row.linking.b_cubed().2)?;
     }
     Ok(())
 }

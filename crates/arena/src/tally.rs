@@ -6,13 +6,11 @@ use std::time::Duration;
 use anbiq_watch::{Channel, Config};
 
 use crate::baseline::{Method, Reference, components, scores};
-use crate::compose::{Campaign, Class, HOUR, Stream};
-use crate::contest::{Ablation, CampaignRow, ClassRow, CurveRow, DelayRow, LinkRow, Plan, Standings, World};
+use crate::compose::{Campaign, Class, Stream};
+use crate::contest::{Ablation, CampaignRow, ClassRow, CurveRow, LinkRow, Plan, Standings, World};
+use crate::delay::{DelayRow, Delays, delays};
 use crate::score::{Curve, Linking, Share};
 use crate::verdict::{Said, verdicts};
-
-/// Hours after which a stream is looked at, to see when a campaign is first found.
-const LOOKS: [f64; 7] = [2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 96.0];
 
 /// Everything that is counted on the way.
 #[derive(Default)]
@@ -23,7 +21,7 @@ pub(crate) struct Tally {
     classes: BTreeMap<Class, ClassCount>,
     campaigns: Vec<(Campaign, CampaignCount)>,
     linking: BTreeMap<(Method, String), Linking>,
-    delays: Vec<(Campaign, Vec<Option<Delay>>)>,
+    delays: Vec<(Campaign, Vec<Delays>)>,
     ablations: BTreeMap<Option<Channel>, AblationCount>,
     curves: BTreeMap<(Method, bool), Vec<(f64, bool)>>,
 }
@@ -34,6 +32,8 @@ struct ClassCount {
     accounts: u64,
     reviewed: u64,
     accused: u64,
+    /// The largest share that was sent to review or accused in one world.
+    worst: f64,
     flagged: BTreeMap<Method, u64>,
 }
 
@@ -49,15 +49,9 @@ struct CampaignCount {
 struct AblationCount {
     shared: (u64, u64),
     clean: (u64, u64),
+    accused: (u64, u64),
     reviewed: (u64, u64),
     linking: Linking,
-}
-
-#[derive(Clone, Copy)]
-struct Delay {
-    hours: f64,
-    exchanges: u64,
-    tokens: u64,
 }
 
 impl Tally {
@@ -86,7 +80,9 @@ impl Tally {
             self.curve(method, stream, &scores);
         }
         if !plan.brief {
-            self.delay(stream, &said);
+            for ((_, campaign), delays) in stream.campaigns.iter().zip(delays(stream)) {
+                entry(&mut self.delays, campaign).push(delays);
+            }
         }
         if world.ablated && !plan.brief {
             self.ablate(None, stream, &said);
@@ -100,12 +96,19 @@ impl Tally {
     }
 
     fn count(&mut self, stream: &Stream, said: &[Said]) {
+        let mut here: BTreeMap<Class, (u64, u64)> = BTreeMap::new();
         for (party, said) in stream.parties.iter().zip(said) {
             let count = self.classes.entry(party.class).or_default();
             count.accounts += 1;
             count.exchanges += party.exchanges;
             count.reviewed += u64::from(said.found());
             count.accused += u64::from(said.accused);
+            let (hits, all) = here.entry(party.class).or_default();
+            (*hits, *all) = (*hits + u64::from(said.found()), *all + 1);
+        }
+        for (class, (hits, all)) in here {
+            let count = self.classes.entry(class).or_default();
+            count.worst = count.worst.max(hits as f64 / all as f64);
         }
         for (operator, campaign) in &stream.campaigns {
             let found = half(stream, *operator, |place| said[place].found());
@@ -152,33 +155,14 @@ impl Tally {
         }
     }
 
-    /// When each campaign is first found, by looking at the stream as it stood at several moments.
-    fn delay(&mut self, stream: &Stream, whole: &[Said]) {
-        let mut first: Vec<Option<f64>> = vec![None; stream.campaigns.len()];
-        for hours in LOOKS.into_iter().filter(|hours| *hours < 24.0 * stream.days) {
-            let end = (hours * HOUR) as i64;
-            let (said, _) = verdicts(stream, end, &Config::default());
-            for (found, (operator, _)) in first.iter_mut().zip(&stream.campaigns) {
-                if found.is_none() && half_of_active(stream, *operator, end, |place| said[place].found()) {
-                    *found = Some(hours);
-                }
-            }
-        }
-        for (found, (operator, campaign)) in first.iter_mut().zip(&stream.campaigns) {
-            if found.is_none() && half(stream, *operator, |place| whole[place].found()) {
-                *found = Some(24.0 * stream.days);
-            }
-            let delay = found.map(|hours| leaked(stream, *operator, hours));
-            entry(&mut self.delays, campaign).push(delay);
-        }
-    }
-
     fn ablate(&mut self, without: Option<Channel>, stream: &Stream, said: &[Said]) {
         let count = self.ablations.entry(without).or_default();
         for (operator, campaign) in stream.campaigns.iter().filter(|(_, campaign)| campaign.accounts > 1) {
             let side = if campaign.shared { &mut count.shared } else { &mut count.clean };
             side.0 += u64::from(half(stream, *operator, |place| said[place].found()));
             side.1 += 1;
+            count.accused.0 += u64::from(half(stream, *operator, |place| said[place].accused));
+            count.accused.1 += 1;
         }
         let honest = stream.parties.iter().zip(said).filter(|(party, _)| party.class.is_honest());
         for (_, said) in honest {
@@ -211,6 +195,7 @@ impl Tally {
                     exchanges: count.exchanges,
                     reviewed: Share::new(count.reviewed, count.accounts),
                     accused: Share::new(count.accused, count.accounts),
+                    worst: count.worst,
                     flagged: shares(&count.flagged, count.accounts),
                 })
                 .collect(),
@@ -229,7 +214,7 @@ impl Tally {
                 .into_iter()
                 .map(|((method, worlds), linking)| LinkRow { method, worlds, linking })
                 .collect(),
-            delays: self.delays.into_iter().map(|(campaign, delays)| delay_row(campaign, &delays)).collect(),
+            delays: self.delays.iter().map(|(campaign, delays)| DelayRow::of(campaign, delays)).collect(),
             ablations: self
                 .ablations
                 .into_iter()
@@ -237,6 +222,7 @@ impl Tally {
                     without,
                     shared: Share::new(count.shared.0, count.shared.1),
                     clean: Share::new(count.clean.0, count.clean.1),
+                    accused: Share::new(count.accused.0, count.accused.1),
                     reviewed: Share::new(count.reviewed.0, count.reviewed.1),
                     linking: count.linking,
                 })
@@ -278,33 +264,10 @@ fn half(stream: &Stream, operator: usize, so: impl Fn(usize) -> bool) -> bool {
 }
 
 /// Is it so of half of the operator's accounts that were active by `end`?
-fn half_of_active(stream: &Stream, operator: usize, end: i64, so: impl Fn(usize) -> bool) -> bool {
+pub(crate) fn half_of_active(stream: &Stream, operator: usize, end: i64, so: impl Fn(usize) -> bool) -> bool {
     let mut active = vec![false; stream.parties.len()];
     stream.rows.iter().take_while(|row| row.at <= end).for_each(|row| active[row.account as usize] = true);
     let its = (0..stream.parties.len()).filter(|place| active[*place] && stream.parties[*place].operator == operator);
     let (hits, all) = its.fold((0, 0), |(hits, all), place| (hits + u64::from(so(place)), all + 1));
     all > 0 && 2 * hits >= all
-}
-
-fn leaked(stream: &Stream, operator: usize, hours: f64) -> Delay {
-    let end = (hours * HOUR) as i64;
-    let gone = stream.rows.iter().take_while(|row| row.at <= end);
-    let gone = gone.filter(|row| row.harvested && stream.parties[row.account as usize].operator == operator);
-    let (exchanges, tokens) =
-        gone.fold((0, 0), |(exchanges, tokens), row| (exchanges + 1, tokens + u64::from(row.output_tokens)));
-    Delay { hours, exchanges, tokens }
-}
-
-fn delay_row(campaign: Campaign, delays: &[Option<Delay>]) -> DelayRow {
-    let mut found: Vec<Delay> = delays.iter().copied().flatten().collect();
-    found.sort_by(|a, b| a.hours.total_cmp(&b.hours).then(a.exchanges.cmp(&b.exchanges)));
-    let median = found.get(found.len() / 2).copied().unwrap_or(Delay { hours: 0.0, exchanges: 0, tokens: 0 });
-    DelayRow {
-        campaign,
-        found: found.len() as u64,
-        of: delays.len() as u64,
-        hours: median.hours,
-        exchanges: median.exchanges,
-        tokens: median.tokens,
-    }
 }

@@ -1,11 +1,11 @@
 //! One harvest behind many quiet accounts.
 
 use anbiq_domain::{Keyed, Prompt, Seeded};
-use anbiq_lab::world::{Arrival, Caller, Rhythm};
 use serde::{Deserialize, Serialize};
 
 use super::honest::LIBRARIES;
-use super::{Class, Composer, HOUR, Said};
+use super::schedule::{Schedule, Task};
+use super::{Class, Composer, Said};
 use crate::ArenaError;
 
 /// Accounts that one card pays for where anything is shared.
@@ -18,7 +18,7 @@ const PROXIES: usize = 3;
 pub struct Campaign {
     /// Its accounts.
     pub accounts: usize,
-    /// Exchanges of an account in a day.
+    /// Exchanges of an account in a day, as is usual: each campaign draws its own pace around it, and each account its own around that.
     pub a_day: f64,
     /// Share of its exchanges that are innocent: whole conversations, as people have them.
     pub cover: f64,
@@ -103,14 +103,17 @@ impl Composer<'_> {
     pub(super) fn campaign(&mut self, campaign: &Campaign, operator: usize) -> Result<(), ArenaError> {
         let n = campaign.accounts;
         let whole = Seeded::new(self.random.bits());
-        let mut list = self.list(campaign);
+        let schedule = Schedule::draw(campaign, self.days, &mut whole.fork("schedule"));
+        let tasks: Vec<Task> =
+            (0..n).map(|number| schedule.task(self.days, &mut whole.fork("task").fork(&number.to_string()))).collect();
+        let mut list = self.list(campaign, &tasks);
         let pool: Vec<Keyed> = (0..(n / 4).max(4)).map(|_| self.own()).collect();
         let (cards, agents) =
             ((0..n.div_ceil(A_CARD)).map(|_| self.own()).collect::<Vec<_>>(), [self.own(), self.own()]);
         // A large operator needs days to open its accounts.
         let sign_up = 24.0 * (n as f64 / 500.0).clamp(0.5, 10.0);
         let begun = -sign_up - 24.0 * (1.0 + 4.0 * self.random.unit());
-        for number in 0..n {
+        for (number, task) in tasks.iter().enumerate() {
             let opened = match campaign.shared && campaign.trick != Some(Trick::Staggered) {
                 true if self.random.chance(0.8) => begun + sign_up * self.random.unit(),
                 _ => self.long_ago(),
@@ -126,19 +129,15 @@ impl Composer<'_> {
                 let library = LIBRARIES + self.skewed(12);
                 face.agents = vec![self.common("program", library)];
             }
-            let start = match campaign.trick {
-                Some(Trick::Staggered) => 24.0 * self.days * 0.6 * self.random.unit(),
-                _ => 2.0 * self.random.unit(),
-            };
-            let mut style = whole.fork(&number.to_string());
-            self.work(campaign, &face, start, &mut list, &mut style);
+            let style = whole.fork(&number.to_string());
+            self.work(campaign, &face, task, &mut list, &style);
         }
         Ok(())
     }
 
     /// The queue, its next prompt last.
-    fn list(&mut self, campaign: &Campaign) -> Vec<String> {
-        let harvested = campaign.accounts as f64 * campaign.a_day * self.days * (1.0 - campaign.cover);
+    fn list(&mut self, campaign: &Campaign, tasks: &[Task]) -> Vec<String> {
+        let harvested = tasks.iter().map(|task| task.count).sum::<usize>() as f64 * (1.0 - campaign.cover);
         // Some more than needed: how many exchanges are cover is chance.
         let count = (1.1 * harvested + 50.0) as usize;
         let mut list = self.phrases.harvest(campaign.family, count, &mut self.random);
@@ -149,25 +148,11 @@ impl Composer<'_> {
         list
     }
 
-    fn work(
-        &mut self,
-        campaign: &Campaign,
-        face: &super::Face,
-        start: f64,
-        list: &mut Vec<String>,
-        style: &mut Seeded,
-    ) {
-        let jitter = campaign.trick == Some(Trick::Jitter);
-        let volume = if jitter { (0.5 * style.normal()).exp() } else { 1.0 };
-        let count = (campaign.a_day * volume * (self.days - start / 24.0)) as usize;
-        let rhythm = match jitter {
-            true => Rhythm { peak: 24.0 * style.unit(), width: 4.0, night: 0.05, weekend: 1.0 },
-            false => Rhythm { peak: 12.0, width: 6.0, night: 1.0, weekend: 1.0 },
-        };
+    fn work(&mut self, campaign: &Campaign, face: &super::Face, task: &Task, list: &mut Vec<String>, style: &Seeded) {
         let mut repeated: Vec<String> = Vec::new();
         // Turns of innocent conversations that stand for so many exchanges.
         let mut spoken = 0;
-        for (at, arrival) in self.pace(&rhythm, count, start) {
+        for (at, arrival) in self.keep(task) {
             if self.random.chance(campaign.cover) {
                 if spoken == 0 {
                     let turns = self.phrases.session(&mut self.random);
@@ -206,16 +191,5 @@ impl Composer<'_> {
             }
             _ => text,
         }
-    }
-
-    /// About evenly, as a scheduler does.
-    fn pace(&mut self, rhythm: &Rhythm, count: usize, start: f64) -> Vec<(i64, Arrival)> {
-        let real = self.times(rhythm, Caller::Program, count, start);
-        let even: Vec<Arrival> = real
-            .iter()
-            .map(|(_, arrival)| Arrival { gap: 0.4 + 0.6 * self.random.exponential(), ..*arrival })
-            .collect();
-        let places = rhythm.place(&even, start, 24.0 * self.days);
-        places.into_iter().map(|at| (at as f64).min(self.days * 24.0 * HOUR) as i64).zip(even).collect()
     }
 }

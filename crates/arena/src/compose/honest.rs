@@ -39,6 +39,9 @@ impl Composer<'_> {
         for _ in 0..share(0.03) {
             self.labelling()?;
         }
+        for _ in 0..share(0.05) {
+            self.timer()?;
+        }
         for _ in 0..share(0.06) {
             self.agent()?;
         }
@@ -174,11 +177,13 @@ impl Composer<'_> {
         let templates = self.some_templates(templates);
         let most = 20 + self.random.below(200);
         let mut agents = None;
+        // Whoever deals out requests in turn keeps all keys at one rate; each pool has its own.
+        let rate = 26.0 * (0.5 * self.random.normal()).exp();
         for key in 0..keys {
             let mut face = self.open(Class::KeyPool, operator, begun + key as f64 * 0.1, card)?;
             self.software(&mut face, Some(cloud));
             face.agents = agents.get_or_insert(face.agents).clone();
-            let count = (self.days * 26.0) as usize;
+            let count = (self.days * rate * (0.05 * self.random.normal()).exp()) as usize;
             let times = self.times(&Self::steady(), Caller::Program, count, 0.0);
             self.fill(&face, times, &templates, (10, most));
         }
@@ -225,6 +230,26 @@ impl Composer<'_> {
                 self.fill(&face, times.collect(), &template, (1, 3));
             }
         }
+        Ok(())
+    }
+
+    /// What a timer starts: at a round rate that other customers have as well, whatever the hour.
+    fn timer(&mut self) -> Result<(), ArenaError> {
+        let operator = self.operator();
+        let (opened, card) = (self.long_ago(), self.own());
+        let mut face = self.open(Class::Timer, operator, opened, card)?;
+        self.software(&mut face, None);
+        let minutes = [15.0, 30.0, 60.0, 60.0, 120.0][self.random.below(5)];
+        let (phase, late) = (minutes * self.random.unit(), 0.02 * minutes);
+        let count = (self.days * 24.0 * 60.0 / minutes) as usize;
+        let times = (0..count).map(|run| {
+            let at = phase + run as f64 * minutes + late * self.random.exponential();
+            ((at / 60.0 * HOUR) as i64, Arrival { gap: 1.0, long: false, tokens: None })
+        });
+        let times = times.collect();
+        let (some, most) = (1 + self.random.below(3), 20 + self.random.below(300));
+        let templates = self.some_templates(some);
+        self.fill(&face, times, &templates, (5, most));
         Ok(())
     }
 

@@ -7,6 +7,7 @@ mod campaign;
 mod grammar;
 mod honest;
 pub(crate) mod phrases;
+mod schedule;
 
 use anbiq_domain::{
     AccountId, Client, ClockKind, Conditions, Digest, Draws, Entry, Exchange, ExchangeId, Grant, GrantId, JournalId,
@@ -50,6 +51,8 @@ pub enum Class {
     Harness,
     /// Batches of items with answers of a word.
     Labelling,
+    /// Jobs that a timer starts, each of another customer: every quarter of an hour, every hour, round the clock.
+    Timer,
     /// Agents that write code.
     Agent,
     /// Questions over retrieved passages.
@@ -70,7 +73,7 @@ pub enum Class {
 
 impl Class {
     /// All that may not be accused.
-    pub const HONEST: [Self; 12] = [
+    pub const HONEST: [Self; 13] = [
         Self::Chat,
         Self::Campus,
         Self::Application,
@@ -78,6 +81,7 @@ impl Class {
         Self::KeyPool,
         Self::Harness,
         Self::Labelling,
+        Self::Timer,
         Self::Agent,
         Self::Retrieval,
         Self::Seats,
@@ -95,6 +99,7 @@ impl Class {
             Self::KeyPool => "application over a pool of keys",
             Self::Harness => "evaluation harness",
             Self::Labelling => "batch labelling",
+            Self::Timer => "jobs on a timer",
             Self::Agent => "coding agent",
             Self::Retrieval => "retrieval",
             Self::Seats => "seats of a firm",
@@ -256,6 +261,28 @@ impl Stream {
             .chain(opened)
             .chain(grants.map(|grant| Entry::GrantGiven { grant }))
             .chain(exchanges)
+    }
+
+    /// The same with the moment of each, in milliseconds since the beginning; accounts are opened when they are, papers before all.
+    pub(crate) fn timed_entries(&self) -> impl Iterator<Item = (i64, Entry)> {
+        let mut papers: Vec<(i64, Entry)> = self
+            .entries(self.end())
+            .take_while(|entry| !matches!(entry, Entry::Exchange(_)))
+            .map(|entry| match &entry {
+                Entry::AccountOpened { at, .. } => (at.milliseconds() - START, entry),
+                _ => (i64::MIN, entry),
+            })
+            .collect();
+        let exchanges = self.entries(self.end()).skip(papers.len());
+        papers.sort_by_key(|(at, _)| *at);
+        let (mut papers, mut exchanges) = (papers.into_iter().peekable(), self.rows.iter().zip(exchanges).peekable());
+        std::iter::from_fn(move || {
+            let next = exchanges.peek().map(|(row, _)| row.at);
+            match papers.peek() {
+                Some((at, _)) if next.is_none_or(|next| *at <= next) => papers.next(),
+                _ => exchanges.next().map(|(row, entry)| (row.at, entry)),
+            }
+        })
     }
 
     fn exchange(&self, row: &Row, terms: &TermsRef, random: &mut Seeded) -> Option<Entry> {
