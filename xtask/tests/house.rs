@@ -25,7 +25,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("import", &["domain", "statistics"]),
     ("watch", &["domain", "statistics", "evidence"]),
     ("trace", &["domain", "model", "statistics", "watermark"]),
-    ("verify", &["evidence", "journal", "trace"]),
+    ("verify", &["domain", "evidence", "journal", "trace"]),
     ("arena", &["domain", "statistics", "watch", "lab"]),
     ("lab", &["domain", "secret", "openai", "model", "upstream", "lm"]),
 ];

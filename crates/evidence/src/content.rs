@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use anbiq_domain::{Digest, Money, Timestamp};
 
-use crate::Language;
+use crate::{Basis, Language, OtherTest, Question};
 
 /// What a dossier says. Neutral: the verbs fill it in, the page and the JSON are made of it.
 ///
@@ -33,6 +33,9 @@ pub struct Dossier {
     pub operators: Vec<OperatorRow>,
     /// A verdict for each model whose origin was in question.
     pub suspects: Vec<SuspectPage>,
+    /// Tests with reports of their own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tests: Vec<OtherTest>,
     /// What was allowed.
     pub licence: Licence,
     /// What was distilled, at what cost and how well.
@@ -197,6 +200,12 @@ pub enum Strength {
 pub struct SuspectPage {
     /// Name of the suspect.
     pub name: String,
+    /// What was asked of it.
+    #[serde(default)]
+    pub question: Question,
+    /// The file of its report in the dossier.
+    #[serde(default)]
+    pub file: String,
     /// The teacher it may have learnt from.
     pub teacher: String,
     /// How strongly the test speaks.
@@ -236,6 +245,19 @@ pub struct SuspectPage {
     pub rival_explanations: Vec<String>,
     /// What it does not show.
     pub does_not_show: Vec<String>,
+}
+
+impl SuspectPage {
+    /// What it shows, by what that rests on: an exclusion rests on calibration students as well.
+    pub fn verdicts(&self) -> Vec<(Basis, Question, Strength)> {
+        match self.verdict {
+            Strength::Contradicted => vec![
+                (Basis::Exact, self.question, Strength::NotShown),
+                (Basis::Controls, Question::Exclusion, Strength::Contradicted),
+            ],
+            strength => vec![(Basis::Exact, self.question, strength)],
+        }
+    }
 }
 
 /// What is drawn of a twin test.

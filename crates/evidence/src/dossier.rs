@@ -8,10 +8,11 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use anbiq_domain::{AccountId, CoinKey, Digest, Draws, Entry, Exchange, ExchangeId, JournalId, TwinMode, Twins};
+use anbiq_domain::{AccountId, CoinKey, Digest, ExchangeId, JournalId, Texts};
 use anbiq_journal::{Checkpoint, PublicKey, SigningKey, checkpoint, tree};
 
 use crate::canonical::{self, CanonicalError};
+use crate::records::{OpenedRow, Records, Row};
 use crate::statement::{Envelope, Predicate, Statement};
 
 const PAGE: &str = "dossier.html";
@@ -20,6 +21,7 @@ const CHECKPOINT: &str = "checkpoint.txt";
 const PUBLIC_KEY: &str = "public-key.txt";
 const RECORDS: &str = "records.jsonl";
 const COINS: &str = "coins.json";
+const TEXTS: &str = "texts.jsonl";
 const MANIFEST: &str = "manifest.json";
 const STATEMENT: &str = "statement.dsse.json";
 
@@ -36,6 +38,9 @@ pub struct Contents {
     pub records: Vec<Disclosed>,
     /// `coins.json`: the keys of the coins of disclosed twins, with their epochs.
     pub coins: Vec<(u32, CoinKey)>,
+    /// `texts.jsonl`: the texts of disclosed exchanges that the journal holds under seal, by the place of their record; no file
+    /// where there are none.
+    pub texts: Vec<(u64, Texts)>,
     /// Further files, such as `watch.json` or `trace-suspect.json`: name and bytes.
     pub attachments: Vec<(String, Vec<u8>)>,
 }
@@ -81,6 +86,8 @@ pub struct Verified {
     pub twins_checked: usize,
     /// For how many of those the texts stand in the record and were compared with their commitments.
     pub texts_checked: usize,
+    /// For how many exchanges the texts were under seal and were opened, and compared with their commitments.
+    pub texts_opened: usize,
     /// What the coins chose, for comparison with what a trace says.
     pub twins: Vec<Twin>,
 }
@@ -250,8 +257,16 @@ fn files(contents: &Contents, signer: &SigningKey) -> Result<Vec<(String, Vec<u8
         (RECORDS.to_owned(), records.into_bytes()),
         (COINS.to_owned(), coins.into_bytes()),
     ];
+    if !contents.texts.is_empty() {
+        let row = |(index, texts): &(u64, Texts)| {
+            canonical::to_string(&OpenedRow { index: *index, texts: texts.clone() }).map(|row| row + "\n")
+        };
+        let rows = contents.texts.iter().map(row).collect::<Result<String, _>>()?;
+        files.push((TEXTS.to_owned(), rows.into_bytes()));
+    }
     for (name, bytes) in &contents.attachments {
-        let taken = [MANIFEST, STATEMENT].contains(&name.as_str()) || files.iter().any(|(other, _)| other == name);
+        let taken =
+            [MANIFEST, STATEMENT, TEXTS].contains(&name.as_str()) || files.iter().any(|(other, _)| other == name);
         if taken || !is_plain(name) {
             return Err(EvidenceError::BadName(name.clone()));
         }
@@ -263,16 +278,6 @@ fn files(contents: &Contents, signer: &SigningKey) -> Result<Vec<(String, Vec<u8
 fn is_plain(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
     (1..=128).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with('.')
-}
-
-/// A line of `records.jsonl`.
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Row {
-    index: u64,
-    leaf: Digest,
-    proof: Vec<Digest>,
-    payload: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -337,7 +342,9 @@ pub fn verify(dir: &Path, expected: Option<&PublicKey>) -> Result<Verified, Brok
         return Err(Broken::new(CHECKPOINT, None, "it is not the root that the statement speaks of"));
     }
     let coins = coins(dir)?;
-    let mut records = Records::new(&checkpoint, &coins);
+    let listed = manifest.files.iter().any(|file| file.name == TEXTS);
+    let opened = if listed { opened(dir)? } else { BTreeMap::new() };
+    let mut records = Records::new(&checkpoint, &coins, opened);
     let mut count = 0;
     for (row, line) in (1..).zip(lines(dir, RECORDS)?) {
         let broken = |what: String| Broken::new(RECORDS, Some(row), what);
@@ -349,6 +356,7 @@ pub fn verify(dir: &Path, expected: Option<&PublicKey>) -> Result<Verified, Brok
         let what = format!("it has {count} records, but {} were signed for", predicate.disclosed);
         return Err(Broken::new(RECORDS, None, what));
     }
+    records.all_texts_were_met().map_err(|what| Broken::new(TEXTS, None, what))?;
     records.all_coins_were_committed().map_err(|what| Broken::new(COINS, Some(1), what))?;
     Ok(Verified {
         journal: checkpoint.origin.clone(),
@@ -359,6 +367,7 @@ pub fn verify(dir: &Path, expected: Option<&PublicKey>) -> Result<Verified, Brok
         records: count,
         twins_checked: records.twins.len(),
         texts_checked: records.texts_checked,
+        texts_opened: records.texts_opened,
         twins: records.twins,
     })
 }
@@ -480,6 +489,20 @@ fn next_row(reader: &mut BufReader<std::fs::File>, whole: &mut sha2::Sha256) -> 
     Ok((length > 0).then(|| (hex::encode(&hasher.finalize()[..8]), length)))
 }
 
+/// The texts that were under seal.
+fn opened(dir: &Path) -> Result<BTreeMap<u64, Texts>, Broken> {
+    let mut opened = BTreeMap::new();
+    for (row, line) in (1..).zip(lines(dir, TEXTS)?) {
+        let broken = |what: String| Broken::new(TEXTS, Some(row), what);
+        let line = line.map_err(|error| broken(error.to_string()))?;
+        let OpenedRow { index, texts } = serde_json::from_str(&line).map_err(|error| broken(error.to_string()))?;
+        if opened.insert(index, texts).is_some() {
+            return Err(broken(format!("the texts of record {index} are there twice")));
+        }
+    }
+    Ok(opened)
+}
+
 fn coins(dir: &Path) -> Result<BTreeMap<u32, CoinKey>, Broken> {
     let broken = |what: String| Broken::new(COINS, Some(1), what);
     let revealed: Vec<RevealedCoin> =
@@ -494,103 +517,6 @@ fn coins(dir: &Path) -> Result<BTreeMap<u32, CoinKey>, Broken> {
         }
     }
     Ok(coins)
-}
-
-/// Checks disclosed records one after the other.
-struct Records<'a> {
-    checkpoint: &'a Checkpoint,
-    coins: &'a BTreeMap<u32, CoinKey>,
-    /// The commitments met so far.
-    committed: BTreeMap<u32, Digest>,
-    last: Option<u64>,
-    twins: Vec<Twin>,
-    texts_checked: usize,
-}
-
-impl<'a> Records<'a> {
-    fn new(checkpoint: &'a Checkpoint, coins: &'a BTreeMap<u32, CoinKey>) -> Self {
-        Self { checkpoint, coins, committed: BTreeMap::new(), last: None, twins: Vec::new(), texts_checked: 0 }
-    }
-
-    fn take(&mut self, line: &str) -> Result<(), String> {
-        let row: Row = serde_json::from_str(line).map_err(|error| error.to_string())?;
-        if self.last.is_some_and(|last| row.index <= last) {
-            return Err("it is not in the journal's order".to_owned());
-        }
-        self.last = Some(row.index);
-        if tree::leaf_hash(row.payload.as_bytes()) != row.leaf {
-            return Err("its leaf is not the hash of its payload".to_owned());
-        }
-        let Checkpoint { size, root, .. } = self.checkpoint;
-        if !tree::verify_inclusion(&row.leaf, row.index, *size, &row.proof, root) {
-            return Err(format!("it is not proved to be record {} of the journal", row.index));
-        }
-        match serde_json::from_str(&row.payload).map_err(|error| error.to_string())? {
-            Entry::CoinsCommitted { epoch, .. } => self.commitment(epoch.epoch, epoch.commitment),
-            Entry::Exchange(exchange) => self.exchange(row.index, &exchange),
-            Entry::TwinsDrawn(twins) => self.twins_drawn(row.index, *twins),
-            _ => Ok(()),
-        }
-    }
-
-    fn commitment(&mut self, epoch: u32, commitment: Digest) -> Result<(), String> {
-        if self.coins.get(&epoch).is_some_and(|key| key.commitment() != commitment) {
-            return Err(format!("the revealed coin key of epoch {epoch} is not the one committed to here"));
-        }
-        match self.committed.insert(epoch, commitment) {
-            Some(other) if other != commitment => Err(format!("epoch {epoch} was committed to before, differently")),
-            _ => Ok(()),
-        }
-    }
-
-    /// The revealed key of an epoch that was committed to before.
-    fn coin(&self, epoch: u32) -> Result<&'a CoinKey, String> {
-        if !self.committed.contains_key(&epoch) {
-            return Err(format!("no record before it commits to the coin of epoch {epoch}"));
-        }
-        self.coins.get(&epoch).ok_or_else(|| format!("the coin of epoch {epoch} is not revealed"))
-    }
-
-    fn exchange(&mut self, index: u64, exchange: &Exchange) -> Result<(), String> {
-        let Some(twinning) = exchange.draws.twinning else { return Ok(()) };
-        let key = self.coin(twinning.epoch)?;
-        let draws = u8::try_from(exchange.draws.texts.len()).map_err(|_| "it has too many draws".to_owned())?;
-        let chosen = key.choose(exchange.id, draws);
-        if twinning.served != chosen {
-            return Err(format!("draw {} was served, but the coin chose draw {chosen}", twinning.served));
-        }
-        if let Some(texts) = &exchange.texts {
-            let draws = Draws::commit(key, exchange.id, &texts.prompt, &texts.answers);
-            if (draws.prompt, &draws.texts) != (exchange.draws.prompt, &exchange.draws.texts) {
-                return Err("its texts are not those that were committed to".to_owned());
-            }
-            self.texts_checked += 1;
-        }
-        if twinning.mode == TwinMode::Deferred {
-            return Ok(());
-        }
-        let (exchange, account) = (exchange.id, exchange.account.clone());
-        self.twins.push(Twin { index, exchange, account, served: chosen });
-        Ok(())
-    }
-
-    /// Draws of an exchange that ended after its answer. Where they were deferred, only now there are several draws.
-    fn twins_drawn(&mut self, index: u64, twins: Twins) -> Result<(), String> {
-        let key = self.coin(twins.twinning.epoch)?;
-        self.texts_checked += twins.check(key).map_err(|mismatch| mismatch.to_string())?;
-        if twins.twinning.mode == TwinMode::Deferred {
-            let Twins { exchange, account, twinning, .. } = twins;
-            self.twins.push(Twin { index, exchange, account, served: twinning.served });
-        }
-        Ok(())
-    }
-
-    fn all_coins_were_committed(&self) -> Result<(), String> {
-        match self.coins.keys().find(|epoch| !self.committed.contains_key(epoch)) {
-            Some(epoch) => Err(format!("no disclosed record commits to the coin of epoch {epoch}")),
-            None => Ok(()),
-        }
-    }
 }
 
 #[cfg(test)]

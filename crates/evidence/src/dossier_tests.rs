@@ -65,6 +65,7 @@ fn contents(entries: &[Entry], disclosed: &[u64]) -> Contents {
         checkpoint: Checkpoint::sign("j".parse().unwrap(), levels.size(), levels.root(), &signer()),
         records: disclosed.iter().map(record).collect(),
         coins: vec![(0, coin())],
+        texts: Vec::new(),
         attachments: vec![("watch.json".to_owned(), b"{}".to_vec())],
     }
 }
@@ -187,4 +188,34 @@ fn a_folder_in_the_way_stays_as_it_is() {
     assert_eq!(error.code(), "dossier_exists");
     assert!(verify(&dir, None).is_ok());
     assert_eq!(attachment_name("trace", "../a b"), "trace-.._a_b.json");
+}
+
+/// The entries with the texts of exchange 3 under some seal, and those texts.
+fn sealed() -> (Vec<Entry>, Texts) {
+    let mut entries = entries();
+    let Entry::Exchange(exchange) = &mut entries[3] else { unreachable!() };
+    let texts = exchange.texts.take().unwrap();
+    exchange.sealed = Some(anbiq_domain::SealedTexts { key: Keyed(1), bytes: vec![1, 2, 3] });
+    // One that had no twin is salted by the coin of its time too.
+    exchange.draws.twinning = None;
+    (entries, texts)
+}
+
+#[test]
+fn texts_that_were_under_seal_must_be_those_that_were_committed_to() {
+    let (entries, texts) = sealed();
+    let parent = tempfile::tempdir().unwrap();
+    let written = |name: &str, texts: Vec<(u64, Texts)>| {
+        let dir = parent.path().join(name);
+        let contents = Contents { texts, ..contents(&entries, &[1, 3, 4]) };
+        write(&dir, &contents, &signer()).map(|_| verify(&dir, None).unwrap().texts_opened)
+    };
+    assert_eq!(written("opened", vec![(3, texts.clone())]).unwrap(), 1);
+    assert_eq!(written("closed", Vec::new()).unwrap(), 0);
+    let broken = |name: &str, texts| written(name, texts).unwrap_err().to_string();
+    let other = Texts { prompt: Prompt::user("say \"no\""), ..texts.clone() };
+    insta::assert_snapshot!(broken("other", vec![(3, other)]), @"");
+    insta::assert_snapshot!(broken("plain", vec![(4, texts.clone())]), @"");
+    insta::assert_snapshot!(broken("absent", vec![(2, texts.clone())]), @"");
+    insta::assert_snapshot!(broken("twice", vec![(3, texts.clone()), (3, texts)]), @"");
 }

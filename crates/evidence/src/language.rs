@@ -94,6 +94,61 @@ labels! {
     Established: "Established", "ثابت";
     NotShownNote: "Not shown is not innocent: the test saw too little to say more.",
         "«لم يَثبُت» لا تعني البراءة: لم يَرَ الاختبار ما يكفي ليقول أكثر.";
+    Exact: "Exact evidence", "دليل محكم";
+    ExactNote: "What is random in it was drawn by somebody under a commitment, or is exchangeable by itself. Nothing is assumed of any model.",
+        "العشوائي فيه سحبه أحدٌ ملتزمًا به سلفًا، أو هو قابل للتبادل بذاته. ولا يُفترض شيء عن أيّ نموذج.";
+    Controls: "Evidence that rests on controls", "دليل يستند إلى نماذج المقارنة";
+    ControlsNote: "What is random in it is which models were taken as controls: it holds as far as suspect and controls are exchangeable. Moderate at most where it accuses.",
+        "العشوائي فيه هو أيُّ النماذج اتُّخذ للمقارنة: فلا يصحّ إلا بقدر ما يكون المشتبه به ونماذج المقارنة قابلين للتبادل. ولا يبلغ في الاتهام أكثر من «متوسّط».";
+    NeverAdded: "The two columns are never added up: neither strengthens the other.",
+        "لا يُجمع العمودان أبدًا: فلا يقوّي أحدهما الآخر.";
+    NoTest: "No test of this kind was made.", "لم يُجرَ اختبار من هذا النوع.";
+    OtherTests: "Other tests", "اختبارات أخرى";
+    AskTwins: "Does it prefer what was served?", "هل يفضّل ما قُدِّم؟";
+    AskNearness: "Does it come nearer to the teacher along what was served?", "هل يقترب من المعلِّم على طول ما قُدِّم؟";
+    AskOverlap: "Has what it wrote more words in a row in common with what was served?", "هل في ما كتبه كلماتٌ متتالية أكثر ممّا قُدِّم؟";
+    AskCanaries: "Does it remember the secrets that were served?", "هل يتذكّر الأسرار التي قُدِّمت؟";
+    AskWeights: "Are its weights derived from the teacher's?", "هل أوزانه مشتقّة من أوزان المعلِّم؟";
+    AskWatermark: "Does it fit the key of the watermark?", "هل يوافق مفتاحَ العلامة المائية؟";
+    AskEndpoint: "Does the server differ from what it is said to be?", "هل يختلف الخادم عمّا يُقال إنه هو؟";
+    AskStyle: "Does it write as the teacher's family does?", "هل يكتب كما تكتب عائلة المعلِّم؟";
+    AskIdentity: "Does it go by another's name?", "هل يتسمّى باسم غيره؟";
+    AskExclusion: "Is training like that of the calibration students excluded?", "هل يُنفى تدريبٌ كتدريب تلاميذ المعايرة؟";
+    AmongPlot: "The suspect among the controls", "المشتبه به بين نماذج المقارنة";
+    AmongNote: "Each dot is a control at its score, the line is the suspect. More prompts do not make more dots.",
+        "كلُّ نقطة نموذجُ مقارنة عند درجته، والخطّ هو المشتبه به. ولا تزيد كثرةُ الأسئلة عددَ النقاط.";
+    Report: "Report", "التقرير";
+    Recomputed: "What the check computes again", "ما يعيد التحقُّق حسابه";
+    OnTrust: "What it takes on trust, and what that would need", "ما يُؤخذ على الثقة، وما يحتاج إليه حسابُه";
+    Model: "Model", "النموذج";
+    What: "Of what", "ممَّ";
+    Texts: "Texts", "النصوص";
+    Value: "Statistic", "الإحصاءة";
+    ByChance: "By chance", "بالمصادفة";
+    Places: "Places", "المواضع";
+    Hits: "In their counterpart's place", "في موضع نظيرها";
+    Canaries: "Canaries", "نصوص الكناري";
+    Bits: "Bits", "البتّات";
+    Versions: "Versions of each", "صيغ كلٍّ منها";
+    AgreementOfUnits: "Units that gate and up projections both name (no p-value)", "وحدات يسمّيها إسقاطا البوّابة والصعود معًا (بلا قيمة p)";
+    SharedTokens: "Tokens that both have (no p-value)", "رموز مشتركة بينهما (بلا قيمة p)";
+    Score: "Score", "الدرجة";
+    NameShare: "Answers with the name", "إجابات فيها الاسم";
+    Interval: "95 % interval", "فترة 95 %";
+    Names: "Names that were looked for", "الأسماء التي بُحث عنها";
+    Accused: "Family in question", "العائلة المعنيّة";
+    Nearest: "Nearest family", "أقرب عائلة";
+    Prompts: "Prompts", "الأسئلة";
+    ControlModels: "Controls", "نماذج المقارنة";
+    Families: "Families", "العائلات";
+    Discrepancy: "Discrepancy", "التباين";
+    ShortAnswers: "Short answers of either", "إجابات قصيرة من كلٍّ منهما";
+    P: "p", "p";
+    PModels: "p over models", "p على النماذج";
+    PFamilies: "p over families", "p على العائلات";
+    Floor: "Least possible", "أدنى ممكن";
+    Verdict: "Verdict", "الحكم";
+    Commitment: "Committed to beforehand", "ما التُزِم به سلفًا";
     PValue: "Exact p-value", "القيمة الاحتمالية p بالضبط";
     EValue: "e-value", "القيمة e";
     Pairs: "Pairs", "الأزواج";
@@ -159,7 +214,9 @@ mod tests {
         for label in Label::ALL {
             let (english, arabic) = (label.in_language(Language::English), label.in_language(Language::Arabic));
             assert!(english.is_ascii() && !english.is_empty(), "{label:?}");
-            assert!(arabic.chars().any(|letter| ('\u{600}'..'\u{700}').contains(&letter)), "{label:?}");
+            // A symbol is the same in every language.
+            let is_word = arabic.chars().any(|letter| ('\u{600}'..'\u{700}').contains(&letter));
+            assert!(is_word || (english == arabic && english.len() == 1), "{label:?}");
         }
     }
 }

@@ -10,6 +10,8 @@ mod content;
 pub mod dossier;
 pub mod html;
 mod language;
+mod other;
+mod records;
 pub mod signed;
 pub mod statement;
 
@@ -21,3 +23,4 @@ pub use dossier::{
     Broken, Contents, Disclosed, EvidenceError, Twin, Verified, Written, attachment_name, verify, write,
 };
 pub use language::Language;
+pub use other::{Among, Basis, Fact, Measure, OtherTest, Question, Table, Value};

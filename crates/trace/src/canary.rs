@@ -270,24 +270,27 @@ pub async fn test(
         let rank =
             scores.iter().filter(|&&score| !matches!(score.partial_cmp(&served), Some(std::cmp::Ordering::Less)));
         let rank = (rank.count() as u32).max(1);
-        ranks.push(Rank {
-            canary: number,
-            operator: wanted.operator.clone(),
-            rank,
-            bits: (draw.candidates / rank).ilog2(),
-        });
+        let operator = wanted.operator.clone();
+        ranks.push(Rank { canary: number, operator, rank, bits: bits(draw.candidates, rank) });
         progress(u64::from(number) + 1, draw.canaries.len() as u64);
     }
     Ok(report(draw, digest, signer, suspect.name(), ranks))
 }
 
-fn report(draw: &Draw, digest: Digest, signer: String, suspect: &str, ranks: Vec<Rank>) -> CanaryReport {
+/// How often `candidates` versions can be halved such that the one of this `rank` stays among the likeliest half.
+fn bits(candidates: u32, rank: u32) -> u32 {
+    // In a report from elsewhere anything may stand.
+    (candidates / rank.max(1)).max(1).ilog2()
+}
+
+/// The test of all canaries, and of those of each operator where there are several.
+fn tests(candidates: u32, ranks: &[Rank]) -> Vec<CanaryTest> {
     let mut operators: Vec<&String> = ranks.iter().map(|rank| &rank.operator).collect();
     operators.sort();
     operators.dedup();
     let several = operators.len() > 1;
     let groups = std::iter::once(None).chain(operators.into_iter().filter(|_| several).map(Some));
-    let most = draw.candidates.ilog2();
+    let most = candidates.max(1).ilog2();
     let mut tests: Vec<CanaryTest> = groups
         .map(|operator| {
             let own = ranks.iter().filter(|rank| operator.is_none_or(|operator| rank.operator == *operator));
@@ -303,6 +306,25 @@ fn report(draw: &Draw, digest: Digest, signer: String, suspect: &str, ranks: Vec
     for (test, adjusted) in tests.iter_mut().zip(holm::adjust(&p_values)) {
         (test.p_holm, test.strength) = (adjusted, Strength::of_p_value(adjusted));
     }
+    tests
+}
+
+fn strongest(tests: &[CanaryTest]) -> Strength {
+    tests.iter().map(|test| test.strength).max().unwrap_or(Strength::NotShown)
+}
+
+impl CanaryReport {
+    /// All that follows from the ranks, computed again.
+    pub(crate) fn again(&self) -> Self {
+        let rank = |rank: &Rank| Rank { bits: bits(self.candidates, rank.rank), ..rank.clone() };
+        let ranks: Vec<Rank> = self.ranks.iter().map(rank).collect();
+        let tests = tests(self.candidates, &ranks);
+        Self { strength: strongest(&tests), tests, ranks, ..self.clone() }
+    }
+}
+
+fn report(draw: &Draw, digest: Digest, signer: String, suspect: &str, ranks: Vec<Rank>) -> CanaryReport {
+    let tests = tests(draw.candidates, &ranks);
     CanaryReport {
         format: FORMAT,
         software: crate::plan::SOFTWARE.to_owned(),
@@ -310,7 +332,7 @@ fn report(draw: &Draw, digest: Digest, signer: String, suspect: &str, ranks: Vec
         draw: digest,
         signer,
         candidates: draw.candidates,
-        strength: tests.iter().map(|test| test.strength).max().unwrap_or(Strength::NotShown),
+        strength: strongest(&tests),
         tests,
         ranks,
         null_hypothesis: NULL_HYPOTHESIS.to_owned(),

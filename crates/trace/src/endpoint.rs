@@ -133,7 +133,8 @@ pub async fn compare(
         steps += 1;
         progress(done + u64::from(steps), total);
     }
-    let p_value = (2.0 * p_permutation.min((-bets.ln_largest()).exp())).min(1.0);
+    let log10_e = bets.ln_largest() / std::f64::consts::LN_10;
+    let p_value = smaller(p_permutation, log10_e);
     Ok(Endpoint {
         format: FORMAT,
         software: crate::plan::SOFTWARE.to_owned(),
@@ -144,13 +145,26 @@ pub async fn compare(
         discrepancy,
         p_permutation,
         steps,
-        log10_e: bets.ln_largest() / std::f64::consts::LN_10,
+        log10_e,
         p_value,
         differ: Strength::of_p_value(p_value),
         null_hypothesis: NULL_HYPOTHESIS.to_owned(),
         random: RANDOM.to_owned(),
         does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
     })
+}
+
+/// Twice the smaller of the two p-values.
+fn smaller(p_permutation: f64, log10_e: f64) -> f64 {
+    (2.0 * p_permutation.min(10_f64.powf(-log10_e))).min(1.0)
+}
+
+impl Endpoint {
+    /// All that follows from the two statistics, computed again.
+    pub(crate) fn again(&self) -> Self {
+        let p_value = smaller(self.p_permutation, self.log10_e);
+        Self { p_value, differ: Strength::of_p_value(p_value), ..self.clone() }
+    }
 }
 
 async fn ask(

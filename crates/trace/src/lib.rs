@@ -6,9 +6,10 @@
 //! every number it rests on; [`recheck`] computes it again from those.
 //!
 //! Where there are no twins, [`style`] compares given answers with those of candidate teachers and of controls. That is
-//! weaker evidence of another kind, in a report of its own.
+//! weaker evidence of another kind, in a report of its own. [`AnyReport`] is a report of any kind, which checks itself.
 
 mod acquittal;
+mod any;
 mod blind;
 pub mod canary;
 pub mod endpoint;
@@ -32,6 +33,7 @@ pub mod weights;
 use anbiq_model::Model;
 
 pub use acquittal::{Acquittal, Alternative, Bound, Calibration};
+pub use any::{AnyReport, Basis, Kind, ReadError};
 pub use blind::{Baseline, BlindBaseline};
 pub use error::TraceError;
 pub use gaps::Statistic;

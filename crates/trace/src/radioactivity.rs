@@ -107,11 +107,7 @@ impl Fit {
 impl Radioactivity {
     /// The report on `models` under `mark`.
     pub fn of(mark: &Mark, commitment_checked: bool, mode: Mode, mut models: Vec<Fit>) -> Self {
-        let p_values: Vec<f64> = models.iter().map(|fit| fit.p_value).collect();
-        for (fit, adjusted) in models.iter_mut().zip(holm::adjust(&p_values)) {
-            fit.p_holm = adjusted;
-            fit.strength = Strength::of_p_value(adjusted);
-        }
+        adjust(&mut models);
         let tests = match mode {
             Mode::Closed => CLOSED,
             Mode::ReadingUnmarked => UNMARKED,
@@ -132,6 +128,30 @@ impl Radioactivity {
             rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
             does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
         }
+    }
+
+    /// The strongest that is shown of a model.
+    pub fn strength(&self) -> Strength {
+        self.models.iter().map(|fit| fit.strength).max().unwrap_or(Strength::NotShown)
+    }
+
+    /// All that follows from the statistics of each model, computed again.
+    pub(crate) fn again(&self) -> Self {
+        let detect = |found: &Detection| Detection::of(self.scheme, found.pairs, found.repeated, found.statistic);
+        let fit =
+            |fit: &Fit| Fit::of(fit.model.clone(), fit.texts, fit.detection.as_ref().map(detect), fit.read, fit.lean);
+        let mut models: Vec<Fit> = self.models.iter().map(fit).collect();
+        adjust(&mut models);
+        Self { models, ..self.clone() }
+    }
+}
+
+/// Holm's adjustment over the models.
+fn adjust(models: &mut [Fit]) {
+    let p_values: Vec<f64> = models.iter().map(|fit| fit.p_value).collect();
+    for (fit, adjusted) in models.iter_mut().zip(holm::adjust(&p_values)) {
+        fit.p_holm = adjusted;
+        fit.strength = Strength::of_p_value(adjusted);
     }
 }
 

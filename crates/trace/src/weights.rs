@@ -227,12 +227,7 @@ pub fn compare(suspect: (&str, &Anatomy), teacher: (&str, &Anatomy), tokens: Tok
         let what = "dimensions of the residual stream, by the embedding";
         tests.push(OrderTest::of(what, 1, places.len() as u64, hits as u64));
     }
-    let p_values: Vec<f64> = tests.iter().map(|test| test.p_value).collect();
-    for (test, adjusted) in tests.iter_mut().zip(holm::adjust(&p_values)) {
-        test.p_holm = adjusted;
-    }
-    let smallest = tests.iter().map(|test| test.p_holm).fold(1.0, f64::min);
-    let strength = Strength::of_p_value(smallest);
+    let strength = adjust(&mut tests);
     WeightsReport {
         format: FORMAT,
         software: crate::plan::SOFTWARE.to_owned(),
@@ -247,6 +242,24 @@ pub fn compare(suspect: (&str, &Anatomy), teacher: (&str, &Anatomy), tokens: Tok
         random: RANDOM.to_owned(),
         rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
         does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
+    }
+}
+
+/// Holm's adjustment over the tests, and what the smallest p-value shows.
+fn adjust(tests: &mut [OrderTest]) -> Strength {
+    let p_values: Vec<f64> = tests.iter().map(|test| test.p_value).collect();
+    for (test, adjusted) in tests.iter_mut().zip(holm::adjust(&p_values)) {
+        test.p_holm = adjusted;
+    }
+    Strength::of_p_value(tests.iter().map(|test| test.p_holm).fold(1.0, f64::min))
+}
+
+impl WeightsReport {
+    /// All that follows from the counts of places and hits, computed again.
+    pub(crate) fn again(&self) -> Self {
+        let test = |test: &OrderTest| OrderTest::of(&test.what, test.groups, test.places, test.hits);
+        let mut tests: Vec<OrderTest> = self.tests.iter().map(test).collect();
+        Self { strength: adjust(&mut tests), tests, ..self.clone() }
     }
 }
 

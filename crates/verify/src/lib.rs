@@ -1,16 +1,19 @@
-//! Checks a dossier: the folder by itself, and then that every number of every trace in it follows from its rows, its rows
-//! from the coins, and its protocol from the plan that it names.
+//! Checks a dossier: the folder by itself, and then of every report in it that what can be computed from the report follows from
+//! it, the rows of traces from the coins, and the protocol from the plan that it names. What a report takes on trust is said.
 //!
 //! `anbiq verify` and the binary `anbiq-verify` are both [`run`], so they say the same.
 
 pub mod plans;
+mod reports;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anbiq_evidence::{Broken, Verified};
 use anbiq_journal::{PublicKey, PublicKeyError};
-use anbiq_trace::Report;
+use serde::Serialize;
+
+pub use reports::{Rechecked, calibration_name};
 
 /// A check that could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -66,42 +69,33 @@ pub fn run(dossier: &Path, key: Option<&str>, as_json: bool) -> Result<Said, Ver
     Ok(Said { text, holds: checked.is_ok() })
 }
 
-/// Checks the folder, and then its traces.
+/// A dossier that holds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Checked {
+    /// What its folder was found to be.
+    #[serde(flatten)]
+    pub folder: Verified,
+    /// Its reports.
+    pub reports: Vec<Rechecked>,
+}
+
+/// Checks the folder, and then its reports.
 ///
 /// # Errors
 ///
 /// The first thing that is not as it should be.
-pub fn check(dossier: &Path, key: Option<&PublicKey>) -> Result<Verified, Broken> {
-    let verified = anbiq_evidence::verify(dossier, key)?;
-    let served: BTreeMap<u64, u8> = verified.twins.iter().map(|twin| (twin.index, twin.served)).collect();
-    for name in traces_of(dossier) {
-        let broken = |what: String| Broken { file: name.clone(), row: None, what };
-        let text = std::fs::read_to_string(dossier.join(&name)).map_err(|error| broken(error.to_string()))?;
-        let trace: Report = serde_json::from_str(&text).map_err(|error| broken(error.to_string()))?;
-        anbiq_trace::recheck(&trace).map_err(|mismatch| broken(mismatch.to_string()))?;
-        plans::check(dossier, &trace).map_err(|error| broken(error.to_string()))?;
-        for row in &trace.rows {
-            // Of more than two draws a row is of the pair that has the served one: see `anbiq_trace::items`.
-            if served.get(&row.index).is_some_and(|&served| served & 1 != row.served) {
-                return Err(broken(format!("of exchange {} the coin chose another draw", row.exchange)));
-            }
-        }
-    }
-    Ok(verified)
+pub fn check(dossier: &Path, key: Option<&PublicKey>) -> Result<Checked, Broken> {
+    let folder = anbiq_evidence::verify(dossier, key)?;
+    let served: BTreeMap<u64, u8> = folder.twins.iter().map(|twin| (twin.index, twin.served)).collect();
+    let reports = reports::check(dossier, &served)?;
+    Ok(Checked { folder, reports })
 }
 
-fn traces_of(dossier: &Path) -> Vec<String> {
-    let listing = std::fs::read_dir(dossier).into_iter().flatten().flatten();
-    let names = listing.filter_map(|item| item.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| name.starts_with("trace-") && name.ends_with(".json")).collect();
-    names.sort();
-    names
-}
-
-fn describe(verified: &Verified, trusted: bool) -> String {
+fn describe(checked: &Checked, trusted: bool) -> String {
+    let verified = &checked.folder;
     let mut text = format!(
         "the dossier holds\n  journal          {}, {} entries, root {}\n  signed by        {}\n  files            {}\n  \
-         records proved   {}\n  coins checked    {}, with their texts {}\n",
+         records proved   {}\n  coins checked    {}, with their texts {}\n  texts opened     {} that were under seal\n",
         verified.journal,
         verified.size,
         verified.root,
@@ -110,7 +104,14 @@ fn describe(verified: &Verified, trusted: bool) -> String {
         verified.records,
         verified.twins_checked,
         verified.texts_checked,
+        verified.texts_opened,
     );
+    for report in &checked.reports {
+        text.push_str(&format!(
+            "  {}\n    computed again: {}\n    taken on trust: {}\n",
+            report.file, report.recomputed, report.on_trust
+        ));
+    }
     if !trusted {
         text.push_str("hint: compare the key with one from a source that you trust, or give it with `--key`\n");
     }

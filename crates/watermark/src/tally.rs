@@ -70,20 +70,25 @@ impl<'mark> Tally<'mark> {
 
     /// How all of it fits the key.
     pub fn detect(&self) -> Detection {
-        let pairs = self.pairs as f64;
-        let (expected, ln_p) = match (self.mark.scheme(), self.pairs) {
+        Detection::of(self.mark.scheme(), self.pairs, self.repeated, self.sum)
+    }
+}
+
+impl Detection {
+    /// Of a `statistic` over so many `pairs` under `scheme`: whoever has these alone computes the same tail.
+    pub fn of(scheme: Scheme, pairs: u64, repeated: u64, statistic: f64) -> Self {
+        let count = pairs as f64;
+        let (expected, ln_p) = match (scheme, pairs) {
             (_, 0) => (0.0, 0.0),
             // A sum of 2n exponential variables.
-            (Scheme::Gumbel, _) => (2.0 * pairs, ln_gammaincc(2.0 * pairs, self.sum)),
-            (Scheme::Green { share, .. }, _) => {
-                (share * pairs, ln_binomial_upper_tail(self.sum as u64, self.pairs, share))
-            }
+            (Scheme::Gumbel, _) => (2.0 * count, ln_gammaincc(2.0 * count, statistic)),
+            (Scheme::Green { share, .. }, _) => (share * count, ln_binomial_upper_tail(statistic as u64, pairs, share)),
         };
         let ln_p = ln_p.min(0.0);
-        Detection {
-            pairs: self.pairs,
-            repeated: self.repeated,
-            statistic: self.sum,
+        Self {
+            pairs,
+            repeated,
+            statistic,
             expected,
             p_value: ln_p.exp().max(SMALLEST_P),
             log10_p: ln_p / std::f64::consts::LN_10,

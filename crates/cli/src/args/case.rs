@@ -20,10 +20,13 @@ pub(crate) struct Case {
     /// Findings of `anbiq watch --out`.
     #[arg(long, value_name = "FILE")]
     pub(crate) watch: PathBuf,
-    /// Verdicts of `anbiq trace --out`; may be given several times.
+    /// Reports of `anbiq trace --out`, of whatever test; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Vec<PathBuf>,
-    /// The plans that the verdicts name; may be given several times.
+    /// The traces of calibration students that the reports name; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) calibration: Vec<PathBuf>,
+    /// The plans that the reports name; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Vec<PathBuf>,
     /// Reports of `anbiq distill run --json`; may be given several times.

@@ -7,6 +7,7 @@ mod asking;
 mod batch;
 mod canary;
 mod capture;
+mod case;
 mod config;
 mod customers;
 mod data;

@@ -98,7 +98,7 @@ fn what_is_wrong_with_answers_and_roles_is_said() {
 
 /// A gateway in front of the teacher with some twinned exchanges in its journal, and a copy of the teacher as a suspect, which
 /// cannot have seen what was served.
-async fn served() -> Place {
+pub(crate) async fn served() -> Place {
     let place = Place::gateway();
     assert_eq!(place.run("account open acme --plan standard --budget 1.00").code, 0);
     let key = key(&place, "acme");

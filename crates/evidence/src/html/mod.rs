@@ -5,6 +5,7 @@
 
 mod graph;
 mod numbers;
+mod other;
 mod shown;
 mod timeline;
 mod twins;
@@ -46,6 +47,7 @@ pub fn page(dossier: &Dossier) -> String {
                     (timeline_section(dossier, say))
                     (operators(dossier, say))
                     (verdicts(dossier, say))
+                    (other::tests(dossier, say))
                     (licence(dossier, say))
                     (students(dossier, say))
                     (provenance(&dossier.provenance, &dossier.how_to_verify, say))
@@ -85,15 +87,17 @@ impl Say {
 }
 
 fn cover(dossier: &Dossier, say: Say) -> Markup {
-    let chapters = [
+    let mut chapters = vec![
         ("findings", Label::Summary),
         ("timeline", Label::Timeline),
         ("operators", Label::Operators),
         ("verdicts", Label::Verdicts),
+        ("tests", Label::OtherTests),
         ("licence", Label::Licence),
         ("students", Label::Students),
         ("provenance", Label::Provenance),
     ];
+    chapters.retain(|(anchor, _)| *anchor != "tests" || !dossier.tests.is_empty());
     html! {
         header.cover {
             (still())
@@ -312,6 +316,7 @@ fn verdicts(dossier: &Dossier, say: Say) -> Markup {
     html! {
         section #verdicts {
             h2 { (say.the(Label::Verdicts)) }
+            (other::columns(dossier, say))
             @for (number, suspect) in (1_usize..).zip(&dossier.suspects) { (verdict(number, suspect, say)) }
         }
     }
@@ -321,7 +326,7 @@ fn verdict(number: usize, suspect: &SuspectPage, say: Say) -> Markup {
     html! {
         article.suspect.(tone_of(suspect.verdict)) id={ "suspect-" (number) } {
             header {
-                p.kind { (say.the(Label::Suspect)) }
+                p.kind { (say.the(other::ask(suspect.question))) }
                 h3 { (Shown(&suspect.name)) }
                 p.strength { (say.strength(suspect.verdict)) }
                 (scale(suspect.verdict))

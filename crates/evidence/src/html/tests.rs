@@ -4,8 +4,8 @@ use anbiq_domain::{Digest, Money, Seeded};
 
 use super::*;
 use crate::{
-    GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, OperatorTest, Plot, StudentRow, TermsPage, Timeline,
-    TimelineBucket,
+    Among, Basis, Fact, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, Measure, OperatorTest, OtherTest, Plot,
+    Question, StudentRow, Table, TermsPage, Timeline, TimelineBucket, Value,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -57,6 +57,10 @@ fn sample(language: Language) -> Dossier {
             suspect("suspect", Strength::Established, 0.35, &mut random),
             suspect("innocent", Strength::NotShown, 0.0, &mut random),
             suspect("acquitted", Strength::Contradicted, 0.0, &mut random),
+        ],
+        tests: vec![
+            other(Question::Weights, Basis::Exact, Strength::Established),
+            other(Question::Style, Basis::Controls, Strength::NotShown),
         ],
         licence: licence(),
         students: vec![StudentRow {
@@ -146,6 +150,8 @@ fn suspect(name: &str, verdict: Strength, shift: f64, random: &mut Seeded) -> Su
     let established = verdict == Strength::Established;
     SuspectPage {
         name: name.to_owned(),
+        question: Question::Twins,
+        file: format!("trace-{name}.json"),
         teacher: "teacher".to_owned(),
         verdict,
         words: "It prefers what was served over what was not.".to_owned(),
@@ -175,6 +181,57 @@ fn suspect(name: &str, verdict: Strength, shift: f64, random: &mut Seeded) -> Su
         counter_evidence: vec!["The length alone predicts nothing.".to_owned()],
         rival_explanations: vec!["The answers were published.".to_owned()],
         does_not_show: vec!["Who took the answers.".to_owned()],
+    }
+}
+
+/// A test with values of all kinds.
+fn other(question: Question, basis: Basis, verdict: Strength) -> OtherTest {
+    let rows = vec![
+        vec![
+            Value::Text("units".to_owned()),
+            Value::Count(4_096),
+            Value::Number(-0.25),
+            Value::Interval(0.1, 0.9999),
+            Value::Probability(0.04),
+            Value::Power(-265.3),
+            Value::Share(0.5),
+            Value::Verdict(verdict),
+        ],
+        vec![Value::Text("none".to_owned())],
+    ];
+    let controls = (0..40).map(|number: i32| (format!("control-{number}"), rounded(f64::from(number * number))));
+    OtherTest {
+        question,
+        subject: "suspect".to_owned(),
+        file: "weights-suspect.json".to_owned(),
+        basis,
+        verdict,
+        words: vec!["Its weights are not independent.".to_owned()],
+        facts: vec![
+            Fact { measure: Measure::Commitment, value: Value::Code("ab".repeat(32)) },
+            Fact { measure: Measure::Agreement, value: Value::Of(3, 4) },
+        ],
+        tables: vec![Table {
+            measures: vec![
+                Measure::What,
+                Measure::Places,
+                Measure::Score,
+                Measure::Interval,
+                Measure::P,
+                Measure::PHolm,
+                Measure::NameShare,
+                Measure::Verdict,
+            ],
+            rows,
+        }],
+        among: vec![Among { suspect: "suspect".to_owned(), score: 100.0, controls: controls.collect() }],
+        null_hypothesis: "The weights are independent.".to_owned(),
+        randomness: "The orders.".to_owned(),
+        statistic: "Hits.".to_owned(),
+        recomputed: "p-values".to_owned(),
+        on_trust: "hits".to_owned(),
+        rival_explanations: vec!["A common ancestor.".to_owned()],
+        does_not_show: vec!["Distillation.".to_owned()],
     }
 }
 
@@ -235,6 +292,26 @@ fn a_page_stands_alone_in_both_languages() {
 }
 
 #[test]
+fn the_two_columns_are_kept_apart() {
+    let page = page(&sample(Language::English));
+    let column = |name: &str| {
+        let start = page.find(&format!("<h3>{name}</h3>")).unwrap();
+        let end = start + page[start..].find("</ul>").unwrap();
+        page[start..end].lines().filter(|line| line.contains("<li>")).map(words).collect::<Vec<_>>().join("\n")
+    };
+    insta::assert_snapshot!(column("Exact evidence"), @"");
+    // That something is excluded rests on calibration students, and so stands on the other side.
+    insta::assert_snapshot!(column("Evidence that rests on controls"), @"");
+    assert_eq!(page.matches("The two columns are never added up").count(), 1);
+}
+
+/// A line of a page without its tags.
+fn words(line: &str) -> String {
+    let text = line.split('<').map(|part| part.split_once('>').map_or(part, |(_, text)| text));
+    text.collect::<String>().trim().to_owned()
+}
+
+#[test]
 fn an_empty_dossier_is_a_page_too() {
     let mut dossier = sample(Language::English);
     (dossier.timeline, dossier.graph, dossier.licence) = Default::default();
@@ -244,6 +321,7 @@ fn an_empty_dossier_is_a_page_too() {
     }
     assert!(unbalanced(&page(&dossier)).is_empty());
     dossier.suspects.clear();
+    dossier.tests.clear();
     assert!(unbalanced(&page(&dossier)).is_empty());
 }
 
@@ -254,6 +332,14 @@ fn strange_numbers_do_not_break_a_page() {
     for suspect in &mut dossier.suspects {
         suspect.plot = Plot { differences: strange.to_vec(), log10_e: strange.to_vec() };
         (suspect.p_value, suspect.log10_e) = (f64::NAN, f64::INFINITY);
+    }
+    for test in &mut dossier.tests {
+        test.among[0].controls = strange.iter().map(|score| ("control".to_owned(), *score)).collect();
+        test.among.push(Among { suspect: "s".to_owned(), score: f64::NAN, controls: Vec::new() });
+        let numbers = strange
+            .iter()
+            .flat_map(|n| [Value::Number(*n), Value::Probability(*n), Value::Power(*n), Value::Share(*n)]);
+        test.tables[0].rows.push(numbers.collect());
     }
     for (node, size) in dossier.graph.nodes.iter_mut().zip(strange) {
         node.size = size;
@@ -276,7 +362,7 @@ fn fill(value: &mut serde_json::Value, text: &str) {
         Value::String(string) => *string = text.to_owned(),
         Value::Array(items) => items.iter_mut().for_each(|item| fill(item, text)),
         Value::Object(members) => {
-            let fixed = ["language", "tone", "verdict", "cost", "root"];
+            let fixed = ["language", "tone", "verdict", "cost", "root", "question", "basis", "measure", "measures"];
             for (name, member) in members.iter_mut().filter(|(name, _)| !fixed.contains(&name.as_str())) {
                 let _ = name;
                 fill(member, text);

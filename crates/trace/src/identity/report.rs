@@ -93,10 +93,7 @@ pub fn compare(answered: &Answered, parts: &[Part]) -> Result<IdentityReport, St
     if findings.is_empty() {
         return Err(StyleError::Nobody { what: "no model has the role `suspect`".to_owned() });
     }
-    let p_values: Vec<f64> = findings.iter().map(|finding| finding.p_models.max(finding.by_family.p)).collect();
-    for (finding, p_holm) in findings.iter_mut().zip(holm::adjust(&p_values)) {
-        finding.conclude(p_holm);
-    }
+    conclude(&mut findings);
     Ok(IdentityReport {
         format: FORMAT,
         software: crate::plan::SOFTWARE.to_owned(),
@@ -109,6 +106,40 @@ pub fn compare(answered: &Answered, parts: &[Part]) -> Result<IdentityReport, St
         rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
         does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
     })
+}
+
+/// Holm's adjustment over the suspects, and what is shown of each.
+fn conclude(findings: &mut [IdentityFinding]) {
+    let p_values: Vec<f64> = findings.iter().map(|finding| finding.p_models.max(finding.by_family.p)).collect();
+    for (finding, p_holm) in findings.iter_mut().zip(holm::adjust(&p_values)) {
+        finding.conclude(p_holm);
+    }
+}
+
+impl IdentityReport {
+    /// The strongest that is shown of a suspect.
+    pub fn strength(&self) -> Strength {
+        self.findings.iter().map(|finding| finding.strength).max().unwrap_or(Strength::NotShown)
+    }
+
+    /// All that follows from the scores of suspects and controls, computed again.
+    pub(crate) fn again(&self) -> Self {
+        let finding = |finding: &IdentityFinding| {
+            let scores: Vec<f64> = finding.controls.iter().map(|control| control.score).collect();
+            IdentityFinding {
+                p_models: conformal::p_value(finding.score, &scores),
+                by_family: ByFamily::of(finding.score, &finding.controls),
+                ..finding.clone()
+            }
+        };
+        let mut findings: Vec<IdentityFinding> = self.findings.iter().map(finding).collect();
+        conclude(&mut findings);
+        // Words may change with the software; numbers may not.
+        for (again, then) in findings.iter_mut().zip(&self.findings) {
+            again.sentence.clone_from(&then.sentence);
+        }
+        Self { findings, ..self.clone() }
+    }
 }
 
 fn finding(answered: &Answered, suspect: &Part, parts: &[Part]) -> Result<IdentityFinding, StyleError> {

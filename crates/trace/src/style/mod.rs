@@ -18,8 +18,6 @@ mod roles;
 mod space;
 mod text;
 
-use anbiq_statistics::holm;
-
 use crate::gaps::dot;
 
 pub use answers::Answers;
@@ -55,11 +53,7 @@ pub fn compare(answers: &Answers, parts: &[Part], accused: &str) -> Result<Style
     }
     let cases = suspects.iter().map(|suspect| Case::of(&shares, &everyone, *suspect, accused));
     let mut findings = cases.map(|case| Ok(case?.finding())).collect::<Result<Vec<_>, StyleError>>()?;
-    let p_values: Vec<f64> = findings.iter().map(Finding::p_decisive).collect();
-    let hypotheses = findings.len();
-    for (finding, p_holm) in findings.iter_mut().zip(holm::adjust(&p_values)) {
-        finding.conclude(accused, p_holm, hypotheses);
-    }
+    report::conclude(&mut findings, accused);
     Ok(StyleReport::of(accused, prompts.len(), parts, answers.repeated(), findings))
 }
 

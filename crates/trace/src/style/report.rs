@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use anbiq_statistics::{conformal, evalue};
+use anbiq_statistics::{conformal, evalue, holm};
 use serde::{Deserialize, Serialize};
 
 use super::{Part, Role};
@@ -137,6 +137,15 @@ pub struct StyleVerdict {
     pub sentence: String,
 }
 
+/// Holm's adjustment over the suspects, and what is shown of each.
+pub(super) fn conclude(findings: &mut [Finding], accused: &str) {
+    let p_values: Vec<f64> = findings.iter().map(Finding::p_decisive).collect();
+    let hypotheses = findings.len();
+    for (finding, p_holm) in findings.iter_mut().zip(holm::adjust(&p_values)) {
+        finding.conclude(accused, p_holm, hypotheses);
+    }
+}
+
 impl Finding {
     pub(super) fn of(suspect: &Part, score: f64, closeness: Vec<Closeness>, mut controls: Vec<ControlScore>) -> Self {
         controls.sort_by(|one, other| other.score.total_cmp(&one.score));
@@ -158,11 +167,11 @@ impl Finding {
     }
 
     /// Models of one family are not independent, and families may be few: the p-value that is kinder to the suspect decides.
-    pub(super) const fn p_decisive(&self) -> f64 {
+    const fn p_decisive(&self) -> f64 {
         self.p_models.max(self.by_family.p)
     }
 
-    pub(super) fn conclude(&mut self, accused: &str, p_holm: f64, hypotheses: usize) {
+    fn conclude(&mut self, accused: &str, p_holm: f64, hypotheses: usize) {
         self.p_holm = p_holm;
         self.e_model = evalue::calibrate_with(self.p_decisive(), 0.5).min(self.controls.len() as f64);
         self.verdict = self.verdict(accused, hypotheses);
@@ -257,6 +266,28 @@ impl StyleReport {
             rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
             does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
         }
+    }
+
+    /// The strongest that is shown of a suspect.
+    pub fn strength(&self) -> Strength {
+        self.findings.iter().map(|finding| finding.verdict.strength).max().unwrap_or(Strength::NotShown)
+    }
+
+    /// All that follows from the scores of suspects and controls, computed again.
+    pub(crate) fn again(&self) -> Self {
+        let finding = |then: &Finding| {
+            let base = then.matched.as_ref().map(|matched| matched.base.clone());
+            let alone = Part { model: then.suspect.clone(), role: Role::Suspect, family: then.family.clone(), base };
+            let part = self.parts.iter().find(|part| part.model == then.suspect).unwrap_or(&alone);
+            Finding::of(part, then.score, then.closeness.clone(), then.controls.clone())
+        };
+        let mut findings: Vec<Finding> = self.findings.iter().map(finding).collect();
+        conclude(&mut findings, &self.accused);
+        // Words may change with the software; numbers may not.
+        for (again, then) in findings.iter_mut().zip(&self.findings) {
+            again.verdict.sentence.clone_from(&then.verdict.sentence);
+        }
+        Self { findings, ..self.clone() }
     }
 
     /// The controls that were given.

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use anbiq_distill::Report as Student;
 use anbiq_domain::{AccountId, Conditions, Entry, Grant, Money, Permission, Terms, Timestamp};
 use anbiq_evidence::{
-    Dossier, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, OperatorRow, OperatorTest, Plot, Provenance, Reason,
-    Strength, StudentRow, SuspectPage, TermsPage, Timeline, TimelineBucket, Tone,
+    Basis, Dossier, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, OperatorRow, OperatorTest, OtherTest, Plot,
+    Provenance, Question, Reason, Strength, StudentRow, SuspectPage, TermsPage, Timeline, TimelineBucket, Tone,
 };
 use anbiq_journal::Reader;
-use anbiq_trace::Report as Trace;
+use anbiq_trace::{AnyReport, Report as Trace};
 use anbiq_watch::{Leak, Operator, Report as Findings, Standing};
 
 use super::Found;
@@ -38,7 +38,8 @@ pub(super) fn dossier(
         timeline: timeline(found, opened),
         graph: graph(&found.watch),
         operators: found.watch.operators.iter().map(operator).collect(),
-        suspects: found.traces.iter().map(suspect).collect(),
+        suspects: found.traces().map(suspect).collect(),
+        tests: tests(found),
         licence: licence(found, opened),
         students: found.students.iter().map(student).collect(),
         provenance: Provenance {
@@ -48,23 +49,28 @@ pub(super) fn dossier(
             disclosed: opened.records.len() as u64,
             signer: reader.public_key().to_string(),
             software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
-            facts: facts(found),
+            facts: facts(found, opened),
         },
         how_to_verify: HOW_TO_VERIFY.map(str::to_owned).to_vec(),
     }
 }
 
-fn facts(found: &Found) -> Vec<(String, String)> {
+fn facts(found: &Found, opened: &Opened) -> Vec<(String, String)> {
+    let closed = opened.closed.iter().map(|closed| ("closed".to_owned(), closed.in_words()));
     let notes = found.watch.notes.iter().map(|note| ("note".to_owned(), note.clone()));
-    let plan = |trace: &Trace| {
-        let what = format!("plan of the trace of {}", trace.protocol.suspect);
-        let said = match &trace.plan {
+    let notes = notes.chain(closed);
+    // Only what a plan can fix is missed where there is none.
+    let planned =
+        |report: &&AnyReport| report.plan().is_some() || matches!(report, AnyReport::Twins(_) | AnyReport::Style(_));
+    let plan = |report: &AnyReport| {
+        let what = format!("plan of the trace of {}", report.subjects().join(", "));
+        let said = match report.plan() {
             Some(fixed) => format!("{}, of {}, signed by {}", fixed.plan, fixed.made_at, fixed.signer),
             None => "none: no signed plan shows that it was fixed before results were seen".to_owned(),
         };
         (what, said)
     };
-    notes.chain(found.traces.iter().map(plan)).collect()
+    notes.chain(found.reports.iter().map(|(_, report)| report).filter(planned).map(plan)).collect()
 }
 
 const HOW_TO_VERIFY: [&str; 4] = [
@@ -76,7 +82,7 @@ const HOW_TO_VERIFY: [&str; 4] = [
 ];
 
 fn title(found: &Found) -> String {
-    let teachers: BTreeSet<&str> = found.traces.iter().map(|trace| trace.protocol.teacher.as_str()).collect();
+    let teachers: BTreeSet<&str> = found.traces().map(|(_, trace)| trace.protocol.teacher.as_str()).collect();
     match teachers.into_iter().next() {
         Some(teacher) => format!("Was `{teacher}` distilled?"),
         None => "What the journal shows".to_owned(),
@@ -102,7 +108,7 @@ fn summary(found: &Found) -> Vec<String> {
     if sentences.is_empty() {
         sentences.push("No campaign was found.".to_owned());
     }
-    sentences.extend(found.traces.iter().map(|trace| trace.verdict.sentence.clone()));
+    sentences.extend(found.traces().map(|(_, trace)| trace.verdict.sentence.clone()));
     sentences
 }
 
@@ -224,7 +230,15 @@ fn reasons(operator: &Operator) -> Vec<Reason> {
     linked.into_iter().map(|(weight, words)| Reason { words, weight: Some(weight) }).chain(purpose).collect()
 }
 
-fn suspect(trace: &Trace) -> SuspectPage {
+/// Other tests: first whether a server is what it is said to be, before which nothing that it answered counts; then what is exact.
+fn tests(found: &Found) -> Vec<OtherTest> {
+    let mut pages: Vec<OtherTest> =
+        found.reports.iter().filter_map(|(file, report)| super::tests::page(report, file)).collect();
+    pages.sort_by_key(|page| (page.question != Question::Endpoint, page.basis == Basis::Controls));
+    pages
+}
+
+fn suspect((file, trace): (&str, &Trace)) -> SuspectPage {
     let points_at: Vec<String> = trace.verdict.points_at.iter().map(ToString::to_string).collect();
     let baseline = |baseline: &anbiq_trace::Baseline| {
         format!(
@@ -237,6 +251,8 @@ fn suspect(trace: &Trace) -> SuspectPage {
     let all = &trace.all_traffic;
     SuspectPage {
         name: trace.protocol.suspect.clone(),
+        question: super::tests::question(trace.kind()),
+        file: file.to_owned(),
         teacher: trace.protocol.teacher.clone(),
         verdict: strength(trace.verdict.strength),
         words: trace.verdict.sentence.clone(),
@@ -309,7 +325,7 @@ fn excluded(trace: &Trace) -> Vec<String> {
     std::iter::once(first).chain(bounds).chain(acquittal.rests_on.iter().cloned()).collect()
 }
 
-const fn strength(strength: anbiq_trace::Strength) -> Strength {
+pub(super) const fn strength(strength: anbiq_trace::Strength) -> Strength {
     match strength {
         anbiq_trace::Strength::Contradicted => Strength::Contradicted,
         anbiq_trace::Strength::NotShown => Strength::NotShown,

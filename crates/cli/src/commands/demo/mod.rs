@@ -54,10 +54,10 @@ pub(crate) async fn run(args: Demo, talk: Talk) -> anyhow::Result<Outcome> {
     let traces = STUDENTS.map(|name| folder.at(&format!("trace-{name}.json")));
     let dossier = folder.at("dossier");
     let watch = folder.at("watch.json");
-    let from = case::Sources { watch: &watch, traces: &traces, plans: &[], students: &students };
-    let written = case::write_dossier(&site, &from, Language::En, &dossier)?;
+    let from = case::Sources { watch: &watch, traces: &traces, calibrations: &[], plans: &[], students: &students };
+    let written = case::write_dossier(&site, &from, Language::En, &dossier, talk)?;
     let verified = anbiq_verify::check(&dossier, None)?;
-    talk.say(&format!("  {} files, {} records proved", written.files, verified.records));
+    talk.say(&format!("  {} files, {} records proved", written.files, verified.folder.records));
     talk.say(&format!("  with one byte of a copy changed: {}", expected::broken_by_one_byte(&dossier)?));
 
     expected::check(&world, &findings, &verdicts)?;

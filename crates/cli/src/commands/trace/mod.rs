@@ -279,8 +279,8 @@ fn open(place: &str, name: Option<&str>, model: Option<&str>, key_env: Option<&s
 
 /// The name of a report's file, by what was traced and by which pairs.
 pub(crate) fn file_name(report: &Report) -> String {
-    let kind = if report.protocol.mode == TwinMode::Deferred { "trace-deferred" } else { "trace" };
-    attachment_name(kind, &report.protocol.suspect)
+    let when = if report.protocol.mode == TwinMode::Deferred { "-deferred" } else { "" };
+    attachment_name(&format!("{}{when}", report.kind().name()), &report.protocol.suspect)
 }
 
 fn is_url(place: &str) -> bool {
