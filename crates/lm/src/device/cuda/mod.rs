@@ -18,7 +18,7 @@ use std::sync::Arc;
 use cudarc::cublas::result as cublas;
 use cudarc::cublas::sys::{cublasComputeType_t, cublasGemmAlgo_t, cublasHandle_t, cublasOperation_t, cudaDataType_t};
 use cudarc::driver::result;
-use cudarc::driver::sys::CUfunction;
+use cudarc::driver::sys::{CUfunction, CUmodule};
 
 use memory::Context;
 pub(crate) use memory::{Memory, Numbers};
@@ -50,6 +50,7 @@ const fn wide(head_dim: usize) -> usize {
 #[derive(Debug)]
 pub(crate) struct Cuda {
     context: Arc<Context>,
+    module: CUmodule,
     kernels: Kernels,
     blas: cublasHandle_t,
     name: String,
@@ -66,8 +67,11 @@ unsafe impl Sync for Cuda {}
 impl Drop for Cuda {
     fn drop(&mut self) {
         if self.context.enter().is_ok() {
-            // SAFETY: the handle was made by `open` and is destroyed once.
-            let _ = unsafe { cublas::destroy_handle(self.blas) };
+            // SAFETY: both were made by `open` and end once, after all work on the card.
+            let _ = unsafe {
+                result::ctx::synchronize().and_then(|()| result::module::unload(self.module)).ok();
+                cublas::destroy_handle(self.blas)
+            };
         }
     }
 }

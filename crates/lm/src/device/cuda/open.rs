@@ -2,8 +2,9 @@
 
 #![expect(unsafe_code, reason = "CUDA's libraries are called through their C interfaces; every call says why it holds")]
 
+use std::collections::BTreeMap;
 use std::ffi::{CStr, CString};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use cudarc::cublas::result as cublas;
 use cudarc::driver::result::{self, DriverError};
@@ -29,7 +30,7 @@ macro_rules! kernels {
         impl Kernels {
             fn of(module: CUmodule) -> Result<Self, DriverError> {
                 let find = |name: &CStr| {
-                    // SAFETY: the module is loaded and is never unloaded.
+                    // SAFETY: the module is loaded.
                     unsafe { result::module::get_function(module, name.to_owned()) }
                 };
                 $(
@@ -121,7 +122,7 @@ impl Cuda {
             return Err(wrong(problem, HINT_CPU));
         }
 
-        let image = compile(generation, config.head_dim).map_err(|problem| wrong(problem, HINT_LIBRARIES))?;
+        let image = compiled(generation, config.head_dim).map_err(|problem| wrong(problem, HINT_LIBRARIES))?;
         // SAFETY: the image is whole and is read during the call alone.
         let module = unsafe { result::module::load_data(image.as_ptr().cast()) };
         let module = module.map_err(|error| failed("the kernels cannot be loaded", &error))?;
@@ -137,7 +138,7 @@ impl Cuda {
                 .map_err(|error| failed("attention gets no shared memory", &error))?;
         }
         let blas = cublas::create_handle().map_err(|error| failed("cuBLAS does not start", &error))?;
-        Ok(Self { context: Arc::new(context), kernels, blas, name, shared, head_dim: config.head_dim })
+        Ok(Self { context: Arc::new(context), module, kernels, blas, name, shared, head_dim: config.head_dim })
     }
 }
 
@@ -157,6 +158,18 @@ impl Shared {
             backward: 4 * (4 * NARROW * pitch + 2 * side + 2 * NARROW * scores),
         }
     }
+}
+
+/// As [`compile`], whose result depends on its arguments alone and takes seconds: so it is remembered.
+fn compiled(generation: i32, head_dim: usize) -> Result<Arc<[u8]>, String> {
+    static KNOWN: Mutex<BTreeMap<(i32, usize), Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(image) = known.get(&(generation, head_dim)) {
+        return Ok(Arc::clone(image));
+    }
+    let image: Arc<[u8]> = compile(generation, head_dim)?.into();
+    known.insert((generation, head_dim), Arc::clone(&image));
+    Ok(image)
 }
 
 /// Machine code for cards of a generation, such as 90.
