@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anbiq_domain::Digest;
 use anbiq_lm::lora::{self, Adapter};
-use anbiq_lm::train::{self, Divergence, Example, Member, Pair, Preference, Trainer};
+use anbiq_lm::train::{self, Divergence, Example, Hardware, Member, Pair, Preference, Trainer};
 use anbiq_lm::{Codec, Network};
 use serde::{Deserialize, Serialize};
 
@@ -33,6 +33,9 @@ pub(crate) struct Plan {
     pub(crate) preference: Option<Preference>,
     pub(crate) seed: u64,
     pub(crate) threads: usize,
+    /// Stages from before there was a choice are the processor's.
+    #[serde(skip_serializing_if = "Hardware::is_cpu")]
+    pub(crate) device: Hardware,
 }
 
 /// What a stage did.
@@ -93,6 +96,7 @@ impl Plans {
             preference: None,
             seed,
             threads,
+            device: train.device,
         };
         let second = Plan {
             name: "train",
@@ -234,6 +238,13 @@ impl Workshop<'_> {
         self.progress.stage(plan.name, Some(total));
         let steps = batches.len() as u64;
         let mut trainer = trainer(network, plan, steps)?;
+        if let Some((card, needs, _)) = trainer.card() {
+            self.progress.note(&format!(
+                "{}: on {card}, with about {:.2} GB of its memory",
+                plan.name,
+                needs as f64 / 1e9
+            ));
+        }
         let path = self.store.under_way(plan.name, &key);
         let mut past = self.go_on(&path, &mut trainer, plan.name, steps)?;
         let (begun, cpu) = (Instant::now(), crate::cost::cpu_seconds());
@@ -256,7 +267,7 @@ impl Workshop<'_> {
             past.own += u64::from(did.own);
             self.progress.advance(size(batch));
             if saved.elapsed() >= self.each {
-                self.write_down(&path, &trainer, &timed(&past))?;
+                self.write_down(&path, &mut trainer, &timed(&past))?;
                 saved = Instant::now();
             }
         }
@@ -278,8 +289,8 @@ impl Workshop<'_> {
             wall_seconds: past.wall_seconds,
             cpu_seconds: past.cpu_seconds,
         };
-        let adapter = trainer.adapter().cloned();
-        let network = trainer.into_network();
+        let adapter = trainer.adapter()?.cloned();
+        let network = trainer.into_network()?;
         self.store.keep(&network, adapter.as_ref(), self.codec, &stage)?;
         self.store.forget(&path)?;
         Ok((network, stage))
@@ -308,7 +319,7 @@ impl Workshop<'_> {
     }
 
     /// A disk that takes no checkpoint is no reason to stop: what is lost is time, and only if the run is killed.
-    fn write_down(&self, path: &Path, trainer: &Trainer, past: &Past) -> Result<(), DistillError> {
+    fn write_down(&self, path: &Path, trainer: &mut Trainer, past: &Past) -> Result<(), DistillError> {
         let note = serde_json::to_string(past).map_err(|error| DistillError::Interrupted(error.to_string()))?;
         if let Err(error) = self.store.prepare().and_then(|()| Ok(trainer.save(path, &note)?)) {
             self.progress.note(&format!("where training is could not be written down: {error}"));
@@ -363,6 +374,7 @@ fn trainer(network: Network, plan: &Plan, steps: u64) -> Result<Trainer, Distill
         divergence: plan.divergence,
         temperature: plan.temperature,
         threads: plan.threads,
+        device: plan.device,
         seed: plan.seed,
         ..train::Config::default()
     };
@@ -379,7 +391,8 @@ fn trainer(network: Network, plan: &Plan, steps: u64) -> Result<Trainer, Distill
 pub(crate) fn seconds_a_token(network: Network, set: &Set, plan: &Plan) -> Result<Option<f64>, DistillError> {
     let batches = train::epochs(&set.examples, 1, plan.batch_tokens, plan.seed);
     let Some(batch) = batches.first() else { return Ok(None) };
-    let settings = train::Config { threads: plan.threads, ..train::Config::default() };
+    let Plan { threads, device, batch_tokens, .. } = *plan;
+    let settings = train::Config { threads, device, batch_tokens, ..train::Config::default() };
     let mut trainer = Trainer::new(network, settings)?;
     // The first step touches all memory for the first time.
     trainer.step(batch)?;

@@ -54,14 +54,14 @@ impl OwnAnswers {
     /// goes through the drawing.
     pub(crate) fn judged(
         &self,
-        trainer: &Trainer,
+        trainer: &mut Trainer,
         batch: &[&Example],
         codec: &Codec,
         judge: &Judge,
         plan: &Plan,
     ) -> Result<Vec<Example>, DistillError> {
         let seed = Seeded::new(plan.seed).fork("draws").fork(&trainer.steps().to_string()).bits();
-        let answered = self.answers(trainer.snapshot(), batch.iter().copied(), codec, seed, plan.threads)?;
+        let answered = self.answers(trainer.snapshot()?, batch.iter().copied(), codec, seed, plan.threads)?;
         let mut own: Vec<Example> = answered.into_iter().flatten().collect();
         let most = judge.network.config.max_positions;
         own.retain(|example| example.tokens.len() <= most);

@@ -137,9 +137,9 @@ pub fn train_teacher(
         let step = trainer.step(&batch)?;
         tokens += step.rows;
         steps = step.step;
-        progress(&TeacherProgress { tokens, of: config.tokens, step, network: trainer.network() });
+        progress(&TeacherProgress { tokens, of: config.tokens, step, network: trainer.network()? });
     }
-    let network = trainer.into_network();
+    let network = trainer.into_network()?;
     network.save(folder, Dtype::F16)?;
     codec.save(folder)?;
     // What is reported holds of what is on disk, which is a little coarser than what was trained.

@@ -1,7 +1,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::graph::{Rotary, norm_heads};
+use crate::device::{HeadNorms, norm_heads};
+use crate::graph::Rotary;
 use crate::kernel::{KEY_BLOCK, Packed, Write, add_to_rows, attend, rms_norm, rotate, silu_gate};
 use crate::{Config, Network, Precision};
 
@@ -149,7 +150,8 @@ impl Decoder {
         layer.qkv.multiply(&space.normed, Write::Over, &mut space.qkv, &mut space.room);
         add_to_rows(&mut space.qkv, self.network.weights.qkv_bias(index));
         if config.qk_norm() {
-            norm_heads(config, &weights, &mut space.qkv, &mut space.plain, &mut space.plain_inverse);
+            let scales = HeadNorms { queries: weights.q_norm, keys: weights.k_norm };
+            norm_heads(config, &scales, &mut space.qkv, &mut space.plain, &mut space.plain_inverse);
         }
 
         let width = layer.qkv.outputs();

@@ -68,6 +68,16 @@ pub enum LmError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A card is not there, has too little memory, or failed.
+    #[error("device `{device}`: {problem}\nhint: {hint}")]
+    Device {
+        /// Its word in a recipe.
+        device: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: &'static str,
+    },
     /// A setting makes no sense.
     #[error("setting `{name}`: {problem}")]
     Setting {
@@ -88,8 +98,15 @@ impl LmError {
             Self::Tensor { .. } => "model_tensor_wrong",
             Self::Inexpressible { .. } => "gguf_inexpressible",
             Self::Sequence { .. } => "sequence_invalid",
+            Self::Device { .. } => "device_unavailable",
             Self::Setting { .. } => "setting_invalid",
         }
+    }
+
+    #[cfg(not(feature = "cuda"))]
+    pub(crate) fn not_built_in(device: &'static str) -> Self {
+        let problem = "this program was built without it".to_owned();
+        Self::Device { device, problem, hint: "build it with `--features cuda`, or train with device = \"cpu\"" }
     }
 
     pub(crate) fn read(path: &Path, source: io::Error) -> Self {

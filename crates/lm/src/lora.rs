@@ -12,8 +12,9 @@ use std::path::Path;
 use anbiq_domain::Seeded;
 use serde_json::{Value, json};
 
+use crate::device::{Cpu, Device, Stretch};
 use crate::graph::{Linear, Norm, Sink};
-use crate::kernel::{View, ViewMut, Write, multiply};
+use crate::kernel::{View, ViewMut, Write};
 use crate::weights::{Stored, Tensor, TensorFile};
 use crate::{Config, Dtype, LmError, Network, Weights};
 
@@ -214,27 +215,37 @@ impl Adapter {
 
     /// Writes into `weights` what `base`, made by [`Adapter::base`], computes with the adapter.
     pub(crate) fn apply(&self, base: &[f32], weights: &mut Weights) {
-        let mut rest = base;
+        self.apply_on(&Cpu, &self.data, base, weights.data_mut());
+    }
+
+    /// The same on any device, where `numbers` are the adapter's.
+    pub(crate) fn apply_on<D: Device>(&self, device: &D, numbers: &D::Slice, base: &D::Slice, weights: &mut D::Slice) {
+        let mut at = 0;
         for part in &self.parts {
-            let (own, others) = rest.split_at(part.place.len());
-            rest = others;
-            let matrix = &mut weights.data_mut()[part.place.clone()];
-            matrix.copy_from_slice(own);
-            let (a, b) = self.matrices(part);
-            multiply(ViewMut::new(matrix, part.outputs, part.inputs), Write::Add, self.scale(), b, a);
+            let matrix = weights.part_mut(part.place.clone());
+            device.copy(base.part(at..at + part.place.len()), matrix);
+            at += part.place.len();
+            let (a, b) = self.matrices::<D>(part, numbers);
+            device.multiply(ViewMut::new(matrix, part.outputs, part.inputs), Write::Add, self.scale(), b, a);
         }
     }
 
-    fn matrices(&self, part: &Part) -> (View<'_>, View<'_>) {
-        let a = View::new(&self.data[part.a.clone()], self.shape.rank, part.inputs);
-        let b = View::new(&self.data[part.b.clone()], part.outputs, self.shape.rank);
+    fn matrices<'a, D: Device>(&self, part: &Part, numbers: &'a D::Slice) -> (View<'a, D::Slice>, View<'a, D::Slice>) {
+        let a = View::new(numbers.part(part.a.clone()), self.shape.rank, part.inputs);
+        let b = View::new(numbers.part(part.b.clone()), part.outputs, self.shape.rank);
         (a, b)
     }
 
     /// Takes gradients of the network's weights and adds to `gradient`, in the order of [`Adapter::data`], what follows for
-    /// the adapter.
-    pub(crate) fn sink<'data>(&'data self, gradient: &'data mut [f32], room: &'data mut Vec<f32>) -> LowRank<'data> {
-        LowRank { adapter: self, gradient, room }
+    /// the adapter, whose `numbers` the device has.
+    pub(crate) fn sink<'data, D: Device>(
+        &'data self,
+        device: &'data D,
+        numbers: &'data D::Slice,
+        gradient: &'data mut D::Slice,
+        room: &'data mut D::Buffer,
+    ) -> LowRank<'data, D> {
+        LowRank { device, adapter: self, numbers, gradient, room }
     }
 
     /// Adds the adapter to the network for good.
@@ -359,54 +370,48 @@ impl Adapter {
 /// With `D` the gradient of what a projection made of `x`, that of the projection would be `D^T x`, and those of the adapter
 /// `scale B^T D^T x` and `scale D^T x A^T`. Multiplied from the side on which the rank stands they cost as many operations
 /// for each row as the adapter has numbers, not as many as the projection has.
-#[derive(Debug)]
-pub(crate) struct LowRank<'data> {
+pub(crate) struct LowRank<'data, D: Device> {
+    device: &'data D,
     adapter: &'data Adapter,
-    gradient: &'data mut [f32],
-    room: &'data mut Vec<f32>,
+    numbers: &'data D::Slice,
+    gradient: &'data mut D::Slice,
+    room: &'data mut D::Buffer,
 }
 
-impl LowRank<'_> {
-    fn projection(&mut self, part: &Part, d_out: View<'_>, x: View<'_>, rows: usize) {
-        let rank = self.adapter.shape.rank;
-        let (a, b) = self.adapter.matrices(part);
-        let scale = self.adapter.scale();
-        if self.room.len() < rows * rank {
-            self.room.resize(rows * rank, 0.0);
-        }
-        let narrow = &mut self.room[..rows * rank];
-        multiply(ViewMut::new(narrow, rows, rank), Write::Over, scale, d_out, b);
-        let d_a = ViewMut::new(&mut self.gradient[part.a.clone()], rank, part.inputs);
-        multiply(d_a, Write::Add, 1.0, View::new(narrow, rows, rank).transposed(), x);
-        multiply(ViewMut::new(narrow, rows, rank), Write::Over, scale, x, a.transposed());
-        let d_b = ViewMut::new(&mut self.gradient[part.b.clone()], part.outputs, rank);
-        multiply(d_b, Write::Add, 1.0, d_out.transposed(), View::new(narrow, rows, rank));
+impl<D: Device> LowRank<'_, D> {
+    fn projection(&mut self, part: &Part, d_out: View<'_, D::Slice>, x: View<'_, D::Slice>, rows: usize) {
+        let (device, rank, scale) = (self.device, self.adapter.shape.rank, self.adapter.scale());
+        let (a, b) = self.adapter.matrices::<D>(part, self.numbers);
+        let narrow = device.room(self.room, rows * rank);
+        device.multiply(ViewMut::new(narrow, rows, rank), Write::Over, scale, d_out, b);
+        let d_a = ViewMut::new(self.gradient.part_mut(part.a.clone()), rank, part.inputs);
+        device.multiply(d_a, Write::Add, 1.0, View::new(&*narrow, rows, rank).transposed(), x);
+        device.multiply(ViewMut::new(narrow, rows, rank), Write::Over, scale, x, a.transposed());
+        let d_b = ViewMut::new(self.gradient.part_mut(part.b.clone()), part.outputs, rank);
+        device.multiply(d_b, Write::Add, 1.0, d_out.transposed(), View::new(&*narrow, rows, rank));
     }
 }
 
-impl Sink for LowRank<'_> {
-    fn linear(&mut self, index: usize, which: Linear, d_out: &[f32], x: &[f32], rows: usize) {
+impl<D: Device> Sink<D> for LowRank<'_, D> {
+    fn linear(&mut self, index: usize, which: Linear, d_out: &D::Slice, x: &D::Slice, rows: usize, _: &mut D::Scratch) {
         let (outputs, inputs) = (d_out.len() / rows, x.len() / rows);
         let adapter = self.adapter;
         for part in adapter.parts.iter().filter(|part| part.layer == index && part.within == which) {
-            let d_out = View::strided(&d_out[part.from..], rows, part.outputs, outputs);
+            let d_out = View::strided(d_out.part(part.from..d_out.len()), rows, part.outputs, outputs);
             self.projection(part, d_out, View::new(x, rows, inputs), rows);
         }
     }
 
-    fn scale(&mut self, _: Norm, size: usize) -> &mut [f32] {
+    fn scale(&mut self, _: Norm, size: usize) -> &mut D::Slice {
         // What is added here is never read.
-        if self.room.len() < size {
-            self.room.resize(size, 0.0);
-        }
-        &mut self.room[..size]
+        self.device.room(self.room, size)
     }
 
-    fn embed(&mut self) -> Option<&mut [f32]> {
+    fn embed(&mut self) -> Option<&mut D::Slice> {
         None
     }
 
-    fn head(&mut self) -> Option<&mut [f32]> {
+    fn head(&mut self) -> Option<&mut D::Slice> {
         None
     }
 }

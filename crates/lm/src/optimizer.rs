@@ -25,11 +25,29 @@ pub(crate) struct Settings {
     pub(crate) clip: f64,
 }
 
+impl Settings {
+    /// The move number `moves`, counted from 1, along a gradient of the norm `norm`.
+    pub(crate) fn at(&self, moves: i32, norm: f64) -> AdamStep {
+        let (beta1, beta2) = self.betas;
+        AdamStep {
+            scale: (self.clip / (norm + 1e-6)).min(1.0) as f32,
+            rate: self.rate as f32,
+            decay: (self.rate * self.decay) as f32,
+            beta1: beta1 as f32,
+            beta2: beta2 as f32,
+            unbias1: (1.0 / (1.0 - beta1.powi(moves))) as f32,
+            unbias2: (1.0 / (1.0 - beta2.powi(moves))) as f32,
+            epsilon: 1e-8,
+        }
+    }
+}
+
+/// Some numbers that are moved alike.
 #[derive(Debug, Clone)]
-struct Stretch {
-    range: Range<usize>,
+pub(crate) struct Stretch {
+    pub(crate) range: Range<usize>,
     /// Matrices are pulled towards zero, norms are not.
-    decays: bool,
+    pub(crate) decays: bool,
 }
 
 impl Optimizer {
@@ -50,9 +68,20 @@ impl Optimizer {
         Self { first: vec![0.0; size], second: vec![0.0; size], stretches, steps: 0 }
     }
 
+    /// How many numbers it moves.
+    pub(crate) fn size(&self) -> usize {
+        self.first.len()
+    }
+
     /// How often weights were moved, and both moments.
     pub(crate) fn state(&self) -> (i32, &[f32], &[f32]) {
         (self.steps, &self.first, &self.second)
+    }
+
+    /// What is moved alike, in the order of the numbers; none is longer than 65,536.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn stretches(&self) -> &[Stretch] {
+        &self.stretches
     }
 
     /// Goes on from a [`Optimizer::state`] of the same size.
@@ -77,17 +106,7 @@ impl Optimizer {
         }
 
         self.steps = self.steps.saturating_add(1);
-        let (beta1, beta2) = settings.betas;
-        let step = AdamStep {
-            scale: (settings.clip / (norm + 1e-6)).min(1.0) as f32,
-            rate: settings.rate as f32,
-            decay: (settings.rate * settings.decay) as f32,
-            beta1: beta1 as f32,
-            beta2: beta2 as f32,
-            unbias1: (1.0 / (1.0 - beta1.powi(self.steps))) as f32,
-            unbias2: (1.0 / (1.0 - beta2.powi(self.steps))) as f32,
-            epsilon: 1e-8,
-        };
+        let step = settings.at(self.steps, norm);
         let moments = split(&mut self.first, &groups).into_iter().zip(split(&mut self.second, &groups));
         let work = split(weights, &groups).into_iter().zip(moments).zip(&groups);
         let gradient = &**sum;

@@ -2,13 +2,11 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use crate::graph::{self, Pack, Tape};
+use crate::device::{Cpu, Device};
+use crate::graph::{self, Model, Pack, Tape};
 use crate::kernel;
 use crate::optimizer::side_by_side;
-use crate::{LmError, Network};
-
-/// Rows that pass through the network together.
-const ROWS: usize = 512;
+use crate::{Config, LmError, Network};
 
 /// The probability of one sequence's targets.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -46,15 +44,23 @@ pub struct Agreement {
 ///
 /// A sequence is too long, holds an unknown token, or its first target is not at least 1 and below its length.
 pub fn score(network: &Network, sequences: &[(&[u32], usize)], threads: usize) -> Result<Vec<SequenceScore>, LmError> {
-    check(network, sequences)?;
-    let parts = over_packs(sequences, threads, |tape: &mut Tapes, pack| {
+    check(&network.config, sequences)?;
+    Ok(score_on(&Cpu, &Model::of(network), sequences, threads))
+}
+
+/// As [`score`], for sequences that passed [`check`], wherever the network is.
+pub(crate) fn score_on<D: Device>(
+    device: &D,
+    model: &Model<'_, D>,
+    sequences: &[(&[u32], usize)],
+    threads: usize,
+) -> Vec<SequenceScore> {
+    let parts = over_packs(device, sequences, threads, |tapes: &mut Tapes<D>, pack| {
         let mut scores = Vec::with_capacity(pack.targets.len());
-        let tape = tape.first(network);
-        run(network, pack, tape);
-        graph::logits(network, pack, tape, |target, row| {
-            let logit = row[target.token as usize];
-            let (largest, sum) = kernel::exponentials(row);
-            scores.push((target.sequence, logit - largest - sum.ln(), logit >= largest));
+        let tape = tapes.first(model);
+        run(device, model, pack, tape);
+        graph::logprobs(device, model, pack, tape, |target, logprob, likeliest| {
+            scores.push((target.sequence, logprob, likeliest));
         });
         scores
     });
@@ -63,7 +69,7 @@ pub fn score(network: &Network, sequences: &[(&[u32], usize)], threads: usize) -
         all[sequence].logprobs.push(logprob);
         all[sequence].greedy.push(greedy);
     }
-    Ok(all)
+    all
 }
 
 /// The mean loss over all targets, in nats: the cross-entropy on text that was held out.
@@ -72,9 +78,13 @@ pub fn score(network: &Network, sequences: &[(&[u32], usize)], threads: usize) -
 ///
 /// As [`score`].
 pub fn mean_loss(network: &Network, sequences: &[(&[u32], usize)], threads: usize) -> Result<f64, LmError> {
-    let scores = score(network, sequences, threads)?;
+    Ok(mean(&score(network, sequences, threads)?))
+}
+
+/// The mean loss over all targets of some scores.
+pub(crate) fn mean(scores: &[SequenceScore]) -> f64 {
     let targets: usize = scores.iter().map(|score| score.logprobs.len()).sum();
-    Ok(-scores.iter().map(SequenceScore::total).sum::<f64>() / targets.max(1) as f64)
+    -scores.iter().map(SequenceScore::total).sum::<f64>() / targets.max(1) as f64
 }
 
 /// Calls `visit(sequence, place, logprobs)` with the log-probabilities of the whole vocabulary at each target, from
@@ -89,12 +99,13 @@ pub fn distributions(
     threads: usize,
     visit: &(dyn Fn(usize, usize, &[f32]) + Sync),
 ) -> Result<(), LmError> {
-    check(network, sequences)?;
-    over_packs(sequences, threads, |tape: &mut Tapes, pack| {
-        let tape = tape.first(network);
-        run(network, pack, tape);
+    check(&network.config, sequences)?;
+    let model = Model::of(network);
+    over_packs(&Cpu, sequences, threads, |tapes: &mut Tapes<Cpu>, pack| {
+        let tape = tapes.first(&model);
+        run(&Cpu, &model, pack, tape);
         let mut logprobs = Vec::new();
-        graph::logits(network, pack, tape, |target, row| {
+        graph::logits(&Cpu, &model, pack, tape, |target, row| {
             normalise(row, &mut logprobs);
             visit(target.sequence, target.place, &logprobs);
         });
@@ -113,7 +124,26 @@ pub fn likeliest(
     k: usize,
     threads: usize,
 ) -> Result<Vec<Vec<Likeliest>>, LmError> {
-    told(network, sequences, threads, |logprobs, _| top(logprobs, k))
+    check(&network.config, sequences)?;
+    Ok(likeliest_on(&Cpu, &Model::of(network), sequences, k, threads))
+}
+
+/// As [`likeliest`], for sequences that passed [`check`], wherever the network is.
+pub(crate) fn likeliest_on<D: Device>(
+    device: &D,
+    model: &Model<'_, D>,
+    sequences: &[(&[u32], usize)],
+    k: usize,
+    threads: usize,
+) -> Vec<Vec<Likeliest>> {
+    let parts = over_packs(device, sequences, threads, |tapes: &mut Tapes<D>, pack| {
+        let mut places = Vec::with_capacity(pack.targets.len());
+        let tape = tapes.first(model);
+        run(device, model, pack, tape);
+        graph::top(device, model, pack, tape, k, |target, place| places.push((target.sequence, place)));
+        places
+    });
+    by_sequence(parts, sequences.len())
 }
 
 /// The `k` likeliest tokens at each target, and the target itself where it is none of them: what a teacher says of a text
@@ -128,39 +158,33 @@ pub fn judge(
     k: usize,
     threads: usize,
 ) -> Result<Vec<Vec<Likeliest>>, LmError> {
-    told(network, sequences, threads, |logprobs, target| {
-        let mut place = top(logprobs, k);
-        if place.iter().all(|&(token, _)| token != target) {
-            place.push((target, logprobs[target as usize]));
-        }
-        place
-    })
-}
-
-/// What `tell` makes of the log-probabilities of the whole vocabulary at each target.
-fn told(
-    network: &Network,
-    sequences: &[(&[u32], usize)],
-    threads: usize,
-    tell: impl Fn(&[f32], u32) -> Likeliest + Sync,
-) -> Result<Vec<Vec<Likeliest>>, LmError> {
-    check(network, sequences)?;
-    let parts = over_packs(sequences, threads, |tape: &mut Tapes, pack| {
+    check(&network.config, sequences)?;
+    let model = Model::of(network);
+    let parts = over_packs(&Cpu, sequences, threads, |tapes: &mut Tapes<Cpu>, pack| {
         let mut places = Vec::with_capacity(pack.targets.len());
-        let tape = tape.first(network);
-        run(network, pack, tape);
+        let tape = tapes.first(&model);
+        run(&Cpu, &model, pack, tape);
         let mut logprobs = Vec::new();
-        graph::logits(network, pack, tape, |target, row| {
+        graph::logits(&Cpu, &model, pack, tape, |target, row| {
             normalise(row, &mut logprobs);
-            places.push((target.sequence, tell(&logprobs, target.token)));
+            let mut place = top(&logprobs, k);
+            if place.iter().all(|&(token, _)| token != target.token) {
+                place.push((target.token, logprobs[target.token as usize]));
+            }
+            places.push((target.sequence, place));
         });
         places
     });
-    let mut all = vec![Vec::new(); sequences.len()];
+    Ok(by_sequence(parts, sequences.len()))
+}
+
+/// What was said of places, which come in the order of `count` sequences.
+fn by_sequence(parts: Vec<Vec<(usize, Likeliest)>>, count: usize) -> Vec<Vec<Likeliest>> {
+    let mut all = vec![Vec::new(); count];
     for (sequence, place) in parts.into_iter().flatten() {
         all[sequence].push(place);
     }
-    Ok(all)
+    all
 }
 
 /// Compares a student with its teacher at every target.
@@ -220,16 +244,17 @@ fn of_two(
         let problem = format!("the teacher has {theirs} tokens and the student {ours}: they cannot be compared");
         return Err(LmError::Setting { name: "vocab_size", problem });
     }
-    check(teacher, sequences)?;
-    check(student, sequences)?;
-    let parts = over_packs(sequences, threads, |tapes: &mut Tapes, pack| {
+    check(&teacher.config, sequences)?;
+    check(&student.config, sequences)?;
+    let (teacher, student) = (Model::of(teacher), Model::of(student));
+    let parts = over_packs(&Cpu, sequences, threads, |tapes: &mut Tapes<Cpu>, pack| {
         let mut places = Vec::with_capacity(pack.targets.len());
-        let (p_tape, q_tape) = tapes.both(teacher, student);
-        run(teacher, pack, p_tape);
-        run(student, pack, q_tape);
+        let (p_tape, q_tape) = tapes.both(&teacher, &student);
+        run(&Cpu, &teacher, pack, p_tape);
+        run(&Cpu, &student, pack, q_tape);
         let (mut p, mut q) = (Vec::new(), Vec::new());
         let mut targets = pack.targets.iter();
-        graph::logits_of_two((teacher, p_tape), (student, q_tape), pack, |p_row, q_row| {
+        graph::logits_of_two(&Cpu, (&teacher, p_tape), (&student, q_tape), pack, |p_row, q_row| {
             normalise(p_row, &mut p);
             normalise(q_row, &mut q);
             let kl = p.iter().zip(&q).map(|(&p, &q)| f64::from(p).exp() * f64::from(p - q)).sum::<f64>();
@@ -242,43 +267,45 @@ fn of_two(
     Ok(parts.into_iter().flatten().collect())
 }
 
-fn check(network: &Network, sequences: &[(&[u32], usize)]) -> Result<(), LmError> {
+/// Says why a network of this shape cannot score some sequences, if it cannot.
+pub(crate) fn check(config: &Config, sequences: &[(&[u32], usize)]) -> Result<(), LmError> {
     let mut numbered = sequences.iter().enumerate();
-    numbered.try_for_each(|(index, (tokens, first))| graph::check(&network.config, index, tokens, *first))
+    numbered.try_for_each(|(index, (tokens, first))| graph::check(config, index, tokens, *first))
 }
 
 /// The tapes of one thread, for up to two networks.
-#[derive(Default)]
-struct Tapes(Option<Tape>, Option<Tape>);
+struct Tapes<D: Device>(Option<Tape<D>>, Option<Tape<D>>);
 
-impl Tapes {
-    fn first(&mut self, network: &Network) -> &mut Tape {
-        self.0.get_or_insert_with(|| Tape::new(&network.config))
+impl<D: Device> Tapes<D> {
+    fn first(&mut self, model: &Model<'_, D>) -> &mut Tape<D> {
+        self.0.get_or_insert_with(|| Tape::new(model.config))
     }
 
-    fn both(&mut self, one: &Network, two: &Network) -> (&mut Tape, &mut Tape) {
+    fn both(&mut self, one: &Model<'_, D>, two: &Model<'_, D>) -> (&mut Tape<D>, &mut Tape<D>) {
         let Self(first, second) = self;
-        let first = first.get_or_insert_with(|| Tape::new(&one.config));
-        (first, second.get_or_insert_with(|| Tape::new(&two.config)))
+        let first = first.get_or_insert_with(|| Tape::new(one.config));
+        (first, second.get_or_insert_with(|| Tape::new(two.config)))
     }
 }
 
-fn run(network: &Network, pack: &Pack, tape: &mut Tape) {
-    graph::forward(network, pack, tape, false);
-    graph::pick(network, pack, tape);
+fn run<D: Device>(device: &D, model: &Model<'_, D>, pack: &Pack, tape: &mut Tape<D>) {
+    graph::forward(device, model, pack, tape, false);
+    graph::pick(device, model, pack, tape);
 }
 
 /// Packs the sequences in their order and does `job` for each pack, `threads` at a time. The packs do not depend on the
 /// number of threads, and the results come in the order of the sequences.
-fn over_packs<R: Send>(
+fn over_packs<D: Device, R: Send>(
+    device: &D,
     sequences: &[(&[u32], usize)],
     threads: usize,
-    job: impl Fn(&mut Tapes, &Pack) -> R + Sync,
+    job: impl Fn(&mut Tapes<D>, &Pack) -> R + Sync,
 ) -> Vec<R> {
+    let most = device.pack_rows();
     let mut packs: Vec<Vec<usize>> = Vec::new();
-    let mut rows = ROWS;
+    let mut rows = most;
     for (index, (tokens, _)) in sequences.iter().enumerate() {
-        if rows + tokens.len() > ROWS {
+        if rows + tokens.len() > most {
             packs.push(Vec::new());
             rows = 0;
         }
@@ -289,7 +316,7 @@ fn over_packs<R: Send>(
     }
     let next = AtomicUsize::new(0);
     let results = side_by_side(0..threads.clamp(1, packs.len().max(1)), |_| {
-        let (mut tapes, mut pack, mut results) = (Tapes::default(), Pack::default(), Vec::new());
+        let (mut tapes, mut pack, mut results) = (Tapes(None, None), Pack::default(), Vec::new());
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(indices) = packs.get(number) else { return results };
@@ -306,15 +333,8 @@ fn over_packs<R: Send>(
     results.into_iter().map(|(_, result)| result).collect()
 }
 
-/// The log-probability of `token` by the logits `row`, which are used up.
-pub(crate) fn logprob(row: &mut [f32], token: u32) -> f32 {
-    let logit = row[token as usize];
-    let (largest, sum) = kernel::exponentials(row);
-    logit - largest - sum.ln()
-}
-
 /// Logits to log-probabilities.
-fn normalise(row: &mut [f32], logprobs: &mut Vec<f32>) {
+pub(crate) fn normalise(row: &mut [f32], logprobs: &mut Vec<f32>) {
     logprobs.clear();
     logprobs.extend_from_slice(row);
     let (largest, sum) = kernel::exponentials(row);
@@ -329,7 +349,7 @@ fn largest(row: &[f32]) -> usize {
 }
 
 /// The `k` largest numbers with their indices, largest first, among equals the first one first.
-fn top(row: &[f32], k: usize) -> Likeliest {
+pub(crate) fn top(row: &[f32], k: usize) -> Likeliest {
     let mut all: Vec<(u32, f32)> = (0_u32..).zip(row.iter().copied()).collect();
     let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
     if k < all.len() {

@@ -203,6 +203,32 @@ pub struct Layer<T> {
     pub down_bias: T,
 }
 
+impl<T> Layer<T> {
+    /// What `job` makes of each tensor.
+    pub(crate) fn map<'a, U>(&'a self, job: impl Fn(&'a T) -> U) -> Layer<U> {
+        Layer {
+            attn_norm: job(&self.attn_norm),
+            q: job(&self.q),
+            k: job(&self.k),
+            v: job(&self.v),
+            q_bias: job(&self.q_bias),
+            k_bias: job(&self.k_bias),
+            v_bias: job(&self.v_bias),
+            q_norm: job(&self.q_norm),
+            k_norm: job(&self.k_norm),
+            o: job(&self.o),
+            o_bias: job(&self.o_bias),
+            mlp_norm: job(&self.mlp_norm),
+            gate: job(&self.gate),
+            up: job(&self.up),
+            gate_bias: job(&self.gate_bias),
+            up_bias: job(&self.up_bias),
+            down: job(&self.down),
+            down_bias: job(&self.down_bias),
+        }
+    }
+}
+
 impl Weights {
     /// All zeros, in the shape of `config`.
     pub fn zeros(config: &Config) -> Self {
@@ -239,28 +265,7 @@ impl Weights {
 
     /// The tensors of layer `index`, which must exist.
     pub fn layer(&self, index: usize) -> Layer<&[f32]> {
-        let ranges = &self.layout.layers[index];
-        let slice = |range: &Range<usize>| &self.data[range.clone()];
-        Layer {
-            attn_norm: slice(&ranges.attn_norm),
-            q: slice(&ranges.q),
-            k: slice(&ranges.k),
-            v: slice(&ranges.v),
-            q_bias: slice(&ranges.q_bias),
-            k_bias: slice(&ranges.k_bias),
-            v_bias: slice(&ranges.v_bias),
-            q_norm: slice(&ranges.q_norm),
-            k_norm: slice(&ranges.k_norm),
-            o: slice(&ranges.o),
-            o_bias: slice(&ranges.o_bias),
-            mlp_norm: slice(&ranges.mlp_norm),
-            gate: slice(&ranges.gate),
-            up: slice(&ranges.up),
-            gate_bias: slice(&ranges.gate_bias),
-            up_bias: slice(&ranges.up_bias),
-            down: slice(&ranges.down),
-            down_bias: slice(&ranges.down_bias),
-        }
+        self.layout.layers[index].map(|range| &self.data[range.clone()])
     }
 
     /// Query, key and value projection of layer `index` as one matrix, `[(heads + 2 kv_heads) * head_dim, d]`.
@@ -295,37 +300,11 @@ impl Weights {
 
     /// What the last hidden state is multiplied with: the head, or else the embedding, `[vocab, d]`.
     pub fn output(&self) -> &[f32] {
-        self.head().unwrap_or_else(|| self.embed())
+        &self.data[self.layout.output().clone()]
     }
 
-    /// The part of the buffer that [`Weights::output`] shows.
-    pub(crate) fn output_mut(&mut self) -> &mut [f32] {
-        let range = self.layout.head.clone().unwrap_or_else(|| self.layout.embed.clone());
-        &mut self.data[range]
-    }
-
-    pub(crate) fn norm_mut(&mut self) -> &mut [f32] {
-        &mut self.data[self.layout.norm.clone()]
-    }
-
-    pub(crate) fn qkv_mut(&mut self, index: usize) -> &mut [f32] {
-        &mut self.data[self.layout.qkv(index)]
-    }
-
-    pub(crate) fn gate_up_mut(&mut self, index: usize) -> &mut [f32] {
-        &mut self.data[self.layout.gate_up(index)]
-    }
-
-    pub(crate) fn qkv_bias_mut(&mut self, index: usize) -> &mut [f32] {
-        &mut self.data[self.layout.qkv_bias(index)]
-    }
-
-    pub(crate) fn gate_up_bias_mut(&mut self, index: usize) -> &mut [f32] {
-        &mut self.data[self.layout.gate_up_bias(index)]
-    }
-
-    pub(crate) fn slice_mut(&mut self, index: usize, part: fn(&Layer<Range<usize>>) -> &Range<usize>) -> &mut [f32] {
-        &mut self.data[part(&self.layout.layers[index]).clone()]
+    pub(crate) fn layout(&self) -> &Layout {
+        &self.layout
     }
 
     /// Every tensor: its name in a Hugging Face file, its shape and its numbers.
@@ -354,11 +333,11 @@ impl Weights {
 
 /// Where each tensor lies in the flat buffer.
 #[derive(Debug)]
-struct Layout {
+pub(crate) struct Layout {
     tensors: Vec<Tensor>,
-    embed: Range<usize>,
-    layers: Vec<Layer<Range<usize>>>,
-    norm: Range<usize>,
+    pub(crate) embed: Range<usize>,
+    pub(crate) layers: Vec<Layer<Range<usize>>>,
+    pub(crate) norm: Range<usize>,
     head: Option<Range<usize>>,
     size: usize,
 }
@@ -422,19 +401,24 @@ impl Layout {
         Self { tensors, embed, layers, norm, head, size }
     }
 
-    fn qkv(&self, index: usize) -> Range<usize> {
+    /// What the last hidden state is multiplied with: the head, or else the embedding.
+    pub(crate) fn output(&self) -> &Range<usize> {
+        self.head.as_ref().unwrap_or(&self.embed)
+    }
+
+    pub(crate) fn qkv(&self, index: usize) -> Range<usize> {
         self.layers[index].q.start..self.layers[index].v.end
     }
 
-    fn gate_up(&self, index: usize) -> Range<usize> {
+    pub(crate) fn gate_up(&self, index: usize) -> Range<usize> {
         self.layers[index].gate.start..self.layers[index].up.end
     }
 
-    fn qkv_bias(&self, index: usize) -> Range<usize> {
+    pub(crate) fn qkv_bias(&self, index: usize) -> Range<usize> {
         self.layers[index].q_bias.start..self.layers[index].v_bias.end
     }
 
-    fn gate_up_bias(&self, index: usize) -> Range<usize> {
+    pub(crate) fn gate_up_bias(&self, index: usize) -> Range<usize> {
         self.layers[index].gate_bias.start..self.layers[index].up_bias.end
     }
 }

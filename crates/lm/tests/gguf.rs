@@ -173,7 +173,7 @@ fn taught() -> Network {
     for _ in 0..120 {
         trainer.step(&examples).unwrap();
     }
-    trainer.into_network()
+    trainer.into_network().unwrap()
 }
 
 /// The log-probabilities at every place of some tokens.

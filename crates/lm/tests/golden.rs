@@ -158,7 +158,7 @@ fn a_network_of_every_family_is_trained_and_keeps_its_form() {
         let mut trainer = Trainer::new(network, settings).unwrap();
         let losses: Vec<f64> = (0..12).map(|_| trainer.step(&batch).unwrap().loss).collect();
         assert!(losses[11] < 0.8 * losses[0], "{case}: {losses:?}");
-        let (network, place) = (trainer.into_network(), tempfile::tempdir().unwrap());
+        let (network, place) = (trainer.into_network().unwrap(), tempfile::tempdir().unwrap());
         network.save(place.path(), Dtype::F32).unwrap();
         let again = Network::load(place.path()).unwrap();
         assert_eq!(again.config, network.config, "{case}");

@@ -92,7 +92,7 @@ fn gradient(network: &Network, examples: &[Example], share: f64, threads: usize)
     let training = Training { kl_weight: share, threads, clip_norm: 1e30, ..Training::default() };
     let mut trainer = Trainer::new(network.clone(), training).unwrap();
     let report = trainer.step(examples).unwrap();
-    (report.loss, trainer.gradient().to_vec())
+    (report.loss, trainer.gradient().unwrap().to_vec())
 }
 
 #[test]
@@ -287,7 +287,7 @@ fn gradients_of_preferences_equal_differences() {
             (Trainer::new(network.clone(), training).unwrap(), None)
         };
         let report = trainer.prefer(&pairs.iter().collect::<Vec<_>>(), &how).unwrap();
-        let gradient = trainer.gradient().to_vec();
+        let gradient = trainer.gradient().unwrap().to_vec();
         let at = |moved: &dyn Fn(usize) -> f32| {
             let mut other = network.clone();
             match &adapter {
@@ -318,7 +318,7 @@ fn gradients_of_adapters_equal_differences() {
         let training = Training { kl_weight: 0.5, threads: 2, clip_norm: 1e30, ..Training::default() };
         let mut trainer = Trainer::with_adapter(network.clone(), adapter.clone(), training).unwrap();
         trainer.step(&examples).unwrap();
-        let gradient = trainer.gradient().to_vec();
+        let gradient = trainer.gradient().unwrap().to_vec();
         assert_eq!(gradient.len(), adapter.data().len());
         let at = |moved: &dyn Fn(usize) -> f32| {
             let mut other = network.clone();

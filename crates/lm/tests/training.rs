@@ -62,7 +62,7 @@ fn train(network: Network, examples: &[Example], settings: &Training) -> Network
     for batch in epochs(examples, 30, settings.batch_tokens, settings.seed) {
         assert!(trainer.step(&batch).unwrap().applied);
     }
-    trainer.into_network()
+    trainer.into_network().unwrap()
 }
 
 #[test]
@@ -140,7 +140,7 @@ fn the_learning_rate_rises_and_falls() {
 #[test]
 fn nonsense_is_refused_and_changes_nothing() {
     let mut trainer = Trainer::new(network(1), settings()).unwrap();
-    let before = trainer.network().weights.data().to_vec();
+    let before = trainer.network().unwrap().weights.data().to_vec();
     let example = |tokens: &[u32], first_target, teacher| Example { tokens: tokens.to_vec(), first_target, teacher };
     let cases: Vec<(Vec<Example>, &str)> = vec![
         (vec![], "the batch is empty"),
@@ -158,7 +158,7 @@ fn nonsense_is_refused_and_changes_nothing() {
         assert!(matches!(error, LmError::Sequence { .. }));
         assert!(error.to_string().contains(words), "`{words}` is not in: {error}");
     }
-    assert_eq!(trainer.network().weights.data(), before);
+    assert_eq!(trainer.network().unwrap().weights.data(), before);
     for wrong in [
         Training { learning_rate: f64::NAN, ..settings() },
         Training { threads: 0, ..settings() },
@@ -184,8 +184,9 @@ fn begin(adapted: bool, settings: Training) -> Trainer {
 fn a_training_goes_on_to_the_same_bits() {
     let data = examples(60, 3);
     let batches = epochs(&data, 4, 150, 4);
-    let bits =
-        |trainer: &Trainer| -> Vec<u32> { trainer.network().weights.data().iter().map(|w| w.to_bits()).collect() };
+    let bits = |trainer: &mut Trainer| -> Vec<u32> {
+        trainer.network().unwrap().weights.data().iter().map(|w| w.to_bits()).collect()
+    };
     let dir = tempfile::tempdir().unwrap();
     for adapted in [false, true] {
         let mut whole = begin(adapted, settings());
@@ -203,19 +204,19 @@ fn a_training_goes_on_to_the_same_bits() {
         }
         let mut last = begin(adapted, settings());
         last.resume(&path).unwrap();
-        assert_eq!(bits(&last), bits(&whole), "adapted: {adapted}");
+        assert_eq!(bits(&mut last), bits(&mut whole), "adapted: {adapted}");
         // Nothing else is left in the folder, and what does not belong here is refused and changes nothing.
         let others = begin(adapted, Training { seed: 9, ..settings() }).resume(&path).unwrap_err();
         assert!(others.to_string().contains("other settings"), "{others}");
         let mut other = begin(!adapted, settings());
-        let before = bits(&other);
+        let before = bits(&mut other);
         assert_eq!(other.resume(&path).unwrap_err().code(), "model_file_malformed");
         let file = std::fs::read(&path).unwrap();
         for length in [0, 7, 200, file.len() - 1] {
             std::fs::write(&path, &file[..length]).unwrap();
             begin(adapted, settings()).resume(&path).unwrap_err();
         }
-        assert_eq!((bits(&other), other.steps()), (before, 0));
+        assert_eq!((bits(&mut other), other.steps()), (before, 0));
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
 }
@@ -256,7 +257,7 @@ fn a_student_learns_to_prefer() {
         last.loss < 0.6 * first.loss && last.won == last.pairs && last.cross_entropy < first.cross_entropy,
         "{last:?}"
     );
-    assert!(margin(trainer.network()) > 3.0, "{}", margin(trainer.network()));
+    assert!(margin(trainer.network().unwrap()) > 3.0, "{}", margin(trainer.network().unwrap()));
 
     for wrong in [Preference { beta: 0.0, ..how }, Preference { likelihood: -1.0, ..how }] {
         assert_eq!(trainer.prefer(&[&learnt[0]], &wrong).unwrap_err().code(), "setting_invalid");

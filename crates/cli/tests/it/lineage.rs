@@ -44,7 +44,7 @@ fn trained(place: &Place, network: Network, texts: &[(String, String)], steps: u
     for _ in 0..steps {
         trainer.step(&batch).unwrap();
     }
-    trainer.into_network()
+    trainer.into_network().unwrap()
 }
 
 fn some_texts() -> Vec<(String, String)> {

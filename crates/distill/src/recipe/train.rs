@@ -1,7 +1,7 @@
 //! How the student learns.
 
 use anbiq_lm::lora;
-use anbiq_lm::train::Divergence;
+use anbiq_lm::train::{Divergence, Hardware};
 use serde::{Deserialize, Serialize};
 
 /// The first stage: on the corpus, prompts and answers.
@@ -36,6 +36,9 @@ pub struct TrainPart {
     pub alpha: Option<f64>,
     /// Both distributions are taken to the power of one over it before they are compared.
     pub temperature: f64,
+    /// What all stages train on: `cpu`, `cuda` or `cuda-tf32`.
+    #[serde(skip_serializing_if = "Hardware::is_cpu")]
+    pub device: Hardware,
     /// Train adapters of low rank and leave the student's base as it is.
     pub lora: Option<lora::Shape>,
     /// Learn from the student's own answers too, judged by the teacher's weights.
@@ -182,6 +185,7 @@ impl Default for TrainPart {
             beta: None,
             alpha: None,
             temperature: 1.0,
+            device: Hardware::Cpu,
             lora: None,
             on_policy: None,
             preference: None,

@@ -98,7 +98,7 @@ impl Base {
         for batch in batches {
             trainer.step(&batch)?;
         }
-        Ok(trainer.into_network())
+        Ok(trainer.into_network()?)
     }
 
     /// A student as a model that can be asked.
@@ -219,7 +219,7 @@ fn base(dir: &Path, corpus: &Corpus, codec: &Codec) -> Result<Network, Failure> 
         tokens += size;
         trainer.step(&batch)?;
     }
-    let network = trainer.into_network();
+    let network = trainer.into_network()?;
     network.save(&folder, Dtype::F32)?;
     Ok(network)
 }

@@ -25,7 +25,7 @@ pub(super) fn weighed(options: &Options, base: &Base, results: &mut Results) -> 
         for batch in batches {
             trainer.step(&batch)?;
         }
-        Ok(trainer.into_network())
+        Ok(trainer.into_network()?)
     };
     let own = |seed: u64| trained(Network::random(base.network.config.clone(), 500 + seed)?, 700 + seed, 200);
     let networks = (0..INDEPENDENT).map(own).collect::<Result<Vec<_>, _>>()?;

@@ -1,95 +1,87 @@
-use super::heads::{Kind, norm_backward};
 use super::linear::into_input;
 use super::sink::{Linear, Norm, Sink};
-use super::{Pack, Tape, attention, room};
-use crate::Network;
-use crate::kernel::{add, rms_norm, rms_norm_backward, rotate_back, silu_gate_backward};
+use super::{Model, Pack, Tape};
+use crate::device::{Attended, Device, Kind, Laid, Stretch, Way};
 
 /// The way back from the picked rows, whose gradient lies on the tape, to every weight but the output head, as far as
 /// `gradient` wants it.
-pub(crate) fn backward(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut dyn Sink) {
-    let (config, weights) = (&network.config, &network.weights);
+pub(crate) fn backward<D: Device>(
+    device: &D,
+    model: &Model<'_, D>,
+    pack: &Pack,
+    tape: &mut Tape<D>,
+    gradient: &mut dyn Sink<D>,
+) {
+    let config = model.config;
     let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.query_size(), config.kv_size());
     let (step, turned) = (queries + 2 * keys, config.heads + config.kv_heads);
     let epsilon = config.rms_norm_eps;
 
-    unpick(network, pack, tape, gradient);
-    let half = tape.rotary.half();
-    let (cosines, sines) = tape.rotary.tables(0);
+    unpick(device, model, pack, tape, gradient);
+    let laid = Laid { pack, there: &tape.laid };
+    let angles = tape.rotary.angles(device, 0);
+    let scratch = &mut tape.scratch;
     // From here on the stream holds the gradient of what comes out of the layer.
-    let stream = &mut tape.stream[..rows * d];
-    let hidden = room(&mut tape.hidden, rows * d);
-    let d_hidden = room(&mut tape.d_hidden, rows * d);
-    let gated = room(&mut tape.gated, rows * ffn);
-    let d_context = room(&mut tape.d_context, rows * queries);
-    let d_qkv = room(&mut tape.d_qkv, rows * step);
+    let stream = device.room(&mut tape.stream, rows * d);
+    let hidden = device.room(&mut tape.hidden, rows * d);
+    let d_hidden = device.room(&mut tape.d_hidden, rows * d);
+    let gated = device.room(&mut tape.gated, rows * ffn);
+    let d_context = device.room(&mut tape.d_context, rows * queries);
+    let d_qkv = device.room(&mut tape.d_qkv, rows * step);
     for index in (0..config.layers).rev() {
-        let layer = weights.layer(index);
+        let layer = model.layer(index);
         let slot = &mut tape.layers[index];
 
-        let gate_up = &mut slot.gate_up[..rows * 2 * ffn];
-        into_input(gated, ffn, stream, d, layer.down);
-        silu_gate_backward(gate_up, ffn, gated);
-        gradient.linear(index, Linear::Down, stream, gated, rows);
-        let (middle, inverse) = (&slot.middle[..rows * d], &mut slot.middle_inverse[..rows]);
-        rms_norm(middle, layer.mlp_norm, epsilon, hidden, inverse);
-        gradient.linear(index, Linear::GateUp, gate_up, hidden, rows);
-        into_input(d_hidden, d, gate_up, 2 * ffn, weights.gate_up(index));
+        let gate_up = slot.gate_up.part_mut(0..rows * 2 * ffn);
+        into_input(device, gated, ffn, stream, d, layer.down);
+        device.silu_gate_backward(gate_up, ffn, gated);
+        gradient.linear(index, Linear::Down, stream, gated, rows, scratch);
+        let (middle, inverse) = (slot.middle.part(0..rows * d), slot.middle_inverse.part_mut(0..rows));
+        device.rms_norm(middle, layer.mlp_norm, epsilon, hidden, inverse);
+        gradient.linear(index, Linear::GateUp, gate_up, hidden, rows, scratch);
+        into_input(device, d_hidden, d, gate_up, 2 * ffn, model.gate_up(index));
         let d_norm = gradient.scale(Norm::FeedForward(index), d);
-        rms_norm_backward(middle, layer.mlp_norm, inverse, d_hidden, stream, d_norm);
+        device.rms_norm_backward(middle, layer.mlp_norm, inverse, d_hidden, stream, d_norm, scratch);
 
-        let context = &slot.context[..rows * queries];
-        into_input(d_context, queries, stream, d, layer.o);
-        gradient.linear(index, Linear::O, stream, context, rows);
-        let from = attention::Remembered {
-            qkv: &slot.qkv[..rows * step],
-            context,
-            logsums: &slot.logsums[..rows * config.heads],
-            d_context,
-        };
-        let to = attention::Scratch {
-            d_qkv,
-            scores: &mut tape.scores,
-            d_scores: &mut tape.d_scores,
-            shared: &mut tape.shared,
-        };
-        attention::backward(config, config.window(index), &pack.spans, &from, to);
+        let context = slot.context.part(0..rows * queries);
+        into_input(device, d_context, queries, stream, d, layer.o);
+        gradient.linear(index, Linear::O, stream, context, rows, scratch);
+        let qkv = slot.qkv.part(0..rows * step);
+        let from = Attended { qkv, context, logsums: slot.logsums.part(0..rows * config.heads) };
+        device.attend_backward(config, config.window(index), laid, &from, d_context, d_qkv, scratch);
         if config.rotates(index) {
-            rotate_back(d_qkv, step, turned, half, &pack.positions, cosines, sines);
+            device.rotate(laid, d_qkv, step, turned, &angles, Way::Back);
         }
         if config.qk_norm() {
-            let plain = (&slot.plain[..rows * (queries + keys)], &slot.plain_inverse[..rows * turned]);
-            let (spare, d_q_norm) = (&mut tape.spare, gradient.scale(Norm::Queries(index), config.head_dim));
-            norm_backward(config, Kind::Queries, layer.q_norm, plain, d_qkv, spare, d_q_norm);
+            let plain = (slot.plain.part(0..rows * (queries + keys)), slot.plain_inverse.part(0..rows * turned));
+            let d_q_norm = gradient.scale(Norm::Queries(index), config.head_dim);
+            device.norm_heads_backward(config, Kind::Queries, layer.q_norm, plain, d_qkv, d_q_norm, scratch);
             let d_k_norm = gradient.scale(Norm::Keys(index), config.head_dim);
-            norm_backward(config, Kind::Keys, layer.k_norm, plain, d_qkv, spare, d_k_norm);
+            device.norm_heads_backward(config, Kind::Keys, layer.k_norm, plain, d_qkv, d_k_norm, scratch);
         }
-        let (before, inverse) = (&slot.before[..rows * d], &mut slot.before_inverse[..rows]);
-        rms_norm(before, layer.attn_norm, epsilon, hidden, inverse);
-        gradient.linear(index, Linear::Qkv, d_qkv, hidden, rows);
-        into_input(d_hidden, d, d_qkv, step, weights.qkv(index));
+        let (before, inverse) = (slot.before.part(0..rows * d), slot.before_inverse.part_mut(0..rows));
+        device.rms_norm(before, layer.attn_norm, epsilon, hidden, inverse);
+        gradient.linear(index, Linear::Qkv, d_qkv, hidden, rows, scratch);
+        into_input(device, d_hidden, d, d_qkv, step, model.qkv(index));
         let d_norm = gradient.scale(Norm::Attention(index), d);
-        rms_norm_backward(before, layer.attn_norm, inverse, d_hidden, stream, d_norm);
+        device.rms_norm_backward(before, layer.attn_norm, inverse, d_hidden, stream, d_norm, scratch);
     }
-    let Some(d_embed) = gradient.embed() else { return };
-    for (row, &token) in stream.chunks_exact(d).zip(&pack.tokens) {
-        add(&mut d_embed[token as usize * d..][..d], row);
+    if let Some(d_embed) = gradient.embed() {
+        device.embed_backward(laid, stream, d, d_embed);
     }
 }
 
 /// The way back through the last norm; puts the gradient of the picked rows where they came from.
-fn unpick(network: &Network, pack: &Pack, tape: &mut Tape, gradient: &mut dyn Sink) {
-    let (d, count) = (network.config.hidden_size, pack.targets.len());
-    let stream = room(&mut tape.stream, pack.rows() * d);
-    stream.fill(0.0);
+fn unpick<D: Device>(device: &D, model: &Model<'_, D>, pack: &Pack, tape: &mut Tape<D>, gradient: &mut dyn Sink<D>) {
+    let (d, count) = (model.config.hidden_size, pack.targets.len());
+    let stream = device.room(&mut tape.stream, pack.rows() * d);
+    device.clear(stream);
     // `hidden` is free at this point.
-    let d_picked = room(&mut tape.hidden, count * d);
-    d_picked.fill(0.0);
-    let (picked, inverse) = (&tape.picked[..count * d], &tape.normed_inverse[..count]);
-    let d_normed = &tape.d_normed[..count * d];
-    rms_norm_backward(picked, network.weights.norm(), inverse, d_normed, d_picked, gradient.scale(Norm::Last, d));
-    for (row, target) in d_picked.chunks_exact(d).zip(&pack.targets) {
-        stream[target.row * d..][..d].copy_from_slice(row);
-    }
+    let d_picked = device.room(&mut tape.hidden, count * d);
+    device.clear(d_picked);
+    let (picked, inverse) = (tape.picked.part(0..count * d), tape.normed_inverse.part(0..count));
+    let (d_normed, d_norm) = (tape.d_normed.part(0..count * d), gradient.scale(Norm::Last, d));
+    device.rms_norm_backward(picked, model.norm(), inverse, d_normed, d_picked, d_norm, &mut tape.scratch);
+    device.unpick(Laid { pack, there: &tape.laid }, d_picked, d, stream);
 }

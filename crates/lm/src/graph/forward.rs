@@ -1,12 +1,12 @@
 use super::linear::linear;
-use super::{LayerTape, Pack, Tape, attention, norm_heads, room};
-use crate::Network;
-use crate::kernel::{Write, add_to_rows, rms_norm, rotate, silu_gate};
+use super::{LayerTape, Model, Pack, Tape};
+use crate::device::{Device, HeadNorms, Laid, Way};
+use crate::kernel::Write;
 
 /// Runs the pack through all layers; the residual stream is left on the tape. With `keep` the tape remembers what the
 /// way back needs.
-pub(crate) fn forward(network: &Network, pack: &Pack, tape: &mut Tape, keep: bool) {
-    let (config, weights) = (&network.config, &network.weights);
+pub(crate) fn forward<D: Device>(device: &D, model: &Model<'_, D>, pack: &Pack, tape: &mut Tape<D>, keep: bool) {
+    let config = model.config;
     let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.query_size(), config.kv_size());
     let (step, turned) = (queries + 2 * keys, config.heads + config.kv_heads);
@@ -14,61 +14,61 @@ pub(crate) fn forward(network: &Network, pack: &Pack, tape: &mut Tape, keep: boo
     if tape.layers.len() < slots {
         tape.layers.resize_with(slots, LayerTape::default);
     }
+    device.lay(pack, &mut tape.laid);
+    let laid = Laid { pack, there: &tape.laid };
     let longest = pack.spans.iter().map(ExactSizeIterator::len).max().unwrap_or(0);
-    let half = tape.rotary.half();
-    let (cosines, sines) = tape.rotary.tables(longest);
+    let angles = tape.rotary.angles(device, longest);
 
-    let stream = room(&mut tape.stream, rows * d);
-    for (row, &token) in stream.chunks_exact_mut(d).zip(&pack.tokens) {
-        row.copy_from_slice(&weights.embed()[token as usize * d..][..d]);
-    }
-    let hidden = room(&mut tape.hidden, rows * d);
-    let gated = room(&mut tape.gated, rows * ffn);
+    let stream = device.room(&mut tape.stream, rows * d);
+    device.embed(laid, model.embed(), d, stream);
+    let hidden = device.room(&mut tape.hidden, rows * d);
+    let gated = device.room(&mut tape.gated, rows * ffn);
     for index in 0..config.layers {
-        let layer = weights.layer(index);
+        let layer = model.layer(index);
         let slot = &mut tape.layers[if keep { index } else { 0 }];
 
-        rms_norm(stream, layer.attn_norm, config.rms_norm_eps, hidden, room(&mut slot.before_inverse, rows));
+        let inverse = device.room(&mut slot.before_inverse, rows);
+        device.rms_norm(stream, layer.attn_norm, config.rms_norm_eps, hidden, inverse);
         if keep {
-            room(&mut slot.before, rows * d).copy_from_slice(stream);
+            device.copy(stream, device.room(&mut slot.before, rows * d));
         }
-        let qkv = room(&mut slot.qkv, rows * step);
-        linear(qkv, step, Write::Over, hidden, d, weights.qkv(index));
-        add_to_rows(qkv, weights.qkv_bias(index));
+        let qkv = device.room(&mut slot.qkv, rows * step);
+        linear(device, qkv, step, Write::Over, hidden, d, model.qkv(index));
+        device.add_to_rows(qkv, model.qkv_bias(index));
         if config.qk_norm() {
-            let plain = room(&mut slot.plain, rows * (queries + keys));
-            let inverse = room(&mut slot.plain_inverse, rows * turned);
-            norm_heads(config, &layer, qkv, plain, inverse);
+            let plain = device.room(&mut slot.plain, rows * (queries + keys));
+            let inverse = device.room(&mut slot.plain_inverse, rows * turned);
+            let scales = HeadNorms { queries: layer.q_norm, keys: layer.k_norm };
+            device.norm_heads(config, &scales, qkv, plain, inverse);
         }
         if config.rotates(index) {
-            rotate(qkv, step, turned, half, &pack.positions, cosines, sines);
+            device.rotate(laid, qkv, step, turned, &angles, Way::There);
         }
-        let context = room(&mut slot.context, rows * queries);
-        let logsums = room(&mut slot.logsums, rows * config.heads);
-        attention::forward(config, config.window(index), &pack.spans, qkv, context, logsums, &mut tape.scores);
-        linear(stream, d, Write::Add, context, queries, layer.o);
-        add_to_rows(stream, layer.o_bias);
+        let context = device.room(&mut slot.context, rows * queries);
+        let logsums = device.room(&mut slot.logsums, rows * config.heads);
+        device.attend(config, config.window(index), laid, qkv, context, logsums, &mut tape.scratch);
+        linear(device, stream, d, Write::Add, context, queries, layer.o);
+        device.add_to_rows(stream, layer.o_bias);
 
-        rms_norm(stream, layer.mlp_norm, config.rms_norm_eps, hidden, room(&mut slot.middle_inverse, rows));
+        let inverse = device.room(&mut slot.middle_inverse, rows);
+        device.rms_norm(stream, layer.mlp_norm, config.rms_norm_eps, hidden, inverse);
         if keep {
-            room(&mut slot.middle, rows * d).copy_from_slice(stream);
+            device.copy(stream, device.room(&mut slot.middle, rows * d));
         }
-        let gate_up = room(&mut slot.gate_up, rows * 2 * ffn);
-        linear(gate_up, 2 * ffn, Write::Over, hidden, d, weights.gate_up(index));
-        add_to_rows(gate_up, weights.gate_up_bias(index));
-        silu_gate(gate_up, ffn, gated);
-        linear(stream, d, Write::Add, gated, ffn, layer.down);
-        add_to_rows(stream, layer.down_bias);
+        let gate_up = device.room(&mut slot.gate_up, rows * 2 * ffn);
+        linear(device, gate_up, 2 * ffn, Write::Over, hidden, d, model.gate_up(index));
+        device.add_to_rows(gate_up, model.gate_up_bias(index));
+        device.silu_gate(gate_up, ffn, gated);
+        linear(device, stream, d, Write::Add, gated, ffn, layer.down);
+        device.add_to_rows(stream, layer.down_bias);
     }
 }
 
 /// Collects the rows that predict targets and normalises them: the input of the output head.
-pub(crate) fn pick(network: &Network, pack: &Pack, tape: &mut Tape) {
-    let (d, count) = (network.config.hidden_size, pack.targets.len());
-    let picked = room(&mut tape.picked, count * d);
-    for (row, target) in picked.chunks_exact_mut(d).zip(&pack.targets) {
-        row.copy_from_slice(&tape.stream[target.row * d..][..d]);
-    }
-    let (normed, inverse) = (room(&mut tape.normed, count * d), room(&mut tape.normed_inverse, count));
-    rms_norm(picked, network.weights.norm(), network.config.rms_norm_eps, normed, inverse);
+pub(crate) fn pick<D: Device>(device: &D, model: &Model<'_, D>, pack: &Pack, tape: &mut Tape<D>) {
+    let (d, count) = (model.config.hidden_size, pack.targets.len());
+    let picked = device.room(&mut tape.picked, count * d);
+    device.pick(Laid { pack, there: &tape.laid }, &tape.stream, d, picked);
+    let (normed, inverse) = (device.room(&mut tape.normed, count * d), device.room(&mut tape.normed_inverse, count));
+    device.rms_norm(picked, model.norm(), model.config.rms_norm_eps, normed, inverse);
 }

@@ -3,27 +3,28 @@
 //! A [`Pack`] lays several sequences end to end as rows of one matrix, so that the large products see many rows
 //! however short the sequences are; attention and positions stay within a sequence. Everything a pass needs to
 //! remember lies in a [`Tape`], which is used again and again: after the first pass nothing is allocated.
+//!
+//! What stands here is written once, for whatever [`Device`] computes it.
 
-mod attention;
 mod backward;
-mod divergence;
 mod forward;
 mod head;
-mod heads;
 mod linear;
+mod model;
 mod rotary;
 mod sink;
 
 use std::ops::Range;
 
 pub(crate) use backward::backward;
-pub(crate) use divergence::{Aim, Classes};
 pub(crate) use forward::{forward, pick};
-pub(crate) use head::{Loss, logits, logits_of_two, loss};
-pub(crate) use heads::norm as norm_heads;
+pub(crate) use head::{logits, logits_of_two, logprobs, loss, top};
+pub(crate) use model::Model;
 pub(crate) use rotary::Rotary;
-pub(crate) use sink::{Linear, Norm, Sink};
+use rotary::Turns;
+pub(crate) use sink::{Linear, Norm, Sink, Whole};
 
+use crate::device::Device;
 use crate::{Config, LmError};
 
 /// Several sequences laid end to end.
@@ -103,95 +104,75 @@ pub(crate) fn check(config: &Config, index: usize, tokens: &[u32], first_target:
 
 /// Everything that passes over packs remember, for one thread.
 #[derive(Debug)]
-pub(crate) struct Tape {
-    rotary: Rotary,
-    layers: Vec<LayerTape>,
+pub(crate) struct Tape<D: Device> {
+    rotary: Turns<D>,
+    laid: D::Laid,
+    layers: Vec<LayerTape<D::Buffer>>,
     /// The residual stream, `[rows, d]`; on the way back its gradient.
-    stream: Vec<f32>,
+    stream: D::Buffer,
     /// The residual stream at the rows that predict targets, `[targets, d]`.
-    picked: Vec<f32>,
+    picked: D::Buffer,
     /// The same after the last norm.
-    normed: Vec<f32>,
-    normed_inverse: Vec<f32>,
+    normed: D::Buffer,
+    normed_inverse: D::Buffer,
     /// Gradient of `normed`.
-    d_normed: Vec<f32>,
+    d_normed: D::Buffer,
     /// A normalised stream, `[rows, d]`.
-    hidden: Vec<f32>,
+    hidden: D::Buffer,
     /// Gradient of `hidden`.
-    d_hidden: Vec<f32>,
+    d_hidden: D::Buffer,
     /// Output of the gated unit, `[rows, ffn]`; on the way back its gradient.
-    gated: Vec<f32>,
+    gated: D::Buffer,
     /// Gradient of attention's output, `[rows, heads * head_dim]`.
-    d_context: Vec<f32>,
+    d_context: D::Buffer,
     /// Gradient of queries, keys and values.
-    d_qkv: Vec<f32>,
-    /// Attention scores of one tile.
-    scores: Vec<f32>,
-    /// Gradient of `scores`.
-    d_scores: Vec<f32>,
-    /// Inner products of attention's output and its gradient.
-    shared: Vec<f32>,
-    /// Gradient of the heads of one row.
-    spare: Vec<f32>,
+    d_qkv: D::Buffer,
     /// Logits of some rows.
-    logits: Vec<f32>,
-    /// Logits and exponentials of a teacher's tokens.
-    taken: Vec<f32>,
-    classes: Classes,
+    logits: D::Buffer,
+    /// What the device needs on the way, and the sums of the losses.
+    pub(crate) scratch: D::Scratch,
 }
 
 /// What a layer remembers for the way back.
 #[derive(Debug, Default)]
-struct LayerTape {
+struct LayerTape<B> {
     /// The residual stream before attention, `[rows, d]`.
-    before: Vec<f32>,
-    before_inverse: Vec<f32>,
+    before: B,
+    before_inverse: B,
     /// The residual stream between attention and the feed-forward part, `[rows, d]`.
-    middle: Vec<f32>,
-    middle_inverse: Vec<f32>,
+    middle: B,
+    middle_inverse: B,
     /// Queries, keys and values, normed and rotated, `[rows, (heads + 2 kv_heads) * head_dim]`.
-    qkv: Vec<f32>,
+    qkv: B,
     /// Queries and keys before their norms, where they have some, `[rows, (heads + kv_heads) * head_dim]`.
-    plain: Vec<f32>,
-    plain_inverse: Vec<f32>,
+    plain: B,
+    plain_inverse: B,
     /// Attention's output before its projection, `[rows, heads * head_dim]`.
-    context: Vec<f32>,
+    context: B,
     /// Logarithms of the softmax sums, `[heads, rows]`.
-    logsums: Vec<f32>,
+    logsums: B,
     /// Gates and values, `[rows, 2 ffn]`; on the way back their gradients.
-    gate_up: Vec<f32>,
+    gate_up: B,
 }
 
-impl Tape {
+impl<D: Device> Tape<D> {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
-            rotary: Rotary::new(config),
+            rotary: Turns::new(config),
+            laid: D::Laid::default(),
             layers: Vec::new(),
-            stream: Vec::new(),
-            picked: Vec::new(),
-            normed: Vec::new(),
-            normed_inverse: Vec::new(),
-            d_normed: Vec::new(),
-            hidden: Vec::new(),
-            d_hidden: Vec::new(),
-            gated: Vec::new(),
-            d_context: Vec::new(),
-            d_qkv: Vec::new(),
-            scores: Vec::new(),
-            d_scores: Vec::new(),
-            shared: Vec::new(),
-            spare: Vec::new(),
-            logits: Vec::new(),
-            taken: Vec::new(),
-            classes: Classes::default(),
+            stream: D::Buffer::default(),
+            picked: D::Buffer::default(),
+            normed: D::Buffer::default(),
+            normed_inverse: D::Buffer::default(),
+            d_normed: D::Buffer::default(),
+            hidden: D::Buffer::default(),
+            d_hidden: D::Buffer::default(),
+            gated: D::Buffer::default(),
+            d_context: D::Buffer::default(),
+            d_qkv: D::Buffer::default(),
+            logits: D::Buffer::default(),
+            scratch: D::Scratch::default(),
         }
     }
-}
-
-/// The first `length` numbers of a buffer that only ever grows; what stands in them is left over from before.
-fn room(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
 }

@@ -1,4 +1,5 @@
 use crate::Config;
+use crate::device::{Angles, Device};
 
 /// Cosines and sines of the rotary positions, up to the largest position met so far, times what YaRN multiplies them by.
 #[derive(Debug, Clone)]
@@ -16,7 +17,7 @@ impl Rotary {
     }
 
     /// Half the width of a head: the number of angles a position.
-    pub(crate) fn half(&self) -> usize {
+    fn half(&self) -> usize {
         self.frequencies.len()
     }
 
@@ -31,5 +32,33 @@ impl Rotary {
             }
         }
         (&self.cosines, &self.sines)
+    }
+}
+
+/// The same in the memory of a device.
+#[derive(Debug)]
+pub(crate) struct Turns<D: Device> {
+    rotary: Rotary,
+    cosines: D::Buffer,
+    sines: D::Buffer,
+    /// How many numbers of each the device has.
+    known: usize,
+}
+
+impl<D: Device> Turns<D> {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self { rotary: Rotary::new(config), cosines: D::Buffer::default(), sines: D::Buffer::default(), known: 0 }
+    }
+
+    /// For at least `positions` positions.
+    pub(super) fn angles(&mut self, device: &D, positions: usize) -> Angles<'_, D::Slice> {
+        let half = self.rotary.half();
+        let (cosines, sines) = self.rotary.tables(positions);
+        if cosines.len() > self.known {
+            self.known = cosines.len();
+            device.put(cosines, device.room(&mut self.cosines, self.known));
+            device.put(sines, device.room(&mut self.sines, self.known));
+        }
+        Angles { cosines: &self.cosines, sines: &self.sines, half }
     }
 }

@@ -9,23 +9,31 @@ use super::tile::{self, Operand, Product};
 #[cfg(target_arch = "x86_64")]
 const FEW_ROWS: usize = 6;
 
-/// A matrix to read: `rows` x `cols` numbers somewhere in a slice.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct View<'data> {
-    data: &'data [f32],
-    rows: usize,
-    cols: usize,
-    row_step: usize,
-    col_step: usize,
+/// A matrix to read: `rows` x `cols` numbers somewhere in a slice of a device's memory.
+#[derive(Debug)]
+pub(crate) struct View<'data, S: ?Sized = [f32]> {
+    pub(crate) data: &'data S,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_step: usize,
+    pub(crate) col_step: usize,
 }
+
+impl<S: ?Sized> Clone for View<'_, S> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<S: ?Sized> Copy for View<'_, S> {}
 
 /// A matrix to write, row by row, with `row_step` numbers from one row to the next.
 #[derive(Debug)]
-pub(crate) struct ViewMut<'data> {
-    data: &'data mut [f32],
-    rows: usize,
-    cols: usize,
-    row_step: usize,
+pub(crate) struct ViewMut<'data, S: ?Sized = [f32]> {
+    pub(crate) data: &'data mut S,
+    pub(crate) rows: usize,
+    pub(crate) cols: usize,
+    pub(crate) row_step: usize,
 }
 
 /// What happens to what stood in the result before.
@@ -37,14 +45,14 @@ pub(crate) enum Write {
     Add,
 }
 
-impl<'data> View<'data> {
+impl<'data, S: ?Sized> View<'data, S> {
     /// Rows that follow each other without a gap.
-    pub(crate) const fn new(data: &'data [f32], rows: usize, cols: usize) -> Self {
+    pub(crate) const fn new(data: &'data S, rows: usize, cols: usize) -> Self {
         Self { data, rows, cols, row_step: cols, col_step: 1 }
     }
 
     /// Rows that begin every `row_step` numbers.
-    pub(crate) const fn strided(data: &'data [f32], rows: usize, cols: usize, row_step: usize) -> Self {
+    pub(crate) const fn strided(data: &'data S, rows: usize, cols: usize, row_step: usize) -> Self {
         Self { data, rows, cols, row_step, col_step: 1 }
     }
 
@@ -54,14 +62,14 @@ impl<'data> View<'data> {
     }
 }
 
-impl<'data> ViewMut<'data> {
+impl<'data, S: ?Sized> ViewMut<'data, S> {
     /// Rows that follow each other without a gap.
-    pub(crate) const fn new(data: &'data mut [f32], rows: usize, cols: usize) -> Self {
+    pub(crate) const fn new(data: &'data mut S, rows: usize, cols: usize) -> Self {
         Self { data, rows, cols, row_step: cols }
     }
 
     /// Rows that begin every `row_step` numbers.
-    pub(crate) const fn strided(data: &'data mut [f32], rows: usize, cols: usize, row_step: usize) -> Self {
+    pub(crate) const fn strided(data: &'data mut S, rows: usize, cols: usize, row_step: usize) -> Self {
         Self { data, rows, cols, row_step }
     }
 }

@@ -6,10 +6,6 @@ use anbiq_domain::Seeded;
 
 use super::{Example, Pair};
 
-/// Rows that pass through the network together. Measured on two cores: fewer make the gradient buffers travel through
-/// memory more often, more push the activations out of the cache.
-const ROWS: usize = 512;
-
 /// Something that is learnt from as a whole.
 pub trait Member {
     /// Its tokens.
@@ -51,11 +47,11 @@ pub fn epochs<M: Member>(members: &[M], epochs: u32, batch_tokens: usize, seed: 
     batches
 }
 
-/// Distributes the members of a batch, whose rows are `lengths`, over packs of about [`ROWS`] rows, evenly over the threads:
-/// the longest first, each to the lightest pack (Graham 1969).
-pub(super) fn balance(lengths: &[usize], threads: usize) -> Vec<Vec<usize>> {
+/// Distributes the members of a batch, whose rows are `lengths`, over packs of about `pack_rows` rows, evenly over the
+/// threads: the longest first, each to the lightest pack (Graham 1969).
+pub(super) fn balance(lengths: &[usize], threads: usize, pack_rows: usize) -> Vec<Vec<usize>> {
     let rows: usize = lengths.iter().sum();
-    let count = rows.div_ceil(ROWS).next_multiple_of(threads).min(lengths.len());
+    let count = rows.div_ceil(pack_rows).next_multiple_of(threads).min(lengths.len());
     let mut order: Vec<usize> = (0..lengths.len()).collect();
     order.sort_by_key(|&index| (Reverse(lengths[index]), index));
     let mut packs = vec![(0, Vec::new()); count];

@@ -28,15 +28,16 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// The file cannot be written.
-    pub fn save(&self, path: &Path, note: &str) -> Result<(), LmError> {
-        let (moves, first, second) = self.optimizer.state();
+    /// The file cannot be written, or a card cannot give what it has.
+    pub fn save(&mut self, path: &Path, note: &str) -> Result<(), LmError> {
+        self.fetch()?;
+        let (moves, first, second) = self.engine.state()?;
         let numbers = match &self.adapting {
             None => self.network.weights.data(),
             Some(adapting) => adapting.adapter.data(),
         };
         let stored = |values| Stored { dtype: Dtype::F32, shape: vec![numbers.len()], values };
-        let tensors = PARTS.into_iter().zip([numbers, first, second].map(stored));
+        let tensors = PARTS.into_iter().zip([numbers, &*first, &*second].map(stored));
         let metadata = HashMap::from([
             (SETTINGS.to_owned(), self.settings()),
             (STEPS.to_owned(), self.steps.to_string()),
@@ -96,7 +97,7 @@ impl Trainer {
                 adapter.apply(base, weights);
             }
         }
-        self.optimizer.set_state(moves, first, second);
+        self.engine.set_state(&self.network, self.adapting.as_ref(), (moves, first, second))?;
         self.steps = steps;
         Ok(note)
     }

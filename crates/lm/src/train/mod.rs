@@ -1,24 +1,27 @@
 //! Training: whole sequences in, a better network out.
 
 mod batches;
+#[cfg(feature = "cuda")]
+mod card;
 mod checkpoint;
 mod preference;
 mod settings;
+mod work;
 
-use std::borrow::Borrow;
+use std::borrow::{Borrow, Cow};
 use std::sync::Arc;
 
-use crate::graph::{self, Aim, Loss, Pack, Sink, Tape};
+use crate::device::{Aim, Device};
+use crate::graph;
 use crate::lora::Adapter;
-use crate::optimizer::{Optimizer, Settings, side_by_side};
+use crate::optimizer::{Optimizer, Settings};
 use crate::score::Likeliest;
-use crate::{LmError, Network, Weights};
+use crate::{LmError, Network};
 
-use batches::balance;
 pub use batches::{Member, epochs};
-use preference::Sums;
 pub use preference::{Pair, Preference, PreferenceReport};
-pub use settings::{Config, Divergence};
+pub use settings::{Config, Divergence, Hardware};
+use work::{At, Engine, Job, Worker};
 
 /// One sequence to learn from.
 #[derive(Debug, Clone, PartialEq)]
@@ -70,11 +73,10 @@ pub struct StepReport {
 /// A network under training.
 #[derive(Debug)]
 pub struct Trainer {
-    /// Whoever else holds it keeps it as it was.
+    /// Whoever else holds it keeps it as it was. Where a card trains it is as it was when it was last asked for.
     network: Arc<Network>,
     config: Config,
-    optimizer: Optimizer,
-    workers: Vec<Worker>,
+    engine: Engine,
     steps: u64,
     adapting: Option<Adapting>,
 }
@@ -85,25 +87,6 @@ struct Adapting {
     adapter: Adapter,
     /// The projections without it.
     base: Vec<f32>,
-}
-
-/// What one thread owns: nothing is shared while gradients are computed.
-#[derive(Debug)]
-struct Worker {
-    tape: Tape,
-    pack: Pack,
-    gradient: Gradient,
-    loss: Loss,
-    sums: Sums,
-}
-
-/// The gradient of what is trained.
-#[derive(Debug)]
-enum Gradient {
-    /// Of every weight.
-    Whole(Weights),
-    /// Of the adapter's numbers, and room for what is computed on the way.
-    Low(Vec<f32>, Vec<f32>),
 }
 
 /// What a step left to report.
@@ -117,13 +100,11 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// A setting makes no sense.
+    /// A setting makes no sense; the hardware is not there or has too little memory.
     pub fn new(network: Network, config: Config) -> Result<Self, LmError> {
-        let weights = &network.weights;
-        let optimizer = Optimizer::new(weights.data().len(), weights.matrices());
-        let gradient = || Gradient::Whole(weights.zeros_like());
-        let workers = workers(&network, &config, gradient)?;
-        Ok(Self { network: Arc::new(network), config, optimizer, workers, steps: 0, adapting: None })
+        config.check()?;
+        let (size, matrices) = (network.weights.data().len(), network.weights.matrices());
+        Self::begin(network, None, config, Optimizer::new(size, matrices))
     }
 
     /// Begins to train `adapter`, which was made for `network`; the network itself stays as it is. No gradient of the
@@ -131,15 +112,34 @@ impl Trainer {
     ///
     /// # Errors
     ///
-    /// A setting makes no sense.
+    /// As [`Trainer::new`].
     pub fn with_adapter(mut network: Network, adapter: Adapter, config: Config) -> Result<Self, LmError> {
+        config.check()?;
         let size = adapter.data().len();
-        let workers = workers(&network, &config, || Gradient::Low(vec![0.0; size], Vec::new()))?;
         let base = adapter.base(&network.weights);
         adapter.apply(&base, &mut network.weights);
         let optimizer = Optimizer::new(size, std::iter::once(0..size).collect());
-        let adapting = Some(Adapting { adapter, base });
-        Ok(Self { network: Arc::new(network), config, optimizer, workers, steps: 0, adapting })
+        Self::begin(network, Some(Adapting { adapter, base }), config, optimizer)
+    }
+
+    fn begin(
+        network: Network,
+        adapting: Option<Adapting>,
+        config: Config,
+        optimizer: Optimizer,
+    ) -> Result<Self, LmError> {
+        let size = optimizer.size();
+        let engine = match config.device {
+            Hardware::Cpu => Engine::threads(&network, size, optimizer, config.threads),
+            #[cfg(feature = "cuda")]
+            hardware => {
+                let card = card::Card::new(hardware, &network, adapting.as_ref(), &config, &optimizer)?;
+                Engine::Card(Box::new(card))
+            }
+            #[cfg(not(feature = "cuda"))]
+            hardware => return Err(LmError::not_built_in(hardware.word())),
+        };
+        Ok(Self { network: Arc::new(network), config, engine, steps: 0, adapting })
     }
 
     /// One step of AdamW on the mean loss over the targets of `batch`.
@@ -174,14 +174,9 @@ impl Trainer {
         let Config { divergence, temperature, .. } = self.config;
         let aim = Aim { share: kl_weight as f32, divergence, temperature };
         let weight = 1.0 / targets as f32;
-        self.compute(&lengths, |worker, network, adapter, members| {
-            worker.learn(network, adapter, batch, members, &aim, weight);
-        });
-        let mut loss = Loss::default();
-        for worker in &self.workers {
-            loss.add(&worker.loss);
-        }
-        let Moved { grad_norm, rate } = self.move_weights();
+        let learn = Learn { batch, aim, weight };
+        let loss = self.engine.compute(&self.network, self.adapting.as_ref(), &lengths, &learn)?.loss;
+        let Moved { grad_norm, rate } = self.move_weights()?;
         Ok(StepReport {
             step: self.steps,
             loss: loss.mixed / loss.targets as f64,
@@ -195,52 +190,39 @@ impl Trainer {
         })
     }
 
-    /// Lets every thread do `job` with its packs of the members of a batch, whose rows are `lengths`. Which thread computes
-    /// what is fixed beforehand: sums in another order would be other sums.
-    fn compute(
-        &mut self,
-        lengths: &[usize],
-        job: impl Fn(&mut Worker, &Network, Option<&Adapter>, &[usize]) + Sync + Send + Copy,
-    ) {
-        let threads = self.workers.len();
-        let packs = balance(lengths, threads);
-        let network = &self.network;
-        let adapter = self.adapting.as_ref().map(|adapting| &adapting.adapter);
-        side_by_side(self.workers.iter_mut().enumerate(), |(thread, worker)| {
-            worker.begin();
-            for pack in packs.iter().skip(thread).step_by(threads) {
-                job(worker, network, adapter, pack);
-            }
-        });
-    }
-
-    /// Moves what is trained against the sum of all threads' gradients.
-    fn move_weights(&mut self) -> Moved {
+    /// Moves what is trained against the sum of all gradients.
+    fn move_weights(&mut self) -> Result<Moved, LmError> {
         let rate = self.config.rate(self.steps);
         let settings =
             Settings { rate, decay: self.config.weight_decay, betas: self.config.betas, clip: self.config.clip_norm };
-        let mut gradients: Vec<&mut [f32]> = self.workers.iter_mut().map(|worker| worker.gradient.data_mut()).collect();
-        let weights = &mut Arc::make_mut(&mut self.network).weights;
-        let grad_norm = match &mut self.adapting {
-            None => self.optimizer.step(weights.data_mut(), &mut gradients, &settings),
-            Some(Adapting { adapter, base }) => {
-                let norm = self.optimizer.step(adapter.data_mut(), &mut gradients, &settings);
-                adapter.apply(base, weights);
-                norm
-            }
-        };
+        let grad_norm = self.engine.step(&mut self.network, self.adapting.as_mut(), &settings)?;
         self.steps += 1;
-        Moved { grad_norm, rate }
+        Ok(Moved { grad_norm, rate })
     }
 
     /// The network as it is now.
-    pub fn network(&self) -> &Network {
-        &self.network
+    ///
+    /// # Errors
+    ///
+    /// A card cannot give it; on the processor there are none.
+    pub fn network(&mut self) -> Result<&Network, LmError> {
+        self.fetch()?;
+        Ok(&self.network)
     }
 
     /// The same, to be held while training goes on: it stays as it is now.
-    pub fn snapshot(&self) -> Arc<Network> {
-        Arc::clone(&self.network)
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::network`].
+    pub fn snapshot(&mut self) -> Result<Arc<Network>, LmError> {
+        self.fetch()?;
+        Ok(Arc::clone(&self.network))
+    }
+
+    /// Where a card trains: its name, the bytes of its memory that were reckoned to be enough, and the most that were taken.
+    pub fn card(&self) -> Option<(&str, usize, usize)> {
+        self.engine.card()
     }
 
     /// Steps done so far.
@@ -248,20 +230,39 @@ impl Trainer {
         self.steps
     }
 
-    /// The gradient of the last step before clipping, in the order of [`Weights::data`], or of [`Adapter::data`] where an
-    /// adapter is trained; zeros before the first.
-    pub fn gradient(&self) -> &[f32] {
-        self.workers.first().map_or(&[], |worker| worker.gradient.data())
+    /// The gradient of the last step before clipping, in the order of [`crate::Weights::data`], or of [`Adapter::data`] where
+    /// an adapter is trained; zeros before the first.
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::network`].
+    pub fn gradient(&mut self) -> Result<Cow<'_, [f32]>, LmError> {
+        self.engine.gradient()
     }
 
     /// The adapter as it is now, where one is trained.
-    pub fn adapter(&self) -> Option<&Adapter> {
-        self.adapting.as_ref().map(|adapting| &adapting.adapter)
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::network`].
+    pub fn adapter(&mut self) -> Result<Option<&Adapter>, LmError> {
+        self.fetch()?;
+        Ok(self.adapting.as_ref().map(|adapting| &adapting.adapter))
     }
 
     /// The trained network; an adapter is part of it.
-    pub fn into_network(self) -> Network {
-        Arc::unwrap_or_clone(self.network)
+    ///
+    /// # Errors
+    ///
+    /// As [`Trainer::network`].
+    pub fn into_network(mut self) -> Result<Network, LmError> {
+        self.fetch()?;
+        Ok(Arc::unwrap_or_clone(self.network))
+    }
+
+    /// Brings back what a card has.
+    fn fetch(&mut self) -> Result<(), LmError> {
+        self.engine.fetch(&mut self.network, self.adapting.as_mut())
     }
 
     fn check(&self, index: usize, example: &Example) -> Result<(), LmError> {
@@ -289,77 +290,31 @@ impl Trainer {
     }
 }
 
-/// One for each thread.
-fn workers(network: &Network, config: &Config, gradient: impl Fn() -> Gradient) -> Result<Vec<Worker>, LmError> {
-    config.check()?;
-    let worker = |_| Worker {
-        tape: Tape::new(&network.config),
-        pack: Pack::default(),
-        gradient: gradient(),
-        loss: Loss::default(),
-        sums: Sums::default(),
-    };
-    Ok((0..config.threads).map(worker).collect())
+/// Learning from examples.
+struct Learn<'a, E> {
+    batch: &'a [E],
+    aim: Aim,
+    /// Of each target.
+    weight: f32,
 }
 
-impl Gradient {
-    fn data(&self) -> &[f32] {
-        match self {
-            Self::Whole(weights) => weights.data(),
-            Self::Low(numbers, _) => numbers,
-        }
-    }
-
-    fn data_mut(&mut self) -> &mut [f32] {
-        match self {
-            Self::Whole(weights) => weights.data_mut(),
-            Self::Low(numbers, _) => numbers,
-        }
-    }
-}
-
-impl Worker {
-    fn begin(&mut self) {
-        self.gradient.data_mut().fill(0.0);
-        self.loss = Loss::default();
-        self.sums = Sums::default();
-    }
-
-    fn learn<E: Borrow<Example>>(
-        &mut self,
-        network: &Network,
-        adapter: Option<&Adapter>,
-        batch: &[E],
-        members: &[usize],
-        aim: &Aim,
-        weight: f32,
-    ) {
-        self.pack.clear();
+impl<E: Borrow<Example> + Sync> Job for Learn<'_, E> {
+    fn run<D: Device>(&self, at: &At<'_, D>, worker: &mut Worker<D>, members: &[usize]) {
+        let Worker { tape, pack, gradient, room, loss, .. } = worker;
+        pack.clear();
         for &index in members {
-            let example = batch[index].borrow();
-            self.pack.push(index, &example.tokens, example.first_target);
+            let example = self.batch[index].borrow();
+            pack.push(index, &example.tokens, example.first_target);
         }
-        let Self { tape, pack, gradient, loss, .. } = self;
-        graph::forward(network, pack, tape, true);
-        graph::pick(network, pack, tape);
+        graph::forward(at.device, &at.model, pack, tape, true);
+        graph::pick(at.device, &at.model, pack, tape);
         let teacher = |target: &graph::Target| {
-            batch[target.sequence].borrow().teacher.as_ref().map(|places| places[target.place].as_slice())
+            self.batch[target.sequence].borrow().teacher.as_ref().map(|places| places[target.place].as_slice())
         };
-        gradient.with(adapter, |sink| {
-            loss.add(&graph::loss(network, pack, tape, teacher, aim, |_| weight, sink));
-            graph::backward(network, pack, tape, sink);
+        at.into(gradient, room, |sink| {
+            graph::loss(at.device, &at.model, pack, tape, teacher, &self.aim, |_| self.weight, sink);
+            graph::backward(at.device, &at.model, pack, tape, sink);
         });
-    }
-}
-
-impl Gradient {
-    /// Calls `job` with what takes the gradients of the weights.
-    fn with(&mut self, adapter: Option<&Adapter>, job: impl FnOnce(&mut dyn Sink)) {
-        match (self, adapter) {
-            (Self::Low(numbers, room), Some(adapter)) => job(&mut adapter.sink(numbers, room)),
-            (Self::Whole(weights), _) => job(weights),
-            // An adapter's gradient is only made where there is an adapter.
-            (Self::Low(..), None) => {}
-        }
+        loss.add(&at.device.lost(&mut tape.scratch));
     }
 }

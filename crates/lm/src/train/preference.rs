@@ -1,9 +1,10 @@
 //! Learning from a teacher that gives nothing but texts: what it answered is preferred to what the student answered itself.
 
-use super::{Moved, Trainer, Worker};
+use super::work::{At, Job, Worker};
+use super::{Moved, Trainer};
 use crate::LmError;
-use crate::graph::{self, Aim, Pack, Target};
-use crate::lora::Adapter;
+use crate::device::{Aim, Device};
+use crate::graph::{self, Pack, Target};
 use crate::train::{Divergence, Example};
 use crate::{Network, score};
 
@@ -75,6 +76,15 @@ pub(super) struct Sums {
     cross_entropy: f64,
 }
 
+impl Sums {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.loss += other.loss;
+        self.margin += other.margin;
+        self.won += other.won;
+        self.cross_entropy += other.cross_entropy;
+    }
+}
+
 impl Preference {
     fn check(&self) -> Result<(), LmError> {
         for (name, number, good) in [
@@ -134,20 +144,11 @@ impl Trainer {
         let lengths: Vec<usize> = pairs.iter().map(|pair| pair.rows()).collect();
         let targets: usize = pairs.iter().map(|pair| pair.chosen.targets()).sum();
         let shares = Shares { pair: how.beta / pairs.len() as f64, token: how.likelihood / targets as f64 };
-        self.compute(&lengths, |worker, network, adapter, members| {
-            worker.prefer(network, adapter, pairs, members, how.beta, shares);
-        });
-        let mut sums = Sums::default();
-        for worker in &self.workers {
-            let Sums { loss, margin, won, cross_entropy } = worker.sums;
-            sums.loss += loss;
-            sums.margin += margin;
-            sums.won += won;
-            sums.cross_entropy += cross_entropy;
-        }
+        let prefer = Prefer { pairs, beta: how.beta, shares };
+        let sums = self.engine.compute(&self.network, self.adapting.as_ref(), &lengths, &prefer)?.sums;
         let count = pairs.len() as f64;
         let cross_entropy = sums.cross_entropy / targets as f64;
-        let Moved { grad_norm, rate } = self.move_weights();
+        let Moved { grad_norm, rate } = self.move_weights()?;
         Ok(PreferenceReport {
             step: self.steps,
             loss: sums.loss / count + how.likelihood * cross_entropy,
@@ -172,24 +173,24 @@ struct Shares {
     token: f64,
 }
 
-impl Worker {
-    fn prefer(
-        &mut self,
-        network: &Network,
-        adapter: Option<&Adapter>,
-        pairs: &[&Pair],
-        members: &[usize],
-        beta: f64,
-        shares: Shares,
-    ) {
-        let Self { tape, pack, gradient, sums, .. } = self;
+/// Learning from pairs.
+struct Prefer<'a> {
+    pairs: &'a [&'a Pair],
+    beta: f64,
+    shares: Shares,
+}
+
+impl Job for Prefer<'_> {
+    fn run<D: Device>(&self, at: &At<'_, D>, worker: &mut Worker<D>, members: &[usize]) {
+        let Self { pairs, beta, shares } = *self;
+        let Worker { tape, pack, gradient, room, sums, .. } = worker;
         fill(pack, pairs, members);
-        graph::forward(network, pack, tape, true);
-        graph::pick(network, pack, tape);
+        graph::forward(at.device, &at.model, pack, tape, true);
+        graph::pick(at.device, &at.model, pack, tape);
         // The logarithms of both answers must be known before the gradient of either is.
         let mut totals = vec![[0.0; 2]; pairs.len()];
-        graph::logits(network, pack, tape, |target, row| {
-            totals[target.sequence / 2][target.sequence % 2] += f64::from(score::logprob(row, target.token));
+        graph::logprobs(at.device, &at.model, pack, tape, |target, logprob, _| {
+            totals[target.sequence / 2][target.sequence % 2] += f64::from(logprob);
         });
         let mut wrong = vec![0.0; pairs.len()];
         for &index in members {
@@ -210,9 +211,9 @@ impl Worker {
         };
         // Without a teacher at its place a target counts by its cross-entropy alone.
         let aim = Aim { share: 0.0, divergence: Divergence::ForwardKl, temperature: 1.0 };
-        gradient.with(adapter, |sink| {
-            graph::loss(network, pack, tape, |_| None, &aim, weight, sink);
-            graph::backward(network, pack, tape, sink);
+        at.into(gradient, room, |sink| {
+            graph::loss(at.device, &at.model, pack, tape, |_| None, &aim, weight, sink);
+            graph::backward(at.device, &at.model, pack, tape, sink);
         });
     }
 }

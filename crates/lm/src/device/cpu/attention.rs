@@ -3,8 +3,9 @@
 
 use std::ops::Range;
 
-use super::room;
+use super::{Scratch, room};
 use crate::Config;
+use crate::device::Attended;
 use crate::kernel::{View, ViewMut, Write, causal_softmax, causal_softmax_again, dot_rows, multiply, score_gradient};
 
 /// Rows of one tile.
@@ -44,8 +45,9 @@ pub(super) fn forward(
     qkv: &[f32],
     context: &mut [f32],
     logsums: &mut [f32],
-    scores: &mut Vec<f32>,
+    scratch: &mut Scratch,
 ) {
+    let scores = &mut scratch.scores;
     let (hd, width, step) = (config.head_dim, config.query_size(), config.query_size() + 2 * config.kv_size());
     let rows = logsums.len() / config.heads;
     for tile in tiles(config, window, spans) {
@@ -62,28 +64,20 @@ pub(super) fn forward(
     }
 }
 
-/// What the way back through attention reads.
-pub(super) struct Remembered<'tape> {
-    pub(super) qkv: &'tape [f32],
-    pub(super) context: &'tape [f32],
-    pub(super) logsums: &'tape [f32],
-    pub(super) d_context: &'tape [f32],
-}
-
-/// The buffers that it writes; only `d_qkv` is a result.
-pub(super) struct Scratch<'tape> {
-    pub(super) d_qkv: &'tape mut [f32],
-    pub(super) scores: &'tape mut Vec<f32>,
-    pub(super) d_scores: &'tape mut Vec<f32>,
-    pub(super) shared: &'tape mut Vec<f32>,
-}
-
 /// The way back: the gradient of queries, keys and values. The probabilities are computed again rather than kept, which
 /// costs less than reading them from memory would (Dao et al. 2022).
-pub(super) fn backward(config: &Config, window: usize, spans: &[Range<usize>], from: &Remembered<'_>, to: Scratch<'_>) {
+pub(super) fn backward(
+    config: &Config,
+    window: usize,
+    spans: &[Range<usize>],
+    from: &Attended<'_, [f32]>,
+    d_context: &[f32],
+    d_qkv: &mut [f32],
+    scratch: &mut Scratch,
+) {
     let (hd, width, step) = (config.head_dim, config.query_size(), config.query_size() + 2 * config.kv_size());
     let rows = from.logsums.len() / config.heads;
-    let Scratch { d_qkv, scores, d_scores, shared } = to;
+    let Scratch { scores, d_scores, shared, .. } = scratch;
     d_qkv.fill(0.0);
     let shared = room(shared, TILE);
     for tile in tiles(config, window, spans) {
@@ -93,7 +87,7 @@ pub(super) fn backward(config: &Config, window: usize, spans: &[Range<usize>], f
         let values = View::strided(&from.qkv[tile.v..], seen, hd, step);
         let queries = View::strided(&from.qkv[tile.q..], count, hd, step);
         let at = tile.start * width + tile.head * hd;
-        let d_out = View::strided(&from.d_context[at..], count, hd, width);
+        let d_out = View::strided(&d_context[at..], count, hd, width);
 
         multiply(ViewMut::new(scores, count, seen), Write::Over, scale(hd), queries, keys.transposed());
         let logsums = &from.logsums[tile.head * rows..][tile.start..tile.end];
@@ -103,7 +97,7 @@ pub(super) fn backward(config: &Config, window: usize, spans: &[Range<usize>], f
         multiply(d_values, Write::Add, 1.0, probabilities.transposed(), d_out);
 
         multiply(ViewMut::new(d_scores, count, seen), Write::Over, 1.0, d_out, values.transposed());
-        dot_rows(&from.context[at..], &from.d_context[at..], hd, width, &mut shared[..count]);
+        dot_rows(&from.context[at..], &d_context[at..], hd, width, &mut shared[..count]);
         score_gradient(d_scores, scores, seen, &shared[..count]);
         let d_scores = View::new(d_scores, count, seen);
         multiply(ViewMut::strided(&mut d_qkv[tile.q..], count, hd, step), Write::Over, scale(hd), d_scores, keys);

@@ -1,34 +1,32 @@
 //! The norms of the heads of queries and keys, before they are turned (Henry et al. 2020; as Qwen3 has them).
 
+use crate::Config;
+use crate::device::{HeadNorms, Kind};
 use crate::kernel::{rms_norm, rms_norm_backward};
-use crate::{Config, Layer};
 
 /// Norms every head of the queries and keys in the rows of `qkv`. `plain`, `[rows, (heads + kv_heads) * head_dim]`, takes
 /// what they were before, and `inverse`, `[rows, heads + kv_heads]`, what the way back needs.
-pub(crate) fn norm(config: &Config, layer: &Layer<&[f32]>, qkv: &mut [f32], plain: &mut [f32], inverse: &mut [f32]) {
+pub(crate) fn norm_heads(
+    config: &Config,
+    scales: &HeadNorms<'_, [f32]>,
+    qkv: &mut [f32],
+    plain: &mut [f32],
+    inverse: &mut [f32],
+) {
     let (queries, keys) = (config.query_size(), config.kv_size());
     let rows = qkv.chunks_exact_mut(queries + 2 * keys).zip(plain.chunks_exact_mut(queries + keys));
     for ((row, plain), inverse) in rows.zip(inverse.chunks_exact_mut(config.heads + config.kv_heads)) {
         plain.copy_from_slice(&row[..queries + keys]);
         let ((q, k), (q_plain, k_plain)) = (row[..queries + keys].split_at_mut(queries), plain.split_at(queries));
         let (q_inverse, k_inverse) = inverse.split_at_mut(config.heads);
-        rms_norm(q_plain, layer.q_norm, config.rms_norm_eps, q, q_inverse);
-        rms_norm(k_plain, layer.k_norm, config.rms_norm_eps, k, k_inverse);
+        rms_norm(q_plain, scales.queries, config.rms_norm_eps, q, q_inverse);
+        rms_norm(k_plain, scales.keys, config.rms_norm_eps, k, k_inverse);
     }
 }
 
-/// The heads of one kind: those of the queries, or those of the keys.
-#[derive(Clone, Copy)]
-pub(super) enum Kind {
-    /// The queries.
-    Queries,
-    /// The keys.
-    Keys,
-}
-
-/// The way back through [`norm`] for one kind of heads: turns their part of `d_qkv` into its gradient before the norm and
+/// The way back through [`norm_heads`] for one kind of heads: turns their part of `d_qkv` into its gradient before the norm and
 /// adds to the gradient of the norm's `scale`. `spare` is room.
-pub(super) fn norm_backward(
+pub(super) fn norm_heads_backward(
     config: &Config,
     kind: Kind,
     scale: &[f32],
