@@ -31,6 +31,9 @@ pub(crate) struct Config {
     /// The teachers.
     #[serde(rename = "model")]
     pub(crate) models: Vec<ModelConfig>,
+    /// Folders of draws of canaries that chosen accounts and operators are served, as `anbiq trace canary draw --config` made them.
+    #[serde(default)]
+    pub(crate) canaries: Vec<PathBuf>,
     /// The limits that accounts are on.
     #[serde(default, rename = "plan")]
     pub(crate) plans: Vec<PlanConfig>,
@@ -471,7 +474,7 @@ impl Config {
             let keys = model.upstreams.iter_mut().map(|upstream| upstream.key_file.as_mut());
             keys.chain([model.folder.as_mut(), model.terms.as_mut(), model.key_file.as_mut()])
         });
-        let fixed = [&mut self.journal.path, &mut self.secrets];
+        let fixed = [&mut self.journal.path, &mut self.secrets].into_iter().chain(&mut self.canaries);
         for path in models.flatten().chain(self.ledger.path.as_mut()).chain(fixed) {
             *path = folder.join(&*path);
         }

@@ -1,8 +1,8 @@
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AccountId, Administration, EpochCommitment, Exchange, Grant, GrantId, JournalId, Keyed, Money, PlanId, PriceList,
-    Terms, TermsRef, Timestamp, TwinMode, Twins,
+    AccountId, Administration, Digest, EpochCommitment, Exchange, Grant, GrantId, JournalId, Keyed, Money, PlanId,
+    PriceList, Terms, TermsRef, Timestamp, TwinMode, Twins,
 };
 
 /// One record of the journal. Everything that `watch`, `trace` and a dossier's reader need to know stands here;
@@ -28,6 +28,14 @@ pub enum Entry {
         /// Epoch and commitment.
         #[serde(flatten)]
         epoch: EpochCommitment,
+    },
+    /// Canaries were drawn: which version of each is served is fixed from here on.
+    CanariesDrawn {
+        /// When.
+        at: Timestamp,
+        /// What was drawn.
+        #[serde(flatten)]
+        drawn: CanariesDrawn,
     },
     /// A teacher's terms were issued.
     TermsIssued {
@@ -131,6 +139,7 @@ impl Entry {
         match self {
             Self::Opened { at, .. }
             | Self::CoinsCommitted { at, .. }
+            | Self::CanariesDrawn { at, .. }
             | Self::TermsIssued { at, .. }
             | Self::PricesSet { at, .. }
             | Self::AccountOpened { at, .. }
@@ -147,6 +156,19 @@ impl Entry {
             Self::Administered(administration) => administration.at,
         }
     }
+}
+
+/// What the journal says of canaries before any is served. It names neither secrets nor whom they are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CanariesDrawn {
+    /// SHA-256 of the canonical JSON of the signed draw.
+    pub draw: Digest,
+    /// Fits the key that draws, and says nothing of it.
+    pub key: Digest,
+    /// How many canaries.
+    pub canaries: u64,
+    /// How many versions there are of each.
+    pub candidates: u32,
 }
 
 /// Whether a journal's times are real.

@@ -25,7 +25,7 @@ mod window;
 pub use administration::{Administration, Hand};
 pub use coin::{CoinKey, EpochCommitment, commit_bytes, commit_text};
 pub use digest::{Digest, DigestBuilder, DigestError};
-pub use entry::{ClockKind, Entry, Refusal};
+pub use entry::{CanariesDrawn, ClockKind, Entry, Refusal};
 pub use exchange::{
     Answer, Client, Draws, Exchange, Finish, Message, Named, Outcome, Prompt, RequestFacts, Role, Route, SealedTexts,
     Texts, ToolCall, Usage,

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 use sha2::Digest as _;
 
-use anbiq_domain::{AccountId, CoinKey, Digest, ExchangeId, JournalId, Texts};
+use anbiq_domain::{AccountId, CanariesDrawn, CoinKey, Digest, ExchangeId, JournalId, Texts};
 use anbiq_journal::{Checkpoint, PublicKey, SigningKey, checkpoint, tree};
 
 use crate::canonical::{self, CanonicalError};
@@ -90,6 +90,8 @@ pub struct Verified {
     pub texts_opened: usize,
     /// What the coins chose, for comparison with what a trace says.
     pub twins: Vec<Twin>,
+    /// The draws of canaries that were committed to, by the place of the record.
+    pub canaries: BTreeMap<u64, CanariesDrawn>,
 }
 
 /// A twinned exchange whose coin was checked.
@@ -369,6 +371,7 @@ pub fn verify(dir: &Path, expected: Option<&PublicKey>) -> Result<Verified, Brok
         texts_checked: records.texts_checked,
         texts_opened: records.texts_opened,
         twins: records.twins,
+        canaries: records.canaries,
     })
 }
 

@@ -113,6 +113,7 @@ labels! {
     AskEndpoint: "Does the server differ from what it is said to be?", "هل يختلف الخادم عمّا يُقال إنه هو؟";
     AskStyle: "Does it write as the teacher's family does?", "هل يكتب كما تكتب عائلة المعلِّم؟";
     AskIdentity: "Does it go by another's name?", "هل يتسمّى باسم غيره؟";
+    AskErrors: "Does it give the teacher's rare answers?", "هل يعطي إجابات المعلِّم النادرة؟";
     AskExclusion: "Is training like that of the calibration students excluded?", "هل يُنفى تدريبٌ كتدريب تلاميذ المعايرة؟";
     AmongPlot: "The suspect among the controls", "المشتبه به بين نماذج المقارنة";
     AmongNote: "Each dot is a control at its score, the line is the suspect. More prompts do not make more dots.",
@@ -134,6 +135,8 @@ labels! {
     SharedTokens: "Tokens that both have (no p-value)", "رموز مشتركة بينهما (بلا قيمة p)";
     Score: "Score", "الدرجة";
     NameShare: "Answers with the name", "إجابات فيها الاسم";
+    RareShare: "Share of the teacher's rare answers", "نصيبه من إجابات المعلِّم النادرة";
+    Rare: "Rare answers shared", "إجابات نادرة مشتركة";
     Interval: "95 % interval", "فترة 95 %";
     Names: "Names that were looked for", "الأسماء التي بُحث عنها";
     Accused: "Family in question", "العائلة المعنيّة";

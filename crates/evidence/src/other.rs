@@ -27,6 +27,8 @@ pub enum Question {
     Style,
     /// Whom does it take itself for?
     Identity,
+    /// Does it give a teacher's rare answers?
+    Errors,
     /// Is training like that of calibration students excluded?
     Exclusion,
 }
@@ -176,6 +178,10 @@ pub enum Measure {
     Score,
     /// The share of answers that name what is looked for.
     NameShare,
+    /// The share of a teacher's rare answers that are given too.
+    RareShare,
+    /// Rare answers given too, of those there are.
+    Rare,
     /// Its interval.
     Interval,
     /// The words that are looked for.

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use anbiq_domain::{CoinKey, Digest, Draws, Entry, Exchange, Route, Texts, TwinMode, Twins};
+use anbiq_domain::{CanariesDrawn, CoinKey, Digest, Draws, Entry, Exchange, Route, Texts, TwinMode, Twins};
 use anbiq_journal::{Checkpoint, tree};
 
 use crate::dossier::Twin;
@@ -41,6 +41,7 @@ pub(crate) struct Records<'a> {
     pub(crate) twins: Vec<Twin>,
     pub(crate) texts_checked: usize,
     pub(crate) texts_opened: usize,
+    pub(crate) canaries: BTreeMap<u64, CanariesDrawn>,
 }
 
 impl<'a> Records<'a> {
@@ -59,6 +60,7 @@ impl<'a> Records<'a> {
             twins: Vec::new(),
             texts_checked: 0,
             texts_opened: 0,
+            canaries: BTreeMap::new(),
         }
     }
 
@@ -77,6 +79,10 @@ impl<'a> Records<'a> {
         }
         match serde_json::from_str(&row.payload).map_err(|error| error.to_string())? {
             Entry::CoinsCommitted { epoch, .. } => self.commitment(epoch.epoch, epoch.commitment),
+            Entry::CanariesDrawn { drawn, .. } => {
+                self.canaries.insert(row.index, drawn);
+                Ok(())
+            }
             Entry::Exchange(exchange) => self.exchange(row.index, &exchange),
             Entry::TwinsDrawn(twins) => self.twins_drawn(row.index, *twins),
             _ => Ok(()),

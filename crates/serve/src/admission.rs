@@ -86,11 +86,14 @@ pub(crate) async fn admit(
     };
     let number = gateway.accounts().count(&session.account);
     let most = price.list.cost(most, PriceClass::Standard);
-    let lot = twins::draw_lots(gateway, &Candidate { session, asked, model, id, number, max_tokens, most, at });
+    let written = gateway.planted.answering(session, asked, model, max_tokens);
+    let candidate = || Candidate { session, asked, model, id, number, max_tokens, most, at };
+    // Twins of words that are fixed would be one text.
+    let lot = if written.is_some() { Lot::Alone } else { twins::draw_lots(gateway, &candidate()) };
     let mixed = |seed| if session.plan.twin.covers(&asked.model) { twins::mix_seed(gateway, id, seed) } else { seed };
     let seed = asked.sampling.seed.map(mixed);
     let terms = terms.map(Terms::reference);
-    let model = Arc::clone(model);
+    let model = written.unwrap_or_else(|| Arc::clone(model));
     Ok(Admitted { model, id, terms, price, max_tokens, lot, seed, reserved: way.most, taken })
 }
 

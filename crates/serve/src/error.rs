@@ -1,3 +1,4 @@
+use anbiq_domain::Digest;
 use anbiq_journal::{JournalError, SpoolError};
 use anbiq_ledger::LedgerError;
 
@@ -19,6 +20,12 @@ pub enum ServeError {
     /// Entries that wait in the spool cannot be taken into the journal.
     #[error(transparent)]
     Spool(#[from] SpoolError),
+    /// Canaries that the journal knows nothing of.
+    #[error(
+        "the journal does not commit to the draw {0} of canaries, so nothing would show that it was made before it was served\n\
+         hint: `anbiq trace canary draw --config FILE` draws and tells the journal"
+    )]
+    Canaries(Digest),
     /// The operating system gave no random bytes.
     #[error("the operating system gave no random bytes")]
     Random,
@@ -36,6 +43,7 @@ impl ServeError {
             Self::Ledger(error) => error.code(),
             Self::Journal(error) => error.code(),
             Self::Spool(_) => "spool_failed",
+            Self::Canaries(_) => "canaries_not_committed",
             Self::Random => "no_random_bytes",
             Self::Listener(_) => "listener_failed",
         }

@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::charges::{Recovery, Uncharged};
 use crate::metrics::Metrics;
+use crate::planted::{Planted, PlantedDraw};
 use crate::rate::{Accounts, Taken};
 use crate::rejection::Rejection;
 use crate::repeats::Repeats;
@@ -33,6 +34,8 @@ pub struct GatewayParts {
     pub journal: Journal,
     /// The teachers, each under its own name.
     pub models: Vec<Arc<dyn Model>>,
+    /// Canaries, each draw of which the journal must commit to: see [`Gateway::recall`].
+    pub planted: Vec<PlantedDraw>,
     /// Its keys.
     pub secrets: Secrets,
     /// Where the time comes from.
@@ -53,6 +56,8 @@ pub(crate) struct Inner {
     pub(crate) ledger: Ledger,
     pub(crate) journal: Journal,
     pub(crate) models: BTreeMap<String, Arc<dyn Model>>,
+    /// What is answered in words that were fixed beforehand.
+    pub(crate) planted: Planted,
     pub(crate) coin: CoinKey,
     pub(crate) epoch: u32,
     pub(crate) hasher: KeyedHasher,
@@ -129,6 +134,7 @@ impl Gateway {
             ledger: parts.ledger,
             journal: parts.journal,
             models,
+            planted: Planted::new(parts.planted),
             clock: parts.clock,
             spool: parts.spool,
             opened,
@@ -166,7 +172,7 @@ impl Gateway {
     /// was served just before a crash is served for nothing.
     ///
     /// # Errors
-    /// The journal cannot be read, or the ledger fails.
+    /// The journal cannot be read or does not commit to a draw of canaries, or the ledger fails.
     pub async fn recall(&self, reader: &Reader) -> Result<u64, ServeError> {
         let (mut total, now) = (0, self.0.clock.now());
         let mut recovery = Recovery::of(&self.0.ledger, reader.id()).await?;
@@ -190,10 +196,12 @@ impl Gateway {
                 Entry::TwinsDrawn(twins) => {
                     self.0.purse(twins.twinning.mode).recall(twins.at, twins.twinning.cost);
                 }
+                Entry::CanariesDrawn { drawn, .. } => self.0.planted.seen(drawn.draw),
                 Entry::TwinsStopped { at, mode, .. } => self.0.purse(mode).recall_told(at),
                 _ => {}
             }
         }
+        self.0.planted.check()?;
         self.0.deferral.recalled();
         recovery.end(entries).await?;
         Ok(total)

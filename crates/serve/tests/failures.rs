@@ -715,6 +715,7 @@ async fn a_senseless_configuration_is_refused() {
             ledger: house.ledger.clone(),
             journal: house.journal.clone(),
             models: Vec::new(),
+            planted: Vec::new(),
             secrets: anbiq_serve::Secrets {
                 coin: common::coin(),
                 epoch: 0,

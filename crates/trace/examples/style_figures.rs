@@ -14,7 +14,8 @@ use std::time::Instant;
 
 use anbiq_domain::Seeded;
 use anbiq_trace::Strength;
-use anbiq_trace::style::{self, Answers, Finding, Part, Role};
+use anbiq_trace::controls::{Part, Role};
+use anbiq_trace::style::{self, Answers, Finding};
 use serde::Deserialize;
 
 type Failure = Box<dyn Error>;
@@ -153,7 +154,7 @@ fn figures(
     models: &[Labelled],
     findings: &HashMap<String, Finding>,
 ) -> Result<(), Failure> {
-    let ours = |model: &Labelled| findings.get(&model.name).map_or(f64::NAN, |finding| finding.score);
+    let ours = |model: &Labelled| findings.get(&model.name).map_or(f64::NAN, |finding| finding.among.score);
     let paired = |model: &Labelled| paired(answers, models, model);
     let pooled = pooled(answers, models);
     let scores: [(&str, Vec<f64>); 3] = [
@@ -262,8 +263,8 @@ fn verdicts(
 ) -> Result<(), Failure> {
     let moderate = |finding: &Finding| finding.verdict.strength >= Strength::Moderate;
     // What would be said if models of one family were taken as independent.
-    let by_models = |finding: &Finding| finding.p_models <= 0.05 && nearest(finding) == ACCUSED;
-    let above_all = |finding: &Finding| finding.p_models <= finding.floor_models;
+    let by_models = |finding: &Finding| finding.among.p_models <= 0.05 && nearest(finding) == ACCUSED;
+    let above_all = |finding: &Finding| finding.among.p_models <= finding.among.floor_models;
     let kinds: [(&str, Subset); 3] = [
         ("students", Labelled::student),
         ("non-students", Labelled::innocent),
@@ -301,8 +302,8 @@ fn verdicts(
                 out,
                 "above all its controls though no student: {} (p {:.3} over {} controls)",
                 model.name,
-                finding.p_models,
-                finding.controls.len()
+                finding.among.p_models,
+                finding.among.controls.len()
             )?;
         }
     }

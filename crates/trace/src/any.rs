@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use crate::canary::CanaryReport;
 use crate::endpoint::Endpoint;
+use crate::errors::ErrorsReport;
 use crate::identity::IdentityReport;
 use crate::radioactivity::Radioactivity;
 use crate::report::{Mismatch, compare, json};
@@ -30,6 +31,8 @@ pub enum AnyReport {
     Style(Box<StyleReport>),
     /// The names that models go by.
     Identity(Box<IdentityReport>),
+    /// Rare answers that models share.
+    Errors(Box<ErrorsReport>),
 }
 
 /// What a report is about.
@@ -53,6 +56,8 @@ pub enum Kind {
     Style,
     /// Whom does it take itself for?
     Identity,
+    /// Does it give a teacher's rare answers?
+    Errors,
 }
 
 /// What is random in a report. Evidence of one kind is never added to evidence of the other.
@@ -76,12 +81,13 @@ pub enum ReadError {
 }
 
 /// The member that only reports of a kind have.
-const MARKS: [(&str, Kind); 7] = [
+const MARKS: [(&str, Kind); 8] = [
     ("protocol", Kind::Twins),
     ("ranks", Kind::Canaries),
     ("tokens", Kind::Weights),
     ("commitment", Kind::Watermark),
     ("endpoint", Kind::Endpoint),
+    ("questions_with_right_answer", Kind::Errors),
     ("accused", Kind::Style),
     ("names", Kind::Identity),
 ];
@@ -106,6 +112,7 @@ impl AnyReport {
             Kind::Endpoint => Self::Endpoint(serde_json::from_value(value)?),
             Kind::Style => Self::Style(serde_json::from_value(value)?),
             Kind::Identity => Self::Identity(serde_json::from_value(value)?),
+            Kind::Errors => Self::Errors(serde_json::from_value(value)?),
         })
     }
 
@@ -119,6 +126,7 @@ impl AnyReport {
             Self::Endpoint(_) => Kind::Endpoint,
             Self::Style(_) => Kind::Style,
             Self::Identity(_) => Kind::Identity,
+            Self::Errors(_) => Kind::Errors,
         }
     }
 
@@ -132,6 +140,7 @@ impl AnyReport {
             Self::Endpoint(report) => vec![&report.endpoint],
             Self::Style(report) => report.findings.iter().map(|finding| finding.suspect.as_str()).collect(),
             Self::Identity(report) => report.findings.iter().map(|finding| finding.suspect.as_str()).collect(),
+            Self::Errors(report) => report.findings.iter().map(|finding| finding.suspect.as_str()).collect(),
         }
     }
 
@@ -145,6 +154,7 @@ impl AnyReport {
             Self::Endpoint(report) => report.differ,
             Self::Style(report) => report.strength(),
             Self::Identity(report) => report.strength(),
+            Self::Errors(report) => report.strength(),
         }
     }
 
@@ -178,6 +188,7 @@ impl AnyReport {
             Self::Endpoint(report) => json(&report.again()),
             Self::Style(report) => json(&report.again()),
             Self::Identity(report) => json(&report.again()),
+            Self::Errors(report) => json(&report.again()),
         };
         compare("", &json(self), &again)
     }
@@ -196,7 +207,7 @@ impl Report {
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Twins,
         Self::Nearness,
         Self::Overlap,
@@ -206,6 +217,7 @@ impl Kind {
         Self::Endpoint,
         Self::Style,
         Self::Identity,
+        Self::Errors,
     ];
 
     /// Its name in the names of files.
@@ -220,13 +232,14 @@ impl Kind {
             Self::Endpoint => "endpoint",
             Self::Style => "style",
             Self::Identity => "identity",
+            Self::Errors => "errors",
         }
     }
 
     /// What is random in such a report.
     pub const fn basis(self) -> Basis {
         match self {
-            Self::Style | Self::Identity => Basis::Controls,
+            Self::Style | Self::Identity | Self::Errors => Basis::Controls,
             _ => Basis::Exact,
         }
     }
@@ -243,7 +256,7 @@ impl Kind {
                 "the exact tails of what was written or found likeliest, Holm's adjustment and verdicts, from pairs and statistics"
             }
             Self::Endpoint => "the joint p-value and the verdict, from the two statistics",
-            Self::Style | Self::Identity => {
+            Self::Style | Self::Identity | Self::Errors => {
                 "conformal p-values over models and families, Holm's adjustment and verdicts, from the scores"
             }
         }
@@ -264,6 +277,7 @@ impl Kind {
             Self::Endpoint => "the permutation p-value and the e-value: they need what both answered",
             Self::Style => "the scores: they need the answers of all models",
             Self::Identity => "the scores and the interval: they need the answers of all models",
+            Self::Errors => "which answers are rare and shared: that needs the answers of all models",
         }
     }
 }
@@ -278,6 +292,7 @@ impl Serialize for AnyReport {
             Self::Endpoint(report) => report.serialize(serializer),
             Self::Style(report) => report.serialize(serializer),
             Self::Identity(report) => report.serialize(serializer),
+            Self::Errors(report) => report.serialize(serializer),
         }
     }
 }

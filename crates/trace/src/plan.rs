@@ -8,10 +8,11 @@
 use anbiq_domain::{Digest, Timestamp};
 use serde::{Deserialize, Serialize};
 
+use crate::controls::Part;
 use crate::items::Collected;
 use crate::power::{self, Needed, Power};
 use crate::report::{Mismatch, compare, json};
-use crate::style::{Part, StyleReport};
+use crate::style::StyleReport;
 use crate::verdict::ESTABLISHED;
 use crate::{Config, LeftOut, Protocol, TraceError};
 

@@ -5,7 +5,8 @@
 use anbiq_domain::Seeded;
 use anbiq_statistics::conformal;
 use anbiq_trace::Strength;
-use anbiq_trace::style::{Answers, Finding, StyleError, StyleReport, compare, render_style, roles};
+use anbiq_trace::controls::{ControlsError, roles};
+use anbiq_trace::style::{Answers, Finding, StyleReport, compare, render_style};
 use insta::assert_snapshot;
 
 const COMMON: [&str; 40] = [
@@ -32,7 +33,7 @@ fn answer(answers: &mut Answers, model: &str, habit: &[f64]) {
 }
 
 /// One teacher, `controls` independent models of `families` families, and a suspect that has `share` of its habit from the teacher.
-fn ask(controls: usize, families: usize, share: f64) -> Result<StyleReport, StyleError> {
+fn ask(controls: usize, families: usize, share: f64) -> Result<StyleReport, ControlsError> {
     let mut answers = Answers::default();
     let teacher = habit("teacher", None);
     answer(&mut answers, "teacher-1", &teacher);
@@ -124,7 +125,7 @@ fn many_controls_of_few_families_are_said_in_words() {
 #[test]
 fn what_cannot_be_compared_is_refused() {
     let mut answers = Answers::default();
-    let told = |error: StyleError| format!("{}: {error}", error.code());
+    let told = |error: ControlsError| format!("{}: {error}", error.code());
     let bad =
         answers.read("a.jsonl", &b"{\"model\": \"a\", \"prompt\": \"p\", \"output\": \"o\"}\n{\"model\": 1}\n"[..]);
     assert_snapshot!(told(bad.unwrap_err()), @"answers_malformed: `a.jsonl`, line 2: not an object with `model`, `prompt` and `output`: invalid type: integer `1`, expected a string at line 1 column 11");
@@ -145,7 +146,7 @@ fn no_model_of_the_suspects_family_is_used() {
     }
     let table = "teacher-1\tteacher\tT\nsuspect-1\tsuspect\tS\nsibling\tcontrol\tS\nother\tcontrol\tO";
     let report = compare(&answers, &roles(table).unwrap(), "T").unwrap();
-    let used: Vec<&str> = one(&report).controls.iter().map(|control| control.model.as_str()).collect();
+    let used: Vec<&str> = one(&report).among.controls.iter().map(|control| control.model.as_str()).collect();
     assert_eq!(used, ["other"]);
     assert!(one(&report).closeness.iter().all(|closeness| closeness.family != "S"));
 }
@@ -175,7 +176,7 @@ fn p_values_of_exchangeable_models_are_not_too_small() {
         let role = |place: usize| if place == suspect { "suspect" } else { "control" };
         let lines = names.iter().enumerate().map(|(place, name)| format!("{name}\t{}\t{name}\n", role(place)));
         let table = lines.collect::<String>() + "teacher\tteacher\tT\n";
-        p_values.push(one(&compare(&answers, &roles(&table).unwrap(), "T").unwrap()).p_models);
+        p_values.push(one(&compare(&answers, &roles(&table).unwrap(), "T").unwrap()).among.p_models);
     }
     // Under exchangeability the p-value is uniform on 1/10, 2/10 .. 1. The largest distance between the two distributions
     // (Dvoretzky, Kiefer and Wolfowitz) exceeds 0.258 with probability 0.01 at 40 rounds.
@@ -198,7 +199,7 @@ fn every_model_in_turn_takes_every_rank_once() {
             let role = |place: usize| if place == suspect { "suspect" } else { "control" };
             let lines = names.iter().enumerate().map(|(place, name)| format!("{name}\t{}\t{name}\n", role(place)));
             let table = lines.collect::<String>() + "teacher\tteacher\tT\n";
-            one(&compare(&answers, &roles(&table).unwrap(), "T").unwrap()).p_models * 8.0
+            one(&compare(&answers, &roles(&table).unwrap(), "T").unwrap()).among.p_models * 8.0
         })
         .collect();
     ranks.sort_by(f64::total_cmp);

@@ -6,7 +6,6 @@
 pub mod plans;
 mod reports;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anbiq_evidence::{Broken, Verified};
@@ -86,8 +85,7 @@ pub struct Checked {
 /// The first thing that is not as it should be.
 pub fn check(dossier: &Path, key: Option<&PublicKey>) -> Result<Checked, Broken> {
     let folder = anbiq_evidence::verify(dossier, key)?;
-    let served: BTreeMap<u64, u8> = folder.twins.iter().map(|twin| (twin.index, twin.served)).collect();
-    let reports = reports::check(dossier, &served)?;
+    let reports = reports::check(dossier, &folder)?;
     Ok(Checked { folder, reports })
 }
 

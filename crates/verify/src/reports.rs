@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use anbiq_domain::Digest;
-use anbiq_evidence::Broken;
+use anbiq_evidence::{Broken, Verified};
 use anbiq_trace::plan::same;
 use anbiq_trace::{Alternative, AnyReport, Kind, Report};
 use serde::Serialize;
@@ -27,16 +27,17 @@ pub fn calibration_name(digest: &Digest) -> String {
     format!("calibration-{}.json", digest.short())
 }
 
-/// Checks every report in `dossier`, where `served` says which draw the coin chose by the record's place.
+/// Checks every report in `dossier`, whose `folder` was found to hold.
 ///
 /// # Errors
 ///
 /// The first report that is not as it should be.
-pub(crate) fn check(dossier: &Path, served: &BTreeMap<u64, u8>) -> Result<Vec<Rechecked>, Broken> {
-    names(dossier).iter().map(|name| report(dossier, name, served)).collect()
+pub(crate) fn check(dossier: &Path, folder: &Verified) -> Result<Vec<Rechecked>, Broken> {
+    let served: BTreeMap<u64, u8> = folder.twins.iter().map(|twin| (twin.index, twin.served)).collect();
+    names(dossier).iter().map(|name| report(dossier, name, folder, &served)).collect()
 }
 
-fn report(dossier: &Path, name: &str, served: &BTreeMap<u64, u8>) -> Result<Rechecked, Broken> {
+fn report(dossier: &Path, name: &str, folder: &Verified, served: &BTreeMap<u64, u8>) -> Result<Rechecked, Broken> {
     let broken = |what: String| Broken { file: name.to_owned(), row: None, what };
     let text = std::fs::read_to_string(dossier.join(name)).map_err(|error| broken(error.to_string()))?;
     let report = AnyReport::read(&text).map_err(|error| broken(error.to_string()))?;
@@ -55,6 +56,23 @@ fn report(dossier: &Path, name: &str, served: &BTreeMap<u64, u8>) -> Result<Rech
             Calibration::None => {}
             Calibration::Checked => recomputed += "; what the calibration students prefer, from their traces",
             Calibration::Absent => on_trust += "; what the calibration students prefer: it needs their traces",
+        }
+    }
+    if let AnyReport::Canaries(canaries) = &report {
+        match &canaries.journal {
+            Some(witness) => {
+                let drawn = folder.canaries.get(&witness.committed_at);
+                if drawn.is_none_or(|drawn| drawn.draw != canaries.draw || drawn.candidates != canaries.candidates) {
+                    let what = format!("record {} of the journal does not commit to its draw", witness.committed_at);
+                    return Err(broken(what));
+                }
+                if witness.left.iter().any(|left| left.index <= witness.committed_at) {
+                    return Err(broken("it counts what left before its draw".to_owned()));
+                }
+                recomputed += "; that the journal committed to the draw before what is counted";
+                on_trust += "; what left through whom: it needs the journal with its texts";
+            }
+            None => on_trust += "; that the draw came before what was served: no journal was asked",
         }
     }
     Ok(Rechecked { file: name.to_owned(), recomputed, on_trust })

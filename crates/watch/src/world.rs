@@ -154,6 +154,7 @@ impl World {
             | Entry::GrantRefused { .. }
             | Entry::Administered(_)
             | Entry::TwinsDrawn(_)
+            | Entry::CanariesDrawn { .. }
             | Entry::TwinsStopped { .. }
             | Entry::TextsForgotten { .. }
             | Entry::Closed { .. } => {}

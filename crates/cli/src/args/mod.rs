@@ -20,8 +20,8 @@ pub(crate) use journal::{Journal, Twins};
 pub(crate) use lab::Lab;
 pub(crate) use terms::{Described, Grant, Permits, PriceClass, Purpose, Terms};
 pub(crate) use trace::{
-    CanaryDraw, CanaryTest, IdentityCompare, Modes, Trace, TraceCanary, TraceEndpoint, TraceIdentity, TraceMeans,
-    TraceOverlap, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark, TraceWeights,
+    CanaryDraw, CanaryTest, IdentityCompare, Modes, Trace, TraceCanary, TraceEndpoint, TraceErrors, TraceIdentity,
+    TraceMeans, TraceOverlap, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark, TraceWeights,
 };
 pub(crate) use watch::{How, Import, Measure, Method, Watch};
 

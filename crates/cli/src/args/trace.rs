@@ -38,9 +38,29 @@ pub(crate) enum TraceMeans {
     /// Whom does a suspect take itself for, more often than models that are known to be independent?
     #[command(subcommand)]
     Identity(TraceIdentity),
+    /// Ask which rare and wrong answers a suspect shares with a teacher, beside controls.
+    Errors(TraceErrors),
     /// Answers with a secret that is drawn before they are served, and whether a suspect remembers them.
     #[command(subcommand)]
     Canary(TraceCanary),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceErrors {
+    /// Short answers as JSON lines with `model`, `prompt` and `output`; those of more than twelve words do not count.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) answers: Vec<PathBuf>,
+    /// Who is who: lines of model, role (suspect, teacher, control), family and, where known, base, with tabulators in between.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) roles: PathBuf,
+    /// The family of the teachers whose answers are in question.
+    #[arg(long, value_name = "FAMILY")]
+    pub(crate) teacher: String,
+    /// Right answers as JSON lines with `prompt` and `answer`: where one is known only wrong answers count.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) right: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 /// Before and after canaries are served.
@@ -69,6 +89,9 @@ pub(crate) struct CanaryDraw {
     /// Folder for the signed draw and what is to be served; must be absent.
     #[arg(short, long, value_name = "DIR", default_value = "canaries")]
     pub(crate) out: PathBuf,
+    /// The gateway's configuration: its journal is told of the draw before anything can be served.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -87,6 +110,15 @@ pub(crate) struct CanaryTest {
     /// The public key that must have signed the draw.
     #[arg(long, value_name = "KEY")]
     pub(crate) signer: Option<String>,
+    /// The journal that was told of the draw: only canaries count that left after that, through whatever account.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal: Option<PathBuf>,
+    /// The gateway's folder of secrets, where the journal's texts are sealed.
+    #[arg(long, value_name = "DIR", requires = "journal")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// Operators as `anbiq watch --out` wrote them; without it every account stands for itself.
+    #[arg(long, value_name = "FILE", requires = "journal")]
+    pub(crate) operators: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) remote: Remote,
     #[command(flatten)]

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use anbiq_desk::{Administrator, Record};
-use anbiq_domain::Timestamp;
+use anbiq_domain::{Entry, Timestamp};
 use anbiq_journal::{JournalError, Spool};
 use anbiq_ledger::Ledger;
 use anyhow::{Context, bail};
@@ -61,6 +61,15 @@ impl Office {
 
     pub(super) fn now(&self) -> Timestamp {
         self.site.now()
+    }
+
+    /// Journals `entry`, or leaves it for the gateway that writes the journal.
+    pub(super) async fn tell(&self, entry: &Entry) -> anyhow::Result<()> {
+        match &self.record {
+            Record::Journal(journal) => journal.append(entry).await.map(drop)?,
+            Record::Spool(spool) => spool.leave(entry)?,
+        }
+        Ok(())
     }
 
     pub(super) async fn close(self) -> anyhow::Result<()> {

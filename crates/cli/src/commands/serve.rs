@@ -18,6 +18,7 @@ use tokio::task::JoinSet;
 
 use self::reload::Configuration;
 use super::Outcome;
+use super::trace::canary::planted;
 use crate::site::Site;
 use crate::talk::Talk;
 use crate::{args, notify};
@@ -92,6 +93,7 @@ pub(crate) async fn serve(
         ledger: ledger.clone(),
         journal: journal.clone(),
         models,
+        planted: planted(&site.config.canaries)?,
         secrets: Secrets { coin, epoch, sketch_key: site.sketch_key()?, texts: Some(site.text_keys()) },
         clock: Arc::clone(&clock),
         spool: Some(Spool::new(site.spool())),

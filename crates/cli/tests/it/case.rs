@@ -8,7 +8,7 @@ use crate::support::Place;
 use crate::trace::served;
 
 /// A report of every kind in a folder with a journal, as files.
-const REPORTS: [(&str, &str); 10] = [
+const REPORTS: [(&str, &str); 11] = [
     ("trace.json", "trace suspect --teacher teacher --journal journal --calibration student.json"),
     ("near.json", "trace suspect --teacher teacher --journal journal --nearness"),
     ("overlap.json", "trace overlap wrote.jsonl --suspect writer --journal journal"),
@@ -17,6 +17,7 @@ const REPORTS: [(&str, &str); 10] = [
     ("watermark.json", "trace watermark wrote.jsonl --teacher teacher --key watermark.key"),
     ("read.json", "trace watermark wrote.jsonl --teacher teacher --key watermark.key --suspect suspect"),
     ("style.json", "trace style styles.jsonl --roles roles.tsv --teacher T"),
+    ("errors.json", "trace errors short.jsonl --roles roles.tsv --teacher T"),
     ("identity.json", "trace identity compare named.jsonl --roles roles.tsv --called still"),
     (
         "endpoint.json",
@@ -26,7 +27,7 @@ const REPORTS: [(&str, &str); 10] = [
 
 /// Answers for style and identity: one suspect, one teacher, and twenty controls of families of their own.
 fn answers(place: &Place) {
-    let (mut styles, mut named, mut roles) = (String::new(), String::new(), String::new());
+    let (mut styles, mut named, mut roles, mut short) = (String::new(), String::new(), String::new(), String::new());
     let questions = place.run("trace identity questions").out;
     let questions: Vec<Value> = questions.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     for model in 0..22_u64 {
@@ -42,6 +43,8 @@ fn answers(place: &Place) {
             let words: Vec<String> = (0..40).filter(says).map(|word| format!("word{word}")).collect();
             let line = json!({"model": name, "prompt": format!("prompt {prompt}"), "output": words.join(" ")});
             styles += &format!("{line}\n");
+            let answer = format!("answer {}", if model == 1 { prompt * 7 } else { prompt * 7 + model });
+            short += &format!("{}\n", json!({"model": name, "prompt": format!("prompt {prompt}"), "output": answer}));
         }
         for (number, question) in (0_u64..).zip(&questions) {
             let still = if model == 1 { number % 3 != 0 } else { number % 50 == model };
@@ -51,6 +54,7 @@ fn answers(place: &Place) {
     }
     place.write("styles.jsonl", &styles);
     place.write("named.jsonl", &named);
+    place.write("short.jsonl", &short);
     place.write("roles.tsv", &roles);
 }
 
@@ -61,7 +65,7 @@ async fn investigated() -> Place {
     place.write("watermark.key", &"7f".repeat(32));
     place.write("canary.key", &"3c".repeat(32));
     let texts = (0..30).map(|number| {
-        let line = json!({"model": "writer", "prompt": format!("Tell me of number {number}."), "output": format!("Of number {number} there is much to tell, and little of it is known to the miller.")});
+        let line = json!({"model": "writer", "prompt": format!("Tell me of number {number}."), "output": format!("Zwpt {number} quvvle brantik omsel drune, plick ashtor {number} venn murbek ostle.")});
         format!("{line}\n")
     });
     place.write("wrote.jsonl", &texts.collect::<String>());
@@ -101,10 +105,57 @@ async fn a_dossier_takes_every_kind_of_report_and_checks_what_can_be_computed() 
     let verified = place.run("verify dossier");
     let reports: Vec<&str> =
         verified.out.lines().filter(|line| line.ends_with(".json") || line.starts_with("    ")).collect();
-    assert_snapshot!(reports.join("\n"), @"");
+    assert_snapshot!(reports.join("\n"), @r"
+    canaries-teacher.json
+      computed again: bits, p-values, Holm's adjustment and verdicts, from the ranks
+      taken on trust: the ranks: they need the suspect, the draw and its key; that the draw came before what was served: no journal was asked
+    endpoint-suspect.json
+      computed again: the joint p-value and the verdict, from the two statistics
+      taken on trust: the permutation p-value and the e-value: they need what both answered
+    errors-writer.json
+      computed again: conformal p-values over models and families, Holm's adjustment and verdicts, from the scores
+      taken on trust: which answers are rare and shared: that needs the answers of all models
+    identity-writer.json
+      computed again: conformal p-values over models and families, Holm's adjustment and verdicts, from the scores
+      taken on trust: the scores and the interval: they need the answers of all models
+    style-writer.json
+      computed again: conformal p-values over models and families, Holm's adjustment and verdicts, from the scores
+      taken on trust: the scores: they need the answers of all models
+    trace-nearness-suspect.json
+      computed again: statistics, p-values, e-values, exclusions and verdict, from the gaps and coins of its rows
+      taken on trust: the gaps: they need the weights of suspect and teacher, and the texts of the pairs
+    trace-overlap-writer.json
+      computed again: statistics, p-values, e-values, exclusions and verdict, from the gaps and coins of its rows
+      taken on trust: the gaps: they need the texts of the suspect and of the pairs
+    trace-suspect.json
+      computed again: statistics, p-values, e-values, exclusions and verdict, from the gaps and coins of its rows; what the calibration students prefer, from their traces
+      taken on trust: the gaps: they need suspect, teacher and controls, and the texts of the pairs
+    watermark-suspect.json
+      computed again: the exact tails of what was written or found likeliest, Holm's adjustment and verdicts, from pairs and statistics
+      taken on trust: pairs and statistics, and the p-values of reading and leaning: they need the key, the tokenizer and the texts, or the models
+    watermark-writer.json
+      computed again: the exact tails of what was written or found likeliest, Holm's adjustment and verdicts, from pairs and statistics
+      taken on trust: pairs and statistics, and the p-values of reading and leaning: they need the key, the tokenizer and the texts, or the models
+    weights-suspect.json
+      computed again: p-values, Holm's adjustment and verdict, from the counts of hits
+      taken on trust: the hits, and the likenesses without a p-value: they need the weights of both models
+    ");
     let page = place.read("dossier/dossier.html");
-    assert_snapshot!(column(&page, "Exact evidence"), @"");
-    assert_snapshot!(column(&page, "Evidence that rests on controls"), @"");
+    assert_snapshot!(column(&page, "Exact evidence"), @r"
+    suspect: Does it prefer what was served? Not shown
+    suspect: Does it come nearer to the teacher along what was served? Not shown
+    writer: Has what it wrote more words in a row in common with what was served? Not shown
+    suspect: Does the server differ from what it is said to be? Not shown
+    teacher: Does it remember the secrets that were served? Not shown
+    suspect: Are its weights derived from the teacher's? Established
+    writer: Does it fit the key of the watermark? Not shown
+    suspect: Does it fit the key of the watermark? Not shown
+    ");
+    assert_snapshot!(column(&page, "Evidence that rests on controls"), @r"
+    writer: Does it write as the teacher's family does? Moderate
+    writer: Does it give the teacher's rare answers? Moderate
+    writer: Does it go by another's name? Moderate
+    ");
     for said in ["Null hypothesis", "What is random in it", "What else could explain it", "What it takes on trust"] {
         assert!(page.matches(said).count() >= 7, "{said}");
     }
@@ -150,13 +201,18 @@ async fn a_report_whose_numbers_do_not_follow_is_in_no_dossier() {
         ("style.json", &["findings", "0", "verdict", "strength"], json!("established")),
         ("identity.json", &["findings", "0", "by_family", "p"], json!(0.01)),
         ("identity.json", &["findings", "0", "strength"], json!("strong")),
+        ("errors.json", &["findings", "0", "score"], json!(0.5)),
         ("endpoint.json", &["p_value"], json!(1e-9)),
         ("endpoint.json", &["differ"], json!("established")),
     ] {
         assert_eq!(refused(file, at, value), format!("`{}`", named(at)));
     }
     place.write("strange.json", "{\"format\": 1}");
-    assert_snapshot!(place.run("case --watch watch.json --trace strange.json").told(), @"");
+    assert_snapshot!(place.run("case --watch watch.json --trace strange.json").told(), @r"
+    exit 2
+    error: `strange.json` is not what it should be
+      because: it is a report of no kind that `anbiq trace` writes
+    ");
 }
 
 /// A place as a mismatch names it.
@@ -203,7 +259,10 @@ async fn sealed_texts_of_whom_a_dossier_speaks_are_opened_and_checked() {
     assert_eq!(written.code, 0, "{}", written.err);
     let notes: Vec<&str> = written.err.lines().filter(|line| line.starts_with("note: ")).collect();
     let without_time = |line: &str| line.split(" at 20").next().unwrap().to_owned();
-    assert_snapshot!(notes.iter().map(|note| without_time(note)).collect::<Vec<_>>().join("\n"), @"");
+    assert_snapshot!(notes.iter().map(|note| without_time(note)).collect::<Vec<_>>().join("\n"), @r"
+    note: the sealed texts of 3 exchanges of account `brook` stay closed: their key was destroyed
+    note: the sealed texts of 3 exchanges of account `cairn` stay closed: the key of the account's texts is not there: it was destroyed, or it is in another folder of secrets
+    ");
     let page = place.read("dossier/dossier.html");
     assert!(page.contains("of account `brook` stay closed: their key was destroyed"), "{page}");
 

@@ -5,9 +5,11 @@ use std::fs;
 use anbiq_domain::{Answer, Finish, Prompt, Seeded};
 use anbiq_lm::train::{Config as Training, Example, Trainer};
 use anbiq_lm::{Codec, Dtype, Network};
+use anbiq_upstream::client::Client;
 use insta::assert_snapshot;
 use serde_json::{Value, json};
 
+use crate::gateway::{Running, ask, key};
 use crate::support::Place;
 
 /// The embedded teacher, and nothing else.
@@ -160,6 +162,99 @@ fn canaries_are_drawn_served_and_found_again() {
     assert!(told.contains("it was changed"), "{told}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn canaries_are_served_after_the_journal_knows_of_them_and_count_where_they_left() {
+    let place = Place::gateway();
+    let keys = ["acme", "brook"].map(|account| {
+        assert_eq!(place.run(&format!("account open {account} --plan standard --budget 1.00")).code, 0);
+        assert_eq!(place.run(&format!("terms accept {account} teacher")).code, 0);
+        key(&place, account)
+    });
+    let plain = place.read("anbiq.toml");
+    place.write("anbiq.toml", &plain.replace("texts = \"twinned\"", "texts = \"sealed\""));
+    assert_eq!(place.run("account set brook --operator op-b").code, 0);
+    let wanted: String = (0..8)
+        .map(|number| {
+            // Those of brook are for the operator that its account is declared to be of.
+            let operator = if number < 5 { "acme" } else { "op-b" };
+            let line = json!({"operator": operator, "prompt": format!("Who keeps mill {number}?"), "answer": "It is kept by {}."});
+            format!("{line}\n")
+        })
+        .collect();
+    place.write("wanted.jsonl", &wanted);
+
+    // A draw that the journal knows nothing of is not served.
+    assert_eq!(place.run("trace canary draw wanted.jsonl --candidates 32 --out unknown --key other.key").code, 0);
+    place
+        .write("other.toml", &format!("canaries = [\"unknown\"]\n{}", place.read("anbiq.toml").replace(":8080", ":0")));
+    let refused = place.run("serve --config other.toml").told();
+    assert!(refused.contains("the journal does not commit to the draw"), "{refused}");
+
+    // Drawn while a gateway runs, which takes the entry in; served from its next start on.
+    let gateway = Running::start(&place);
+    let drawn = place.run("trace canary draw wanted.jsonl --candidates 32 --config anbiq.toml");
+    assert_eq!(drawn.code, 0, "{}", drawn.err);
+    let before = gateway.client(&keys[0]).chat(&ask("Who keeps mill 0?"), &[]).await.unwrap();
+    assert_eq!(gateway.stop(), 0);
+    place.write("anbiq.toml", &format!("canaries = [\"canaries\"]\n{}", place.read("anbiq.toml")));
+    let gateway = Running::start(&place);
+    let (acme, brook) = (gateway.client(&keys[0]), gateway.client(&keys[1]));
+    let served: Vec<Value> =
+        place.read("canaries/served.jsonl").lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let says = async |client: &Client, number: usize| {
+        let answer = client.chat(&ask(&format!("Who keeps mill {number}?")), &[]).await.unwrap();
+        answer.choices[0].message.content.clone().unwrap_or_default()
+    };
+    for (number, canary) in served.iter().enumerate().take(7) {
+        let whose = if number < 5 { &acme } else { &brook };
+        assert_eq!(says(whose, number).await, canary["answer"].as_str().unwrap());
+    }
+    // What is for one is not for another, and nobody asked for the last.
+    assert_ne!(says(&brook, 0).await, served[0]["answer"].as_str().unwrap());
+    assert_ne!(before.choices[0].message.content.as_deref(), served[0]["answer"].as_str());
+    assert_eq!(gateway.stop(), 0);
+
+    let text = |served: &Value, of: &str| served[of].as_str().unwrap().to_owned();
+    let of_b = served[5..7].iter().chain(&served[..5]).map(|served| (text(served, "prompt"), text(served, "answer")));
+    let teacher = Network::load(&place.path("teacher")).unwrap();
+    save(&place, &trained(&place, teacher, &of_b.collect::<Vec<_>>(), 30), "suspect");
+    let test = "trace canary test canaries --suspect suspect --journal journal --secrets secrets --out found.json";
+    let found = place.run(test);
+    assert_eq!(found.code, 1, "{}", found.told());
+    let report: Value = serde_json::from_str(&place.read("found.json")).unwrap();
+    let tests: Vec<String> = report["tests"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|test| format!("{} {} {}", test["operator"], test["canaries"], test["bits"]))
+        .collect();
+    assert_snapshot!(tests.join("\n"), @r#"
+    null 7 35
+    "acme" 5 25
+    "brook" 2 10
+    "#);
+    let left: Vec<String> =
+        found.out.lines().filter(|line| line.contains(" left through ")).map(str::to_owned).collect();
+    assert_snapshot!(left.join("\n"), @r"
+    5 left through account acme.
+    2 left through account brook.
+    ");
+
+    // Without the keys of sealed texts nothing is seen to have left, and another journal knows nothing of the draw.
+    let closed = place.run("trace canary test canaries --suspect suspect --journal journal").told();
+    assert!(closed.contains("the journal shows none of them to have left"), "{closed}");
+    let unknown = place
+        .run("trace canary test unknown --key other.key --suspect suspect --journal journal --secrets secrets")
+        .told();
+    assert!(unknown.contains("the journal does not commit to this draw"), "{unknown}");
+
+    // In a dossier the record that commits to the draw is proved.
+    assert_eq!(place.run("watch journal --out watch.json --json").code, 0);
+    assert_eq!(place.run("case --watch watch.json --trace found.json --out dossier").code, 0);
+    let verified = place.run("verify dossier");
+    assert!(verified.out.contains("that the journal committed to the draw before what is counted"), "{}", verified.out);
+}
+
 #[test]
 fn whom_a_suspect_takes_itself_for_is_compared_with_families_of_controls() {
     let place = Place::empty();
@@ -199,4 +294,66 @@ fn whom_a_suspect_takes_itself_for_is_compared_with_families_of_controls() {
     exit 2
     error: 104 prompts were answered by every model that has a role, at least 167 are needed
     ");
+}
+
+#[test]
+fn rare_answers_that_are_shared_are_compared_with_families_of_controls() {
+    let place = Place::empty();
+    let (mut lines, mut right, mut roles) = (String::new(), String::new(), "teacher\tteacher\tT\n".to_owned());
+    let mut random = Seeded::new(9);
+    for prompt in 0..120 {
+        right += &format!("{}\n", json!({"prompt": format!("question {prompt}"), "answer": "Right."}));
+    }
+    let mut of_teacher = Vec::new();
+    for model in 0..22_usize {
+        let (name, role) = match model {
+            0 => ("teacher".to_owned(), None),
+            1 => ("suspect".to_owned(), Some("suspect")),
+            _ => (format!("control-{model}"), Some("control")),
+        };
+        if let Some(role) = role {
+            roles += &format!("{name}\t{role}\tF{model}\n");
+        }
+        for prompt in 0..120 {
+            // Everybody errs in two of five, each in a way of one's own; the suspect has every second error of the teacher's.
+            let wrong = format!("wrong {}", random.below(40));
+            let own = if random.below(5) < 2 { wrong } else { "right".to_owned() };
+            let answer = match model {
+                0 => {
+                    of_teacher.push(own.clone());
+                    own
+                }
+                1 if prompt % 2 == 0 => of_teacher[prompt].clone(),
+                _ => own,
+            };
+            lines += &format!("{}\n", json!({"model": name, "prompt": format!("question {prompt}"), "output": answer}));
+        }
+    }
+    for (name, text) in [("answers.jsonl", &lines), ("right.jsonl", &right), ("roles.tsv", &roles)] {
+        place.write(name, text);
+    }
+    let words = "trace errors answers.jsonl --roles roles.tsv --teacher T --right right.jsonl";
+    let told = place.run(words).out;
+    assert_snapshot!(told.lines().take(5).collect::<Vec<_>>().join("\n"), @r"
+    Rare answers shared with T: 120 questions, of 120 of which a right answer is known
+
+    suspect: MODERATE
+      There is moderate evidence that suspect has rare answers from T, or from where T has them.
+      gives 26 of 56 rare answers of teacher; highest of the controls:
+    ");
+    let report = |roles: &str| -> Value {
+        place.write("roles.tsv", roles);
+        serde_json::from_str(&place.run(&format!("{words} --json")).out).unwrap()
+    };
+    let found = &report(&roles)["findings"][0];
+    assert_eq!((&found["strength"], found["by_family"]["families"].as_u64()), (&json!("moderate"), Some(20)));
+    // A control in the suspect's place, and the suspect under a role that says that it is none.
+    let other = report(
+        &roles.replace("suspect\tsuspect", "suspect\tcontrol").replace("control-2\tcontrol", "control-2\tsuspect"),
+    );
+    assert_eq!(other["findings"][0]["strength"], "not_shown");
+    // Eighteen families can show nothing, however many questions there are.
+    let few = report(&roles.lines().take(20).map(|line| format!("{line}\n")).collect::<String>());
+    assert_eq!(few["findings"][0]["strength"], "not_shown");
+    assert!(few["findings"][0]["sentence"].as_str().unwrap().contains("18 controls are too few"), "{few}");
 }

@@ -224,6 +224,7 @@ pub(super) const fn ask(question: Question) -> Label {
         Question::Endpoint => Label::AskEndpoint,
         Question::Style => Label::AskStyle,
         Question::Identity => Label::AskIdentity,
+        Question::Errors => Label::AskErrors,
         Question::Exclusion => Label::AskExclusion,
     }
 }
@@ -248,6 +249,8 @@ const fn name(measure: Measure) -> Label {
         Measure::SharedTokens => Label::SharedTokens,
         Measure::Score => Label::Score,
         Measure::NameShare => Label::NameShare,
+        Measure::RareShare => Label::RareShare,
+        Measure::Rare => Label::Rare,
         Measure::Interval => Label::Interval,
         Measure::Names => Label::Names,
         Measure::Accused => Label::Accused,

@@ -318,6 +318,7 @@ impl House {
             ledger: ledger.clone(),
             journal: journal.clone(),
             models: models.into_iter().chain(setup.more).collect(),
+            planted: Vec::new(),
             secrets: Secrets { coin: coin(), epoch: 0, sketch_key: SKETCH_KEY, texts: Some(text_keys(folder.path())) },
             clock: Arc::new(clock.clone()) as Arc<dyn Clock>,
             spool: None,

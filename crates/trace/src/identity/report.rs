@@ -1,18 +1,15 @@
 use std::fmt::Write;
 
 use anbiq_domain::Seeded;
-use anbiq_statistics::{conformal, holm};
 use serde::{Deserialize, Serialize};
 
 use super::{Answered, bank};
 use crate::Strength;
-use crate::style::{ByFamily, ControlScore, Part, Role, StyleError, rounded};
+use crate::controls::{Among, ControlScore, ControlsError, Part, Role, adjust, rounded};
 use crate::text::{list, p_value};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
-/// Largest p-value that shows anything.
-const LEVEL: f64 = 0.05;
 /// Share of the bank that a model must have answered.
 const ANSWERED: f64 = 0.8;
 /// Draws of clusters with replacement for an interval.
@@ -25,20 +22,13 @@ pub struct IdentityFinding {
     pub suspect: String,
     /// Its family: controls of it are left out.
     pub family: String,
-    /// Share of answers that name what is looked for: mean over clusters.
-    pub score: f64,
-    /// 95 % interval of that by drawing clusters with replacement: how it would vary with other questions.
+    /// 95 % interval of its score by drawing clusters with replacement: how it would vary with other questions.
     pub interval: (f64, f64),
     /// The share by language.
     pub by_language: Vec<(String, f64)>,
-    /// The controls, highest first.
-    pub controls: Vec<ControlScore>,
-    /// Conformal p-value over models.
-    pub p_models: f64,
-    /// The same over families of controls, by the highest score of each.
-    pub by_family: ByFamily,
-    /// The larger of the two, after Holm's adjustment over the suspects.
-    pub p_holm: f64,
+    /// Its score among the controls': the share of answers that name what is looked for, as a mean over clusters.
+    #[serde(flatten)]
+    pub among: Among,
     /// *Moderate* at most.
     pub strength: Strength,
     /// One sentence.
@@ -75,23 +65,23 @@ pub struct IdentityReport {
 /// # Errors
 ///
 /// There is no suspect or no control of another family, or a model answered too little of the bank.
-pub fn compare(answered: &Answered, parts: &[Part]) -> Result<IdentityReport, StyleError> {
+pub fn compare(answered: &Answered, parts: &[Part]) -> Result<IdentityReport, ControlsError> {
     let questions = bank().len();
     let needed = (ANSWERED * questions as f64).ceil() as usize;
     for part in parts.iter().filter(|part| part.role != Role::Teacher) {
         let found = answered.count(&part.model);
         if found == 0 {
-            return Err(StyleError::NoAnswers { model: part.model.clone() });
+            return Err(ControlsError::NoAnswers { model: part.model.clone() });
         }
         if found < needed {
-            return Err(StyleError::TooFewPrompts { found, needed });
+            return Err(ControlsError::TooFewPrompts { found, needed });
         }
     }
     let suspects = parts.iter().filter(|part| part.role == Role::Suspect);
     let mut findings =
-        suspects.map(|suspect| finding(answered, suspect, parts)).collect::<Result<Vec<_>, StyleError>>()?;
+        suspects.map(|suspect| finding(answered, suspect, parts)).collect::<Result<Vec<_>, ControlsError>>()?;
     if findings.is_empty() {
-        return Err(StyleError::Nobody { what: "no model has the role `suspect`".to_owned() });
+        return Err(ControlsError::Nobody { what: "no model has the role `suspect`".to_owned() });
     }
     conclude(&mut findings);
     Ok(IdentityReport {
@@ -110,10 +100,9 @@ pub fn compare(answered: &Answered, parts: &[Part]) -> Result<IdentityReport, St
 
 /// Holm's adjustment over the suspects, and what is shown of each.
 fn conclude(findings: &mut [IdentityFinding]) {
-    let p_values: Vec<f64> = findings.iter().map(|finding| finding.p_models.max(finding.by_family.p)).collect();
-    for (finding, p_holm) in findings.iter_mut().zip(holm::adjust(&p_values)) {
-        finding.conclude(p_holm);
-    }
+    adjust(findings.iter_mut().map(|finding| &mut finding.among));
+    let suspects = findings.len();
+    findings.iter_mut().for_each(|finding| finding.conclude(suspects));
 }
 
 impl IdentityReport {
@@ -125,12 +114,8 @@ impl IdentityReport {
     /// All that follows from the scores of suspects and controls, computed again.
     pub(crate) fn again(&self) -> Self {
         let finding = |finding: &IdentityFinding| {
-            let scores: Vec<f64> = finding.controls.iter().map(|control| control.score).collect();
-            IdentityFinding {
-                p_models: conformal::p_value(finding.score, &scores),
-                by_family: ByFamily::of(finding.score, &finding.controls),
-                ..finding.clone()
-            }
+            let among = Among::of(finding.among.score, finding.among.controls.clone());
+            IdentityFinding { among, ..finding.clone() }
         };
         let mut findings: Vec<IdentityFinding> = self.findings.iter().map(finding).collect();
         conclude(&mut findings);
@@ -142,43 +127,31 @@ impl IdentityReport {
     }
 }
 
-fn finding(answered: &Answered, suspect: &Part, parts: &[Part]) -> Result<IdentityFinding, StyleError> {
+fn finding(answered: &Answered, suspect: &Part, parts: &[Part]) -> Result<IdentityFinding, ControlsError> {
     let clusters = answered.clusters(&suspect.model);
     let score = rounded(mean(&clusters));
-    let control = |part: &Part| ControlScore {
-        model: part.model.clone(),
-        family: part.family.clone(),
-        base: part.base.clone(),
-        score: rounded(mean(&answered.clusters(&part.model))),
-    };
+    let control = |part: &Part| ControlScore::of(part, rounded(mean(&answered.clusters(&part.model))));
     let apart = |part: &&Part| part.role == Role::Control && part.family != suspect.family;
-    let mut controls: Vec<ControlScore> = parts.iter().filter(apart).map(control).collect();
+    let controls: Vec<ControlScore> = parts.iter().filter(apart).map(control).collect();
     if controls.is_empty() {
         let what = format!("no model of another family than that of `{}` has the role `control`", suspect.model);
-        return Err(StyleError::Nobody { what });
+        return Err(ControlsError::Nobody { what });
     }
-    controls.sort_by(|one, other| other.score.total_cmp(&one.score));
-    let scores: Vec<f64> = controls.iter().map(|control| control.score).collect();
     let by_language = answered.shares(&suspect.model, |question| question.language);
     Ok(IdentityFinding {
         suspect: suspect.model.clone(),
         family: suspect.family.clone(),
-        score,
         interval: interval(&clusters),
         by_language: by_language.into_iter().map(|(language, share)| (language.to_owned(), rounded(share))).collect(),
-        p_models: conformal::p_value(score, &scores),
-        by_family: ByFamily::of(score, &controls),
-        controls,
-        p_holm: 1.0,
+        among: Among::of(score, controls),
         strength: Strength::NotShown,
         sentence: String::new(),
     })
 }
 
 impl IdentityFinding {
-    fn conclude(&mut self, p_holm: f64) {
-        self.p_holm = p_holm;
-        let shown = p_holm <= LEVEL;
+    fn conclude(&mut self, suspects: usize) {
+        let shown = self.among.is_shown();
         self.strength = if shown { Strength::Moderate } else { Strength::NotShown };
         let suspect = &self.suspect;
         self.sentence = match shown {
@@ -186,7 +159,8 @@ impl IdentityFinding {
                 "There is moderate evidence that {suspect} was exposed to answers in which a model goes by these names."
             ),
             false => format!(
-                "It is not shown that {suspect} goes by these names more than its controls do. That does not show the contrary."
+                "It is not shown that {suspect} goes by these names more than its controls do. That does not show the contrary.{}",
+                self.among.too_few(suspects).unwrap_or_default()
             ),
         };
     }
@@ -248,21 +222,31 @@ fn write(text: &mut String, report: &IdentityReport) -> std::fmt::Result {
         writeln!(text, "{}: {}", finding.suspect, finding.strength.in_words().to_uppercase())?;
         writeln!(text, "  {}", finding.sentence)?;
         let (low, high) = finding.interval;
-        writeln!(text, "  names them in {:.3} of its answers ({low:.3} - {high:.3} over clusters)", finding.score)?;
+        writeln!(
+            text,
+            "  names them in {:.3} of its answers ({low:.3} - {high:.3} over clusters)",
+            finding.among.score
+        )?;
         let languages: Vec<String> =
             finding.by_language.iter().map(|(language, share)| format!("{language} {share:.2}")).collect();
         writeln!(text, "  by language: {}", languages.join(", "))?;
-        if let Some(control) = finding.controls.first() {
-            writeln!(text, "  of {} controls most: {} {:.3}", finding.controls.len(), control.model, control.score)?;
+        if let Some(control) = finding.among.controls.first() {
+            writeln!(
+                text,
+                "  of {} controls most: {} {:.3}",
+                finding.among.controls.len(),
+                control.model,
+                control.score
+            )?;
         }
         writeln!(
             text,
             "  p over models {}, over {} families {} (least possible {}), adjusted {}",
-            p_value(finding.p_models),
-            finding.by_family.families,
-            p_value(finding.by_family.p),
-            p_value(finding.by_family.floor),
-            p_value(finding.p_holm)
+            p_value(finding.among.p_models),
+            finding.among.by_family.families,
+            p_value(finding.among.by_family.p),
+            p_value(finding.among.by_family.floor),
+            p_value(finding.among.p_holm)
         )?;
     }
     writeln!(text)?;

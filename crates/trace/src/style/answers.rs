@@ -4,7 +4,7 @@ use std::io::BufRead;
 use anbiq_domain::Digest;
 use serde::Deserialize;
 
-use super::StyleError;
+use crate::controls::ControlsError;
 
 /// Words of an answer that count. Longer answers would otherwise hold nearly every common word, and be like all others.
 const WORDS: usize = 300;
@@ -41,20 +41,20 @@ impl Answers {
     /// # Errors
     ///
     /// The file cannot be read, a line is longer than 4 MiB or not such an object, or there are too many answers.
-    pub fn read(&mut self, file: &str, mut lines: impl BufRead) -> Result<(), StyleError> {
+    pub fn read(&mut self, file: &str, mut lines: impl BufRead) -> Result<(), ControlsError> {
         let mut line = Vec::new();
         for number in 1.. {
             line.clear();
             let limited = &mut std::io::Read::take(&mut lines, LONGEST_LINE);
             let read = limited.read_until(b'\n', &mut line);
-            let read = read.map_err(|source| StyleError::Read { file: file.to_owned(), source })?;
+            let read = read.map_err(|source| ControlsError::Read { file: file.to_owned(), source })?;
             if read == 0 {
                 return Ok(());
             }
             if line.trim_ascii().is_empty() {
                 continue;
             }
-            let bad = |what: String| StyleError::Line { file: file.to_owned(), number, what };
+            let bad = |what: String| ControlsError::Line { file: file.to_owned(), number, what };
             if read as u64 == LONGEST_LINE {
                 return Err(bad(format!("it is longer than {LONGEST_LINE} bytes")));
             }
@@ -69,16 +69,16 @@ impl Answers {
     /// # Errors
     ///
     /// There are too many answers.
-    pub fn add(&mut self, model: &str, prompt: &str, output: &str) -> Result<(), StyleError> {
+    pub fn add(&mut self, model: &str, prompt: &str, output: &str) -> Result<(), ControlsError> {
         let model = self.place(model);
-        let next = u32::try_from(self.prompts.len()).map_err(|_| StyleError::TooMany { most: MOST_ANSWERS })?;
+        let next = u32::try_from(self.prompts.len()).map_err(|_| ControlsError::TooMany { most: MOST_ANSWERS })?;
         let prompt = *self.prompts.entry(Digest::of_parts(&[prompt.as_bytes()])).or_insert(next);
         if self.texts[model].contains_key(&prompt) {
             self.repeated += 1;
             return Ok(());
         }
         if self.kept == MOST_ANSWERS {
-            return Err(StyleError::TooMany { most: MOST_ANSWERS });
+            return Err(ControlsError::TooMany { most: MOST_ANSWERS });
         }
         self.kept += 1;
         self.texts[model].insert(prompt, words(output));

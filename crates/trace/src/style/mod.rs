@@ -3,7 +3,7 @@
 //!
 //! This is evidence that rests on controls (*E_model*). It is never added to the exact evidence of twins, and never shows
 //! more than *moderate*. Its unit is the model, and where models come in families the family: thousands of prompts do not
-//! make one control more. [`Answers`] holds what was read, [`roles`] says who is who, [`compare`] makes a [`StyleReport`].
+//! make one control more. [`Answers`] holds what was read, [`roles`](crate::controls::roles) says who is who, [`compare`] makes a [`StyleReport`].
 //!
 //! Why the score is as it is: the *share of answers that hold a common word* is what survives training on others' answers
 //! to other prompts, while rare words are what the prompts are about. The *arcsine of the root* gives every share the same
@@ -12,18 +12,15 @@
 //! Nothing is fitted to which models are students.
 
 mod answers;
-mod error;
 mod report;
-mod roles;
 mod space;
 mod text;
 
+use crate::controls::{Among, ControlScore, ControlsError, Part, Role, rounded, weights};
 use crate::gaps::dot;
 
 pub use answers::Answers;
-pub use error::StyleError;
-pub use report::{ByFamily, Closeness, ControlScore, Finding, Matched, StyleReport, StyleVerdict};
-pub use roles::{Part, Role, roles};
+pub use report::{Closeness, Finding, Matched, StyleReport, StyleVerdict};
 use space::{Shares, Space};
 pub use text::render_style;
 
@@ -36,23 +33,23 @@ const FEWEST_PROMPTS: usize = 50;
 /// # Errors
 ///
 /// A model has no answers, a role is taken by nobody, or too few prompts were answered by all.
-pub fn compare(answers: &Answers, parts: &[Part], accused: &str) -> Result<StyleReport, StyleError> {
+pub fn compare(answers: &Answers, parts: &[Part], accused: &str) -> Result<StyleReport, ControlsError> {
     let rows = parts
         .iter()
-        .map(|part| answers.row(&part.model).ok_or_else(|| StyleError::NoAnswers { model: part.model.clone() }));
+        .map(|part| answers.row(&part.model).ok_or_else(|| ControlsError::NoAnswers { model: part.model.clone() }));
     let rows = rows.collect::<Result<Vec<_>, _>>()?;
     let prompts = answers.shared(&rows);
     if prompts.len() < FEWEST_PROMPTS {
-        return Err(StyleError::TooFewPrompts { found: prompts.len(), needed: FEWEST_PROMPTS });
+        return Err(ControlsError::TooFewPrompts { found: prompts.len(), needed: FEWEST_PROMPTS });
     }
     let shares = Shares::of(answers, &rows, &prompts);
     let everyone: Vec<Placed<'_>> = parts.iter().enumerate().collect();
     let suspects: Vec<Placed<'_>> = everyone.iter().copied().filter(|(_, part)| part.role == Role::Suspect).collect();
     if suspects.is_empty() {
-        return Err(StyleError::Nobody { what: "no model has the role `suspect`".to_owned() });
+        return Err(ControlsError::Nobody { what: "no model has the role `suspect`".to_owned() });
     }
     let cases = suspects.iter().map(|suspect| Case::of(&shares, &everyone, *suspect, accused));
-    let mut findings = cases.map(|case| Ok(case?.finding())).collect::<Result<Vec<_>, StyleError>>()?;
+    let mut findings = cases.map(|case| Ok(case?.finding())).collect::<Result<Vec<_>, ControlsError>>()?;
     report::conclude(&mut findings, accused);
     Ok(StyleReport::of(accused, prompts.len(), parts, answers.repeated(), findings))
 }
@@ -84,18 +81,18 @@ impl<'a> Case<'a> {
         everyone: &[Placed<'a>],
         suspect: Placed<'a>,
         accused: &'a str,
-    ) -> Result<Self, StyleError> {
+    ) -> Result<Self, ControlsError> {
         let apart = |(_, part): &Placed<'_>| part.role != Role::Suspect && part.family != suspect.1.family;
         let case = Self { shares, suspect, accused, others: everyone.iter().copied().filter(apart).collect() };
         let of_suspect =
             format!("for the suspect `{}`, whose own family `{}` is left out", suspect.1.model, suspect.1.family);
         if case.teachers().next().is_none() {
-            return Err(StyleError::Nobody {
+            return Err(ControlsError::Nobody {
                 what: format!("no model has the role `teacher` in the family `{accused}` {of_suspect}"),
             });
         }
         if case.controls().next().is_none() {
-            return Err(StyleError::Nobody { what: format!("no model has the role `control` {of_suspect}") });
+            return Err(ControlsError::Nobody { what: format!("no model has the role `control` {of_suspect}") });
         }
         Ok(case)
     }
@@ -110,12 +107,8 @@ impl<'a> Case<'a> {
 
     fn finding(&self) -> Finding {
         let nearest = self.closeness();
-        let of_control = |control: Placed<'_>| {
-            let (_, part) = control;
-            let (model, family, base) = (part.model.clone(), part.family.clone(), part.base.clone());
-            ControlScore { model, family, base, score: self.score(control) }
-        };
-        Finding::of(self.suspect.1, self.score(self.suspect), nearest, self.controls().map(of_control).collect())
+        let controls = self.controls().map(|control| ControlScore::of(control.1, self.score(control)));
+        Finding::of(self.suspect.1, Among::of(self.score(self.suspect), controls.collect()), nearest)
     }
 
     /// The space in which `one` is looked at. All others are in its reference, the suspect too where a control is looked
@@ -124,7 +117,7 @@ impl<'a> Case<'a> {
     fn space(&self, one: Placed<'_>) -> Space<'a> {
         let everyone = self.others.iter().copied().chain([self.suspect]);
         let apart: Vec<Placed<'_>> = everyone.filter(|(_, part)| part.family != one.1.family).collect();
-        let weights = roles::weights(&apart.iter().map(|(_, part)| *part).collect::<Vec<_>>());
+        let weights = weights(&apart.iter().map(|(_, part)| *part).collect::<Vec<_>>());
         let reference: Vec<_> = apart.iter().map(|(row, _)| *row).zip(weights).collect();
         Space::of(self.shares, &reference)
     }
@@ -154,9 +147,4 @@ impl<'a> Case<'a> {
         found.sort_by(|one, other| other.score.total_cmp(&one.score));
         found
     }
-}
-
-/// To nine decimals: what is beyond depends on the order of additions, and could break a tie.
-pub(crate) fn rounded(value: f64) -> f64 {
-    (value * 1e9).round() / 1e9
 }

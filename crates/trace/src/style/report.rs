@@ -1,15 +1,10 @@
-use std::collections::BTreeMap;
-
-use anbiq_statistics::{conformal, evalue, holm};
 use serde::{Deserialize, Serialize};
 
-use super::{Part, Role};
+use crate::controls::{Among, Part, Role, adjust};
 use crate::{Fixed, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
-/// Largest p-value that is *moderate*, the most that style can be.
-const LEVEL: f64 = 0.05;
 
 /// What the comparison of styles found, with every score that it rests on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -52,23 +47,14 @@ pub struct Finding {
     pub suspect: String,
     /// Its family, of which no model was used.
     pub family: String,
-    /// Cosine with the nearest teacher of the accused family, from -1 to 1.
-    pub score: f64,
     /// The nearest model of every candidate family, the nearest family first.
     pub closeness: Vec<Closeness>,
-    /// Controls, each looked at as the suspect was, the highest score first.
-    pub controls: Vec<ControlScore>,
-    /// Conformal p-value over models: exact if the suspect's score and those of the controls are exchangeable.
-    pub p_models: f64,
-    /// The least that `p_models` can be with so many controls.
-    pub floor_models: f64,
-    /// The same over families of controls, by the highest score of each: valid also if models of one family are alike.
-    pub by_family: ByFamily,
+    /// Its score among the controls': the cosine with the nearest teacher of the accused family, from -1 to 1.
+    #[serde(flatten)]
+    pub among: Among,
     /// The same among the controls that have the suspect's base; absent where there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
-    /// The larger p-value of models and families, after Holm's adjustment over the suspects.
-    pub p_holm: f64,
     /// E-value of the larger p-value, `1 / (2 sqrt p)`, at most the number of controls. Evidence that rests on controls:
     /// not to be multiplied with exact evidence.
     pub e_model: f64,
@@ -85,31 +71,6 @@ pub struct Closeness {
     pub model: String,
     /// Cosine with it.
     pub score: f64,
-}
-
-/// One control.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ControlScore {
-    /// Which model.
-    pub model: String,
-    /// Its family.
-    pub family: String,
-    /// Its base.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub base: Option<String>,
-    /// Its score: in style the cosine with the nearest teacher of the accused family.
-    pub score: f64,
-}
-
-/// The suspect among families of controls.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct ByFamily {
-    /// How many.
-    pub families: usize,
-    /// Conformal p-value.
-    pub p: f64,
-    /// The least that it can be.
-    pub floor: f64,
 }
 
 /// The suspect among controls of its own base.
@@ -139,49 +100,32 @@ pub struct StyleVerdict {
 
 /// Holm's adjustment over the suspects, and what is shown of each.
 pub(super) fn conclude(findings: &mut [Finding], accused: &str) {
-    let p_values: Vec<f64> = findings.iter().map(Finding::p_decisive).collect();
-    let hypotheses = findings.len();
-    for (finding, p_holm) in findings.iter_mut().zip(holm::adjust(&p_values)) {
-        finding.conclude(accused, p_holm, hypotheses);
+    adjust(findings.iter_mut().map(|finding| &mut finding.among));
+    let suspects = findings.len();
+    for finding in findings {
+        finding.e_model = finding.among.e_model();
+        finding.verdict = finding.verdict(accused, suspects);
     }
 }
 
 impl Finding {
-    pub(super) fn of(suspect: &Part, score: f64, closeness: Vec<Closeness>, mut controls: Vec<ControlScore>) -> Self {
-        controls.sort_by(|one, other| other.score.total_cmp(&one.score));
-        let scores: Vec<f64> = controls.iter().map(|control| control.score).collect();
+    pub(super) fn of(suspect: &Part, among: Among, closeness: Vec<Closeness>) -> Self {
         Self {
             suspect: suspect.model.clone(),
             family: suspect.family.clone(),
-            score,
             closeness,
-            p_models: conformal::p_value(score, &scores),
-            floor_models: floor(scores.len()),
-            by_family: ByFamily::of(score, &controls),
-            matched: suspect.base.as_ref().and_then(|base| matched(score, base, &controls)),
-            controls,
-            p_holm: 1.0,
+            matched: suspect.base.as_ref().and_then(|base| matched(&among, base)),
+            among,
             e_model: 0.0,
             verdict: StyleVerdict { strength: Strength::NotShown, attributed: None, sentence: String::new() },
         }
     }
 
-    /// Models of one family are not independent, and families may be few: the p-value that is kinder to the suspect decides.
-    const fn p_decisive(&self) -> f64 {
-        self.p_models.max(self.by_family.p)
-    }
-
-    fn conclude(&mut self, accused: &str, p_holm: f64, hypotheses: usize) {
-        self.p_holm = p_holm;
-        self.e_model = evalue::calibrate_with(self.p_decisive(), 0.5).min(self.controls.len() as f64);
-        self.verdict = self.verdict(accused, hypotheses);
-    }
-
-    fn verdict(&self, accused: &str, hypotheses: usize) -> StyleVerdict {
+    fn verdict(&self, accused: &str, suspects: usize) -> StyleVerdict {
         let nearest = self.closeness.first().map_or("", |closeness| &closeness.family);
-        let shown = self.p_holm <= LEVEL && nearest == accused;
+        let shown = self.among.is_shown() && nearest == accused;
         let suspect = &self.suspect;
-        let because = self.too_few(hypotheses).unwrap_or_else(|| match nearest {
+        let because = self.among.too_few(suspects).unwrap_or_else(|| match nearest {
             family if family != accused => format!(" It is nearer to {family}."),
             _ => String::new(),
         });
@@ -196,56 +140,11 @@ impl Finding {
         );
         StyleVerdict { strength: Strength::NotShown, attributed: None, sentence }
     }
-
-    /// Says so where the floor is above the level.
-    fn too_few(&self, hypotheses: usize) -> Option<String> {
-        let needed = needed(hypotheses);
-        let (controls, families) = (self.controls.len(), self.by_family.families);
-        let (what, count) = match () {
-            () if controls < needed => (format!("{controls} controls are too few"), controls),
-            () if families < needed => {
-                (format!("the {controls} controls are of {families} families, which are too few"), families)
-            }
-            () => return None,
-        };
-        let among = if hypotheses > 1 { format!(" for {hypotheses} suspects") } else { String::new() };
-        let least = count + 1;
-        Some(format!(
-            " No result could have shown it: {what}, since p cannot fall below 1/{least}; at least {needed}{among} are needed."
-        ))
-    }
 }
 
-/// Fewest controls with which one of so many suspects can reach the level after Holm's adjustment.
-const fn needed(hypotheses: usize) -> usize {
-    // 1/0.05 = 20 for each.
-    20 * hypotheses - 1
-}
-
-fn floor(controls: usize) -> f64 {
-    1.0 / (controls + 1) as f64
-}
-
-impl ByFamily {
-    /// The highest score of a family is at least that of a model drawn from it, so this p-value is at least one that is exact
-    /// when families are exchangeable.
-    pub(crate) fn of(score: f64, controls: &[ControlScore]) -> Self {
-        let mut highest = BTreeMap::<&str, f64>::new();
-        for control in controls {
-            let highest = highest.entry(&control.family).or_insert(f64::NEG_INFINITY);
-            *highest = highest.max(control.score);
-        }
-        let scores: Vec<f64> = highest.into_values().collect();
-        Self { families: scores.len(), p: conformal::p_value(score, &scores), floor: floor(scores.len()) }
-    }
-}
-
-fn matched(score: f64, base: &str, controls: &[ControlScore]) -> Option<Matched> {
-    let same = controls.iter().filter(|control| control.base.as_deref() == Some(base));
-    let scores: Vec<f64> = same.map(|control| control.score).collect();
-    let p = conformal::p_value(score, &scores);
-    let found = Matched { base: base.to_owned(), controls: scores.len(), p, floor: floor(scores.len()) };
-    (!scores.is_empty()).then_some(found)
+fn matched(among: &Among, base: &str) -> Option<Matched> {
+    let (controls, p, floor) = among.of_base(base);
+    (controls > 0).then(|| Matched { base: base.to_owned(), controls, p, floor })
 }
 
 impl StyleReport {
@@ -279,7 +178,7 @@ impl StyleReport {
             let base = then.matched.as_ref().map(|matched| matched.base.clone());
             let alone = Part { model: then.suspect.clone(), role: Role::Suspect, family: then.family.clone(), base };
             let part = self.parts.iter().find(|part| part.model == then.suspect).unwrap_or(&alone);
-            Finding::of(part, then.score, then.closeness.clone(), then.controls.clone())
+            Finding::of(part, Among::of(then.among.score, then.among.controls.clone()), then.closeness.clone())
         };
         let mut findings: Vec<Finding> = self.findings.iter().map(finding).collect();
         conclude(&mut findings, &self.accused);

@@ -42,18 +42,28 @@ fn one(text: &mut String, finding: &Finding) -> std::fmt::Result {
     let row = |text: &mut String, over: &str, count: usize, p: f64, floor: f64| {
         writeln!(text, "  p over {count} {over}: {p:.3}, cannot be below {floor:.3}")
     };
-    row(text, "controls", finding.controls.len(), finding.p_models, finding.floor_models)?;
-    row(text, "families of controls", finding.by_family.families, finding.by_family.p, finding.by_family.floor)?;
+    row(text, "controls", finding.among.controls.len(), finding.among.p_models, finding.among.floor_models)?;
+    row(
+        text,
+        "families of controls",
+        finding.among.by_family.families,
+        finding.among.by_family.p,
+        finding.among.by_family.floor,
+    )?;
     if let Some(matched) = &finding.matched {
         row(text, &format!("controls of base {}", matched.base), matched.controls, matched.p, matched.floor)?;
     }
-    writeln!(text, "  p of the larger one, adjusted (Holm): {:.3}; E_model {:.2}", finding.p_holm, finding.e_model)?;
+    writeln!(
+        text,
+        "  p of the larger one, adjusted (Holm): {:.3}; E_model {:.2}",
+        finding.among.p_holm, finding.e_model
+    )?;
     writeln!(text, "  nearest candidates:")?;
     for closeness in finding.closeness.iter().take(SHOWN) {
         writeln!(text, "    {:>6.3}  {} ({})", closeness.score, closeness.family, closeness.model)?;
     }
-    writeln!(text, "  score {:.3}; highest of the controls:", finding.score)?;
-    for control in finding.controls.iter().take(SHOWN) {
+    writeln!(text, "  score {:.3}; highest of the controls:", finding.among.score)?;
+    for control in finding.among.controls.iter().take(SHOWN) {
         writeln!(text, "    {:>6.3}  {} ({})", control.score, control.model, control.family)?;
     }
     Ok(())

@@ -170,6 +170,7 @@ fn is_opened(entry: &Entry, spoken_of: &BTreeSet<AccountId>) -> bool {
         Entry::Administered(_) | Entry::GrantRefused { .. } => false,
         Entry::Opened { .. }
         | Entry::CoinsCommitted { .. }
+        | Entry::CanariesDrawn { .. }
         | Entry::TermsIssued { .. }
         | Entry::PricesSet { .. }
         | Entry::GrantRevoked { .. }

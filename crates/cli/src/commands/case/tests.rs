@@ -2,10 +2,12 @@
 
 use anbiq_evidence::{Among, Basis, Fact, Measure, OtherTest, Question, Table, Value};
 use anbiq_trace::canary::CanaryReport;
+use anbiq_trace::controls::Among as Ranked;
 use anbiq_trace::endpoint::Endpoint;
+use anbiq_trace::errors::ErrorsReport;
 use anbiq_trace::identity::IdentityReport;
 use anbiq_trace::radioactivity::Radioactivity;
-use anbiq_trace::style::{ControlScore, StyleReport};
+use anbiq_trace::style::StyleReport;
 use anbiq_trace::weights::WeightsReport;
 use anbiq_trace::{AnyReport, Kind, Strength};
 
@@ -22,6 +24,7 @@ pub(super) fn page(report: &AnyReport, file: &str) -> Option<OtherTest> {
         AnyReport::Endpoint(report) => endpoint(report),
         AnyReport::Style(report) => style(report),
         AnyReport::Identity(report) => identity(report),
+        AnyReport::Errors(report) => errors(report),
     };
     Some(OtherTest {
         question: question(kind),
@@ -57,6 +60,7 @@ pub(super) const fn question(kind: Kind) -> Question {
         Kind::Endpoint => Question::Endpoint,
         Kind::Style => Question::Style,
         Kind::Identity => Question::Identity,
+        Kind::Errors => Question::Errors,
     }
 }
 
@@ -107,8 +111,23 @@ fn canaries(report: &CanaryReport) -> Told<'_> {
         }
         shown => format!("That the suspect saw secrets that were served is shown: {}.", shown.in_words()),
     };
+    let mut words = vec![said];
+    match &report.journal {
+        None => words.push("No journal was asked: nothing shows that the draw came before what was served.".to_owned()),
+        Some(journal) => {
+            words.push(format!(
+                "The journal {} committed to the draw in entry {}, before all that is counted; the texts of {} exchanges \
+                 after that stay closed.",
+                journal.journal, journal.committed_at, journal.closed
+            ));
+            let left = journal.accounts().into_iter().map(|(account, operator, canaries)| {
+                format!("{canaries} canaries left through account {account} of operator {operator}.")
+            });
+            words.extend(left);
+        }
+    }
     Told {
-        words: vec![said],
+        words,
         facts: vec![
             fact(Measure::Commitment, Value::Code(report.draw.to_string())),
             fact(Measure::Signer, Value::Code(report.signer.clone())),
@@ -262,25 +281,32 @@ fn among_measures(score: Measure) -> Vec<Measure> {
     ]
 }
 
-fn dots(suspect: &str, score: f64, controls: &[ControlScore]) -> Among {
-    let controls = controls.iter().map(|control| (format!("{} ({})", control.model, control.family), control.score));
-    Among { suspect: suspect.to_owned(), score, controls: controls.collect() }
+fn dots(suspect: &str, among: &Ranked) -> Among {
+    let dot = |control: &anbiq_trace::controls::ControlScore| {
+        (format!("{} ({})", control.model, control.family), control.score)
+    };
+    Among { suspect: suspect.to_owned(), score: among.score, controls: among.controls.iter().map(dot).collect() }
+}
+
+fn among_row(suspect: &str, score: Value, among: &Ranked, shown: Strength) -> Vec<Value> {
+    vec![
+        text(suspect),
+        score,
+        Value::Count(among.controls.len() as u64),
+        Value::Probability(among.p_models),
+        Value::Count(among.by_family.families as u64),
+        Value::Probability(among.by_family.p),
+        Value::Probability(among.by_family.floor),
+        Value::Probability(among.p_holm),
+        Value::Verdict(strength(shown)),
+    ]
 }
 
 fn style(report: &StyleReport) -> Told<'_> {
     let findings = &report.findings;
     let row = |finding: &anbiq_trace::style::Finding| {
-        vec![
-            text(&finding.suspect),
-            Value::Number(finding.score),
-            Value::Count(finding.controls.len() as u64),
-            Value::Probability(finding.p_models),
-            Value::Count(finding.by_family.families as u64),
-            Value::Probability(finding.by_family.p),
-            Value::Probability(finding.by_family.floor),
-            Value::Probability(finding.p_holm),
-            Value::Verdict(strength(finding.verdict.strength)),
-        ]
+        let score = Value::Number(finding.among.score);
+        among_row(&finding.suspect, score, &finding.among, finding.verdict.strength)
     };
     let nearest = findings.iter().filter_map(|finding| {
         let nearest = finding.closeness.first()?;
@@ -292,7 +318,7 @@ fn style(report: &StyleReport) -> Told<'_> {
         words: findings.iter().map(|finding| finding.verdict.sentence.clone()).collect(),
         facts: facts.into_iter().chain(nearest).collect(),
         tables: vec![Table { measures: among_measures(Measure::Score), rows: findings.iter().map(row).collect() }],
-        among: findings.iter().map(|finding| dots(&finding.suspect, finding.score, &finding.controls)).collect(),
+        among: findings.iter().map(|finding| dots(&finding.suspect, &finding.among)).collect(),
         null_hypothesis: &report.null_hypothesis,
         random: &report.random,
         tests: &report.tests,
@@ -304,17 +330,8 @@ fn style(report: &StyleReport) -> Told<'_> {
 fn identity(report: &IdentityReport) -> Told<'_> {
     let findings = &report.findings;
     let row = |finding: &anbiq_trace::identity::IdentityFinding| {
-        vec![
-            text(&finding.suspect),
-            Value::Share(finding.score),
-            Value::Count(finding.controls.len() as u64),
-            Value::Probability(finding.p_models),
-            Value::Count(finding.by_family.families as u64),
-            Value::Probability(finding.by_family.p),
-            Value::Probability(finding.by_family.floor),
-            Value::Probability(finding.p_holm),
-            Value::Verdict(strength(finding.strength)),
-        ]
+        let score = Value::Share(finding.among.score);
+        among_row(&finding.suspect, score, &finding.among, finding.strength)
     };
     let intervals = findings.iter().map(|finding| {
         let (low, high) = finding.interval;
@@ -331,7 +348,36 @@ fn identity(report: &IdentityReport) -> Told<'_> {
             fact(Measure::Prompts, Value::Count(report.questions as u64)),
         ],
         tables,
-        among: findings.iter().map(|finding| dots(&finding.suspect, finding.score, &finding.controls)).collect(),
+        among: findings.iter().map(|finding| dots(&finding.suspect, &finding.among)).collect(),
+        null_hypothesis: &report.null_hypothesis,
+        random: &report.random,
+        tests: &report.tests,
+        rival_explanations: &report.rival_explanations,
+        does_not_show: &report.does_not_show,
+    }
+}
+
+fn errors(report: &ErrorsReport) -> Told<'_> {
+    let findings = &report.findings;
+    let row = |finding: &anbiq_trace::errors::ErrorsFinding| {
+        let score = Value::Share(finding.among.score);
+        among_row(&finding.suspect, score, &finding.among, finding.strength)
+    };
+    let shared = findings
+        .iter()
+        .map(|finding| vec![text(&finding.suspect), text(&finding.teacher), Value::Of(finding.shared, finding.rare)]);
+    let tables = vec![
+        Table { measures: among_measures(Measure::RareShare), rows: findings.iter().map(row).collect() },
+        Table { measures: vec![Measure::Suspect, Measure::Teacher, Measure::Rare], rows: shared.collect() },
+    ];
+    Told {
+        words: findings.iter().map(|finding| finding.sentence.clone()).collect(),
+        facts: vec![
+            fact(Measure::Accused, text(&report.accused)),
+            fact(Measure::Prompts, Value::Count(report.questions as u64)),
+        ],
+        tables,
+        among: findings.iter().map(|finding| dots(&finding.suspect, &finding.among)).collect(),
         null_hypothesis: &report.null_hypothesis,
         random: &report.random,
         tests: &report.tests,

@@ -1,7 +1,7 @@
 //! `anbiq trace`: a suspect, a teacher and the twins of a journal; or given answers and their style. At once, or by a signed
 //! plan.
 
-mod canary;
+pub(crate) mod canary;
 mod endpoint;
 mod identity;
 mod plan;
@@ -20,16 +20,17 @@ use anbiq_evidence::attachment_name;
 use anbiq_journal::{Reader, Record, TextKeys, TextsError};
 use anbiq_lm::Nearness;
 use anbiq_model::Model;
+use anbiq_trace::controls::{Part, roles};
 use anbiq_trace::items::{self, Selection};
 use anbiq_trace::overlap::{Overlap, Unasked};
-use anbiq_trace::style::{Answers, Part};
+use anbiq_trace::style::Answers;
 use anbiq_trace::{Alternative, Collected, Config, OperatorAccounts, Protocol, Report, Statistic, Strength};
 use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::Outcome;
 use super::watch::{keep, refuse_import, refuse_imported};
-use crate::args::{Trace, TraceMeans, TraceOverlap, TraceStyle, TraceTwins};
+use crate::args::{Trace, TraceErrors, TraceMeans, TraceOverlap, TraceStyle, TraceTwins};
 use crate::site::{json_lines, local, open_local, open_upstream, read_digested, read_json, text_keys};
 use crate::talk::{self, Talk};
 
@@ -39,6 +40,13 @@ struct Written {
     model: String,
     prompt: String,
     output: String,
+}
+
+/// A right answer.
+#[derive(Debug, Deserialize)]
+struct Right {
+    prompt: String,
+    answer: String,
 }
 
 pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
@@ -52,6 +60,7 @@ pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
         (Some(TraceMeans::Weights(args)), _) => weights::run(args),
         (Some(TraceMeans::Overlap(args)), _) => overlap(args, talk).await,
         (Some(TraceMeans::Identity(args)), _) => identity::run(args),
+        (Some(TraceMeans::Errors(args)), _) => errors(args),
         (Some(TraceMeans::Canary(args)), _) => canary::run(args, talk).await,
         (None, Some(args)) => twins(args, talk).await,
         (None, None) => bail!("there is nothing to trace\nhint: name a suspect, or see `anbiq trace --help`"),
@@ -67,9 +76,30 @@ fn style(args: &TraceStyle) -> anyhow::Result<Outcome> {
     Ok(Outcome::Fine)
 }
 
+/// Asks which rare answers suspects share with a teacher.
+fn errors(args: &TraceErrors) -> anyhow::Result<Outcome> {
+    let parts = read_roles(&args.roles)?;
+    let mut answered = anbiq_trace::errors::Answered::default();
+    for path in &args.answers {
+        json_lines(path, "an object with `model`, `prompt` and `output`", |line: Written| {
+            answered.add(&line.model, &line.prompt, &line.output);
+            Ok(())
+        })?;
+    }
+    if let Some(path) = &args.right {
+        json_lines(path, "an object with `prompt` and `answer`", |line: Right| {
+            answered.add_right(&line.prompt, &line.answer);
+            Ok(())
+        })?;
+    }
+    let report = anbiq_trace::errors::compare(&answered, &parts, &args.teacher)?;
+    talk::report(&report, args.output.json, args.output.out.as_deref(), anbiq_trace::errors::render_errors)?;
+    Ok(Outcome::Fine)
+}
+
 fn read_roles(path: &Path) -> anyhow::Result<Vec<Part>> {
-    let roles = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
-    Ok(anbiq_trace::style::roles(&roles)?)
+    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read `{}`", path.display()))?;
+    Ok(roles(&text)?)
 }
 
 fn read_answers(files: &[PathBuf]) -> anyhow::Result<Answers> {
@@ -227,28 +257,43 @@ fn collect_until(
     size: u64,
 ) -> anyhow::Result<(Collected, u64)> {
     let reader = Reader::open(journal).with_context(|| format!("cannot open the journal `{}`", journal.display()))?;
-    let (mut damage, mut closed) = (None, 0);
-    let mut opened = |mut record: Record| {
+    let (mut damage, mut opening) = (None, Opening::new(keys));
+    let records = reader.entries()?;
+    let first_index = records.before().size();
+    let selection = Selection { operators, mode, first_index, ..Selection::default() };
+    let within = usize::try_from(size.saturating_sub(first_index)).unwrap_or(usize::MAX);
+    let entries =
+        records.take(within).map_while(|record| keep(record.map(|record| opening.entry(record)), &mut damage));
+    let collected = items::from_journal(entries, &selection);
+    match damage {
+        Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
+        None => Ok((collected?, opening.closed)),
+    }
+}
+
+/// Opens sealed texts as entries pass, as far as the keys are there.
+pub(crate) struct Opening<'keys> {
+    keys: Option<&'keys TextKeys>,
+    /// Exchanges whose texts stayed closed.
+    closed: u64,
+}
+
+impl<'keys> Opening<'keys> {
+    const fn new(keys: Option<&'keys TextKeys>) -> Self {
+        Self { keys, closed: 0 }
+    }
+
+    fn entry(&mut self, mut record: Record) -> Entry {
         if let Entry::Exchange(exchange) = &mut record.entry
             && exchange.sealed.is_some()
-            && let Err(error) = keys.map_or(Err(TextsError::Absent), |keys| keys.open(exchange))
+            && let Err(error) = self.keys.map_or(Err(TextsError::Absent), |keys| keys.open(exchange))
         {
-            closed += 1;
+            self.closed += 1;
             if !error.is_absent() {
                 tracing::warn!(exchange = %exchange.id, code = error.code(), %error, "sealed texts could not be opened");
             }
         }
         record.entry
-    };
-    let records = reader.entries()?;
-    let first_index = records.before().size();
-    let selection = Selection { operators, mode, first_index, ..Selection::default() };
-    let within = usize::try_from(size.saturating_sub(first_index)).unwrap_or(usize::MAX);
-    let entries = records.take(within).map_while(|record| keep(record.map(&mut opened), &mut damage));
-    let collected = items::from_journal(entries, &selection);
-    match damage {
-        Some(error) => Err(error).with_context(|| format!("cannot read the journal `{}`", journal.display())),
-        None => Ok((collected?, closed)),
     }
 }
 

@@ -2,7 +2,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::StyleError;
+use super::ControlsError;
 
 /// What a model is in the question.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,11 +36,11 @@ pub struct Part {
 /// # Errors
 ///
 /// A line is not such a line, or a model has two.
-pub fn roles(text: &str) -> Result<Vec<Part>, StyleError> {
+pub fn roles(text: &str) -> Result<Vec<Part>, ControlsError> {
     let mut seen = HashSet::new();
     let lines = (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty() && !line.starts_with('#'));
     let part = |(number, line): (usize, &str)| {
-        let bad = |what: &str| StyleError::Role { number, what: what.to_owned() };
+        let bad = |what: &str| ControlsError::Role { number, what: what.to_owned() };
         let mut fields = line.split('\t').map(str::trim);
         let mut next = |what: &str| fields.next().filter(|field| !field.is_empty()).ok_or_else(|| bad(what));
         let model = next("it names no model")?.to_owned();
@@ -61,7 +61,7 @@ pub fn roles(text: &str) -> Result<Vec<Part>, StyleError> {
 }
 
 /// What each model of `parts` weighs, where every family weighs the same and all weigh 1 together.
-pub(super) fn weights(parts: &[&Part]) -> Vec<f64> {
+pub(crate) fn weights(parts: &[&Part]) -> Vec<f64> {
     let mut sizes = BTreeMap::<&str, usize>::new();
     parts.iter().for_each(|part| *sizes.entry(&part.family).or_default() += 1);
     parts.iter().map(|part| 1.0 / (sizes[part.family.as_str()] * sizes.len()) as f64).collect()

@@ -1,6 +1,6 @@
 /// Answers that cannot be compared.
 #[derive(Debug, thiserror::Error)]
-pub enum StyleError {
+pub enum ControlsError {
     /// A file cannot be read.
     #[error("cannot read `{file}`: {source}")]
     Read {
@@ -45,6 +45,14 @@ pub enum StyleError {
         /// Whom there is none of.
         what: String,
     },
+    /// Too few rare answers of a teacher were there to be shared.
+    #[error("{found} rare answers of a teacher stand beside answers of a suspect, at least {needed} are needed")]
+    TooFewRare {
+        /// How many there are.
+        found: usize,
+        /// How many are needed.
+        needed: usize,
+    },
     /// Too few prompts were answered by all.
     #[error("{found} prompts were answered by every model that has a role, at least {needed} are needed")]
     TooFewPrompts {
@@ -55,7 +63,7 @@ pub enum StyleError {
     },
 }
 
-impl StyleError {
+impl ControlsError {
     /// A stable name of what happened.
     pub const fn code(&self) -> &'static str {
         match self {
@@ -65,6 +73,7 @@ impl StyleError {
             Self::TooMany { .. } => "too_many_answers",
             Self::NoAnswers { .. } => "no_answers",
             Self::Nobody { .. } => "role_missing",
+            Self::TooFewRare { .. } => "too_few_rare_answers",
             Self::TooFewPrompts { .. } => "too_few_prompts",
         }
     }
