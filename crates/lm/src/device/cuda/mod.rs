@@ -34,15 +34,13 @@ use crate::{Config, LmError};
 
 /// Threads of a block.
 const THREADS: usize = 256;
-/// Rows of a small tile of attention.
-const NARROW: usize = 32;
 /// Rows over which columns are summed at first.
 const STRETCH: usize = 256;
 /// A window that is no limit, small enough to be added to.
 const NO_WINDOW: usize = 1 << 30;
 
-/// Rows of a large tile of attention.
-const fn wide(head_dim: usize) -> usize {
+/// Rows of a tile of attention.
+const fn tile(head_dim: usize) -> usize {
     if head_dim <= 64 { 64 } else { 32 }
 }
 
@@ -83,8 +81,7 @@ pub(crate) struct OfPack {
     tokens: usize,
     positions: usize,
     targets: usize,
-    wide: (usize, usize),
-    narrow: (usize, usize),
+    tiles: (usize, usize),
     /// Each token that is there, and where its rows begin in `order`.
     groups: (usize, usize),
     order: usize,
@@ -221,6 +218,7 @@ impl Cuda {
 }
 
 /// What is summed: rows of `width` numbers, or of several heads of that.
+#[derive(Clone, Copy)]
 struct Columns<'a> {
     x: &'a Numbers,
     x_step: usize,
@@ -269,17 +267,16 @@ impl Device for Cuda {
         there.tokens = put(&mut pack.tokens.iter().copied());
         there.positions = put(&mut pack.positions.iter().copied());
         there.targets = put(&mut pack.targets.iter().map(|target| target.row as u32));
-        for (rows, place) in [(wide(self.head_dim), &mut there.wide), (NARROW, &mut there.narrow)] {
-            let tiles: Vec<[u32; 4]> = pack
-                .spans
-                .iter()
-                .flat_map(|span| {
-                    let tile = |begin: usize| [begin, span.end.min(begin + rows), span.start, span.end];
-                    span.clone().step_by(rows).map(move |begin| tile(begin).map(|at| at as u32))
-                })
-                .collect();
-            *place = (put(&mut tiles.iter().flatten().copied()), tiles.len());
-        }
+        let rows = tile(self.head_dim);
+        let tiles: Vec<[u32; 4]> = pack
+            .spans
+            .iter()
+            .flat_map(|span| {
+                let tile = |begin: usize| [begin, span.end.min(begin + rows), span.start, span.end];
+                span.clone().step_by(rows).map(move |begin| tile(begin).map(|at| at as u32))
+            })
+            .collect();
+        there.tiles = (put(&mut tiles.iter().flatten().copied()), tiles.len());
         let mut order: Vec<u32> = (0..pack.rows() as u32).collect();
         order.sort_by_key(|&row| pack.tokens[row as usize]);
         let mut groups: Vec<u32> = Vec::new();
@@ -505,7 +502,7 @@ impl Device for Cuda {
         logsums: &mut Numbers,
         _: &mut Scratch,
     ) {
-        let (tiles, count) = laid.there.wide;
+        let (tiles, count) = laid.there.tiles;
         let mut arguments = [
             qkv.address(),
             laid.there.at(tiles),
@@ -537,7 +534,7 @@ impl Device for Cuda {
         let mut arguments = [from.context.address(), d_context.address(), number(rows), number(heads), shared];
         let grid = ((rows * heads).div_ceil(8), 1);
         self.launch("attention, back", self.kernels.attend_shared, grid, 0, &mut arguments);
-        let (tiles, count) = laid.there.narrow;
+        let (tiles, count) = laid.there.tiles;
         let mut arguments = [
             from.qkv.address(),
             laid.there.at(tiles),
