@@ -97,6 +97,10 @@ impl std::fmt::Debug for Surroundings {
 /// See [`DistillError`]. What was captured and trained before is kept: the same call goes on from there.
 pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, DistillError> {
     let (wall, cpu) = (Instant::now(), cost::cpu_seconds());
+    if !recipe.train.device.is_cpu() {
+        // Before anything is paid for.
+        recipe.train.device.find(&Student::begin(recipe)?.network.config)?;
+    }
     let asking = capture(recipe, around).await?;
     let (owned, papers) = (recipe.clone(), papers(recipe)?);
     let (clock, progress) = (Arc::clone(&around.clock), Arc::clone(&around.progress));

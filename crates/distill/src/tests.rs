@@ -131,6 +131,49 @@ async fn teacher(dir: &TempDir) -> Report {
     run(&teacher, &around()).await.unwrap()
 }
 
+#[cfg(not(feature = "cuda"))]
+#[tokio::test]
+async fn a_card_that_is_not_there_is_missed_before_anything_is_done() {
+    let dir = workshop();
+    let mut recipe = recipe(&dir, "elsewhere", "");
+    recipe.train.device = serde_json::from_str("\"cuda-tf32\"").unwrap();
+    let error = run(&recipe, &around()).await.unwrap_err();
+    insta::assert_snapshot!(error, @r#"
+    device `cuda-tf32`: this program was built without it
+    hint: build it with `--features cuda`, or train with device = "cpu"
+    "#);
+    assert!(!dir.path().join("elsewhere").exists());
+    // What was written before there was a choice means the same as before.
+    assert!(!serde_json::to_string(&self::recipe(&dir, "here", "").train).unwrap().contains("device"));
+}
+
+#[cfg(feature = "cuda")]
+#[tokio::test]
+async fn a_card_teaches_as_the_processor_does() {
+    let dir = workshop();
+    let part = |out: &str, device: &str| {
+        let mut recipe = recipe(&dir, out, "");
+        recipe.pretrain.epochs = 2;
+        recipe.train.device = serde_json::from_value(device.into()).unwrap();
+        recipe
+    };
+    let card = match run(&part("card", "cuda"), &around()).await {
+        Ok(report) => report,
+        Err(error) if error.to_string().starts_with("device") => {
+            eprintln!("skipped: there is no card: {error}");
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    };
+    let processor = run(&part("processor", "cpu"), &around()).await.unwrap();
+    let [own, other] = [&card, &processor].map(|report| &report.stages[0]);
+    assert_ne!(own.key, other.key);
+    assert_eq!((own.steps, own.tokens), (other.steps, other.tokens));
+    for (own, other) in [(own.first_loss, other.first_loss), (own.last_loss, other.last_loss)] {
+        assert!((own / other - 1.0).abs() < 1e-3, "{own} {other}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_student_is_distilled_from_a_local_teacher() {
     let dir = workshop();

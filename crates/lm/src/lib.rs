@@ -23,6 +23,9 @@
 //! rotary types (`dynamic`, `longrope`, sections of several axes), unknown kinds of attention, a file that says two things.
 //! A model is also one file `*.gguf`, in the form of llama.cpp: see [`gguf`].
 //!
+//! With the feature `cuda` networks are trained and score on an NVIDIA card too: [`train::Hardware`], [`Scorer`]. The graph of the
+//! computation is the same code.
+//!
 //! A window limits what a layer looks at, not the keys and values that are kept for it.
 
 mod codec;

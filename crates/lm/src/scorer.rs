@@ -20,7 +20,7 @@ pub struct Scorer<'a> {
 enum Place {
     Threads(usize),
     #[cfg(feature = "cuda")]
-    Card(Memory, Cuda),
+    Card(Box<(Memory, Cuda)>),
 }
 
 impl<'a> Scorer<'a> {
@@ -38,7 +38,7 @@ impl<'a> Scorer<'a> {
                 let numbers = network.weights.data();
                 device.put(numbers, device.room(&mut weights, numbers.len()));
                 device.fault()?;
-                Place::Card(weights, device)
+                Place::Card(Box::new((weights, device)))
             }
             #[cfg(not(feature = "cuda"))]
             hardware => return Err(LmError::not_built_in(hardware.word())),
@@ -55,7 +55,8 @@ impl<'a> Scorer<'a> {
         match &self.place {
             Place::Threads(threads) => score::score(self.network, sequences, *threads),
             #[cfg(feature = "cuda")]
-            Place::Card(weights, device) => {
+            Place::Card(card) => {
+                let (weights, device) = &**card;
                 score::check(&self.network.config, sequences)?;
                 let model = Model::<Cuda>::new(&self.network.config, self.network.weights.layout(), weights);
                 let scores = score::score_on(device, &model, sequences, 1);
@@ -73,7 +74,8 @@ impl<'a> Scorer<'a> {
         match &self.place {
             Place::Threads(threads) => score::likeliest(self.network, sequences, k, *threads),
             #[cfg(feature = "cuda")]
-            Place::Card(weights, device) => {
+            Place::Card(card) => {
+                let (weights, device) = &**card;
                 score::check(&self.network.config, sequences)?;
                 let model = Model::<Cuda>::new(&self.network.config, self.network.weights.layout(), weights);
                 let places = score::likeliest_on(device, &model, sequences, k, 1);

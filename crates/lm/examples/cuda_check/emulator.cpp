@@ -29,8 +29,10 @@ static const char* PRELUDE = R"source(
 #include <utility>
 #define EMULATED
 #define __global__
-#define __device__ static
+#define __device__
 #define __shared__ static
+struct alignas(16) float4 { float x, y, z, w; };
+struct alignas(8) float2 { float x, y; };
 struct Index { unsigned x, y, z; };
 static Index threadIdx, blockIdx, blockDim, gridDim;
 static float __int_as_float(int bits) { float x; memcpy(&x, &bits, 4); return x; }
@@ -146,8 +148,11 @@ template <class... A, size_t... I> static void call(void (*kernel)(A...), void**
 typedef void (*Launch)(unsigned, unsigned, unsigned, void**);
 static std::unordered_map<uint64_t, std::pair<void*, size_t>> pieces;
 static size_t used = 0;
-static const size_t ALL = (size_t)4 << 30;
+// Bytes of memory; EMULATED_BYTES makes a smaller card.
+static const size_t ALL = getenv("EMULATED_BYTES") ? strtoull(getenv("EMULATED_BYTES"), nullptr, 10) : (size_t)4 << 30;
 
+API int cuGetErrorName(int, const char** name) { *name = "an emulated error"; return 0; }
+API int cuGetErrorString(int, const char** text) { *text = "it is emulated"; return 0; }
 API int cuInit(unsigned) { return 0; }
 API int cuDeviceGetCount(int* count) { *count = 1; return 0; }
 API int cuDeviceGet(int* device, int) { *device = 0; return 0; }

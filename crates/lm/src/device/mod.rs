@@ -38,7 +38,7 @@ pub(crate) trait Stretch {
 }
 
 /// A pack, and what the device has of it.
-pub(crate) struct Laid<'a, D: Device + ?Sized> {
+pub(crate) struct Laid<'a, D: Device> {
     pub(crate) pack: &'a Pack,
     #[cfg_attr(not(feature = "cuda"), expect(dead_code, reason = "the processor has nothing of its own of a pack"))]
     pub(crate) there: &'a D::Laid,

@@ -160,9 +160,9 @@ mod tests {
             let (left, right, before) = (numbers(m * (k + 2)), numbers(n * k), numbers(m * (n + 3)));
             for write in [Write::Over, Write::Add] {
                 let mut out = before.clone();
-                let a = View::strided(&left, m, k, k + 2);
-                let b = View::new(&right, n, k).transposed();
-                multiply(ViewMut::strided(&mut out, m, n, n + 3), write, 0.5, a, b);
+                let a = View::strided(left.as_slice(), m, k, k + 2);
+                let b = View::new(right.as_slice(), n, k).transposed();
+                multiply(ViewMut::strided(out.as_mut_slice(), m, n, n + 3), write, 0.5, a, b);
                 for (place, (&was, &is)) in before.iter().zip(&out).enumerate() {
                     let (row, col) = (place / (n + 3), place % (n + 3));
                     let product: f32 = if col < n {
@@ -182,11 +182,11 @@ mod tests {
     fn a_view_cannot_reach_beyond_its_slice() {
         let mut out = [0.0; 4];
         multiply(
-            ViewMut::new(&mut out, 2, 2),
+            ViewMut::new(out.as_mut_slice(), 2, 2),
             Write::Over,
             1.0,
-            View::new(&[1.0; 3], 2, 2),
-            View::new(&[1.0; 4], 2, 2),
+            View::new([1.0; 3].as_slice(), 2, 2),
+            View::new([1.0; 4].as_slice(), 2, 2),
         );
     }
 }

@@ -1,7 +1,7 @@
-//! The arithmetic: everything that touches many numbers goes through here.
+//! The processor's arithmetic: everything there that touches many numbers goes through here.
 //!
 //! Each function works on plain slices in one thread and allocates nothing; who calls it decides about threads and
-//! memory. Another device would bring its own set of these functions.
+//! memory. The graph calls them by way of [`Device`](crate::device::Device).
 //!
 //! The element-wise kernels are ordinary loops that the compiler vectorises. They are compiled several times, for
 //! several generations of processors, and the best one is taken at run time. None of them uses a fused multiply-add

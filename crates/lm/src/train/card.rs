@@ -111,8 +111,8 @@ impl Card {
             return Ok(());
         }
         self.device.fetch(&self.weights, Arc::make_mut(network).weights.data_mut())?;
-        if let Some(Adapting { adapter, .. }) = adapting {
-            self.device.fetch(&self.adapter, adapter.data_mut())?;
+        if let Some(adapting) = adapting {
+            self.device.fetch(&self.adapter, adapting.adapter.data_mut())?;
         }
         self.ahead = false;
         Ok(())

@@ -72,8 +72,24 @@ impl Hardware {
         }
     }
 
+    /// Opens it for networks of a shape and closes it again: whoever has other work to do first learns in time that it is not
+    /// there.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or does not compute this shape.
+    #[cfg_attr(not(feature = "cuda"), expect(unused_variables, reason = "the processor computes any shape"))]
+    pub fn find(self, shape: &crate::Config) -> Result<(), LmError> {
+        match self {
+            Self::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            card => crate::device::Cuda::open(card, shape).map(drop),
+            #[cfg(not(feature = "cuda"))]
+            card => Err(LmError::not_built_in(card.word())),
+        }
+    }
+
     /// Is it the processor?
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
     pub fn is_cpu(&self) -> bool {
         *self == Self::Cpu
     }

@@ -152,9 +152,9 @@ impl Engine {
                 let weights = &mut std::sync::Arc::make_mut(network).weights;
                 Ok(match adapting {
                     None => optimizer.step(weights.data_mut(), &mut gradients, settings),
-                    Some(Adapting { adapter, base }) => {
-                        let norm = optimizer.step(adapter.data_mut(), &mut gradients, settings);
-                        adapter.apply(base, weights);
+                    Some(adapting) => {
+                        let norm = optimizer.step(adapting.adapter.data_mut(), &mut gradients, settings);
+                        adapting.adapter.apply(&adapting.base, weights);
                         norm
                     }
                 })

@@ -1,27 +1,36 @@
 // Causal attention over sequences that lie end to end, by tiles (Dao et al. 2022): scores are never in memory. A tile is its
-// begin and end, and the begin and end of its sequence. Blocks have 16 by 16 threads; thread (tx, ty) has the rows ty + 16 i and
-// the columns tx + 16 j of every matrix of a tile.
+// begin and end, and the begin and end of its sequence. Blocks have 16 by 16 threads; thread (tx, ty) has the rows ty + 16 i of
+// every matrix of a tile, and the columns tx + 16 j of scores.
 
 #define SIDE 16
-#define WIDE (HEAD_DIM <= 64 ? 64 : 32)
-#define NARROW 32
-#define PITCH (HEAD_DIM + 1)
-#define COLUMNS ((HEAD_DIM + SIDE - 1) / SIDE)
-#define SCORES (NARROW + 1)
+// Rows of a tile of queries or of keys: as many as registers and shared memory bear.
+#define TILE (HEAD_DIM <= 64 ? 64 : 32)
+// Numbers of a row in shared memory, of which four are read at a time: rows begin at whole fours, and sixteen that follow each
+// other begin in different banks.
+#define WIDTH ((HEAD_DIM + 3) / 4 * 4)
+#define PITCH (WIDTH % 8 == 4 ? WIDTH : WIDTH + 4)
+// Of a matrix of HEAD_DIM columns a thread has so many that follow each other, in so many places.
+#define RUN (WIDTH >= 64 ? 4 : WIDTH >= 32 ? 2 : 1)
+#define RUNS ((WIDTH + SIDE * RUN - 1) / (SIDE * RUN))
+#define COLUMNS (RUN * RUNS)
+#define SCORES (TILE + 4)
+// What may be read behind the last row.
+#define PAD 64
 // A short loop whose counter chooses a register.
 #define EACH(at, count) _Pragma("unroll") for (int at = 0; at < count; at++)
 
 #ifdef EMULATED
-static float room[1 << 16];
+alignas(16) static float room[1 << 16];
 #else
-extern __shared__ float room[];
+extern __shared__ __align__(16) float room[];
 #endif
 
-// Rows begin..begin + count of a matrix of HEAD_DIM columns; zeros from `end` on.
-__device__ void load_rows(float* to, const float* from, u64 step, int begin, int end, int count) {
-    for (int at = threadIdx.x; at < count * HEAD_DIM; at += THREADS) {
-        int row = at / HEAD_DIM, column = at % HEAD_DIM;
-        to[row * PITCH + column] = begin + row < end ? from[(u64)(begin + row) * step + column] : 0.0f;
+// A tile of rows from `begin` on of a matrix of HEAD_DIM columns; zeros from row `end` on, and behind the last column.
+__device__ void load_rows(float* to, const float* from, u64 step, int begin, int end) {
+    for (int at = threadIdx.x; at < TILE * WIDTH; at += THREADS) {
+        int row = at / WIDTH, column = at % WIDTH;
+        bool there = begin + row < end && column < HEAD_DIM;
+        to[row * PITCH + column] = there ? from[(u64)(begin + row) * step + column] : 0.0f;
     }
 }
 
@@ -45,61 +54,105 @@ template <int A, int B>
 __device__ void products(const float* a, const float* b, float (&out)[A][B]) {
     int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
     EACH(i, A) EACH(j, B) out[i][j] = 0.0f;
-    #pragma unroll 8
-    for (int at = 0; at < HEAD_DIM; at++) {
-        float left[A], right[B];
-        EACH(i, A) left[i] = a[(ty + SIDE * i) * PITCH + at];
-        EACH(j, B) right[j] = b[(tx + SIDE * j) * PITCH + at];
-        EACH(i, A) EACH(j, B) out[i][j] += left[i] * right[j];
+    #pragma unroll 4
+    for (int at = 0; at < WIDTH; at += 4) {
+        float4 left[A], right[B];
+        EACH(i, A) left[i] = *(const float4*)(a + (ty + SIDE * i) * PITCH + at);
+        EACH(j, B) right[j] = *(const float4*)(b + (tx + SIDE * j) * PITCH + at);
+        EACH(i, A) EACH(j, B) {
+            out[i][j] += left[i].x * right[j].x;
+            out[i][j] += left[i].y * right[j].y;
+            out[i][j] += left[i].z * right[j].z;
+            out[i][j] += left[i].w * right[j].w;
+        }
     }
 }
 
-// out += weights * rows, the weights at (row, at) at row * row_step + at * step of `weights`.
+// Which column of a matrix of HEAD_DIM columns is a thread's number `j`.
+__device__ int column_of(int j) {
+    return threadIdx.x % SIDE * RUN + j / RUN * SIDE * RUN + j % RUN;
+}
+
+// A thread's columns of a row. Behind the last one stands what belongs to the next row; it is not written.
+template <int LENGTH> struct Run;
+template <> struct Run<1> {
+    static __device__ void load(const float* from, float* to) { to[0] = from[0]; }
+};
+template <> struct Run<2> {
+    static __device__ void load(const float* from, float* to) {
+        float2 value = *(const float2*)from;
+        to[0] = value.x; to[1] = value.y;
+    }
+};
+template <> struct Run<4> {
+    static __device__ void load(const float* from, float* to) {
+        float4 value = *(const float4*)from;
+        to[0] = value.x; to[1] = value.y; to[2] = value.z; to[3] = value.w;
+    }
+};
+
+__device__ void own_columns(const float* row, float (&to)[COLUMNS]) {
+    EACH(run, RUNS) Run<RUN>::load(row + column_of(run * RUN), to + run * RUN);
+}
+
+// out += weights * rows.
 template <int A>
-__device__ void weigh(const float* weights, int row_step, int step, int count, const float* rows, float (&out)[A][COLUMNS]) {
-    int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
-    #pragma unroll 4
-    for (int at = 0; at < count; at++) {
-        float weight[A];
-        EACH(i, A) weight[i] = weights[(ty + SIDE * i) * row_step + at * step];
-        EACH(j, COLUMNS) {
-            // Beyond the last column stands what belongs to the next row; it is not written.
-            float value = rows[at * PITCH + tx + SIDE * j];
-            EACH(i, A) out[i][j] += weight[i] * value;
+__device__ void weigh(const float* weights, const float* rows, float (&out)[A][COLUMNS]) {
+    int ty = threadIdx.x / SIDE;
+    for (int at = 0; at < TILE; at += 4) {
+        float weight[A][4];
+        EACH(i, A) Run<4>::load(weights + (ty + SIDE * i) * SCORES + at, weight[i]);
+        EACH(next, 4) {
+            float row[COLUMNS];
+            own_columns(rows + (at + next) * PITCH, row);
+            EACH(i, A) EACH(j, COLUMNS) out[i][j] += weight[i][next] * row[j];
         }
+    }
+}
+
+// out += the transposed weights * rows.
+template <int A>
+__device__ void weigh_back(const float* weights, const float* rows, float (&out)[A][COLUMNS]) {
+    int ty = threadIdx.x / SIDE;
+    #pragma unroll 4
+    for (int at = 0; at < TILE; at++) {
+        float weight[A], row[COLUMNS];
+        EACH(i, A) weight[i] = weights[at * SCORES + ty + SIDE * i];
+        own_columns(rows + at * PITCH, row);
+        EACH(i, A) EACH(j, COLUMNS) out[i][j] += weight[i] * row[j];
     }
 }
 
 template <int A>
 __device__ void store(float* to, u64 step, int begin, int end, const float (&out)[A][COLUMNS], float scale) {
-    int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
+    int ty = threadIdx.x / SIDE;
     EACH(i, A) {
         int row = begin + ty + SIDE * i;
         EACH(j, COLUMNS) {
-            int column = tx + SIDE * j;
+            int column = column_of(j);
             if (row < end && column < HEAD_DIM) to[(u64)row * step + column] = out[i][j] * scale;
         }
     }
 }
 
-// A block a tile of WIDE queries and a head.
+// A block a tile of TILE queries and a head.
 extern "C" __global__ void attend(
     const float* qkv, const u32* tiles, int rows, int heads, int kv_heads, int window, float scale,
     float* context, float* logsums
 ) {
-    const int A = WIDE / SIDE, B = NARROW / SIDE;
+    const int A = TILE / SIDE, B = TILE / SIDE;
     const u32* tile = tiles + 4 * blockIdx.x;
     int begin = tile[0], end = tile[1], head = blockIdx.y, kv = head / (heads / kv_heads);
     int first = max((int)tile[2], begin + 1 - window);
     u64 step = (u64)(heads + 2 * kv_heads) * HEAD_DIM;
-    float *q = room, *k = q + WIDE * PITCH, *p = k + NARROW * PITCH + SIDE;
+    float *q = room, *k = q + TILE * PITCH, *p = k + TILE * PITCH + PAD;
     int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
     float sums[A][COLUMNS] = {}, largest[A], whole[A];
     EACH(i, A) { largest[i] = -INFINITE; whole[i] = 0.0f; }
-    load_rows(q, qkv + head * HEAD_DIM, step, begin, end, WIDE);
-    for (int from = first; from < end; from += NARROW) {
+    load_rows(q, qkv + head * HEAD_DIM, step, begin, end);
+    for (int from = first; from < end; from += TILE) {
         __syncthreads();
-        load_rows(k, qkv + (heads + kv) * HEAD_DIM, step, from, end, NARROW);
+        load_rows(k, qkv + (heads + kv) * HEAD_DIM, step, from, end);
         __syncthreads();
         float s[A][B];
         products<A, B>(q, k, s);
@@ -125,9 +178,9 @@ extern "C" __global__ void attend(
             EACH(j, COLUMNS) sums[i][j] *= kept;
         }
         __syncthreads();
-        load_rows(k, qkv + (heads + kv_heads + kv) * HEAD_DIM, step, from, end, NARROW);
+        load_rows(k, qkv + (heads + kv_heads + kv) * HEAD_DIM, step, from, end);
         __syncthreads();
-        weigh<A>(p, SCORES, 1, NARROW, k, sums);
+        weigh<A>(p, k, sums);
     }
     EACH(i, A) {
         int row = begin + ty + SIDE * i;
@@ -153,7 +206,7 @@ __device__ void tile_gradient(
     const float* q, const float* d, const float* k, const float* v, const float* logsums, const float* shared,
     int begin, int end, int from, int window, float scale, float* p, float* ds
 ) {
-    const int N = NARROW / SIDE;
+    const int N = TILE / SIDE;
     int tx = threadIdx.x % SIDE, ty = threadIdx.x / SIDE;
     float s[N][N], dp[N][N];
     products<N, N>(q, k, s);
@@ -170,61 +223,61 @@ __device__ void tile_gradient(
     }
 }
 
-// The gradient of the queries; a block a tile of NARROW queries and a head.
+// The gradient of the queries; a block a tile of TILE queries and a head.
 extern "C" __global__ void attend_queries(
     const float* qkv, const u32* tiles, int rows, int heads, int kv_heads, int window, float scale,
     const float* logsums, const float* shared, const float* d_context, float* d_qkv
 ) {
-    const int N = NARROW / SIDE;
+    const int N = TILE / SIDE;
     const u32* tile = tiles + 4 * blockIdx.x;
     int begin = tile[0], end = tile[1], head = blockIdx.y, kv = head / (heads / kv_heads);
     int first = max((int)tile[2], begin + 1 - window);
     u64 step = (u64)(heads + 2 * kv_heads) * HEAD_DIM;
-    float *q = room, *d = q + NARROW * PITCH, *k = d + NARROW * PITCH, *v = k + NARROW * PITCH + SIDE;
-    float *p = v + NARROW * PITCH + SIDE, *ds = p + NARROW * SCORES;
+    float *q = room, *d = q + TILE * PITCH, *k = d + TILE * PITCH, *v = k + TILE * PITCH + PAD;
+    float *p = v + TILE * PITCH + PAD, *ds = p + TILE * SCORES;
     float sums[N][COLUMNS] = {};
-    load_rows(q, qkv + head * HEAD_DIM, step, begin, end, NARROW);
-    load_rows(d, d_context + head * HEAD_DIM, (u64)heads * HEAD_DIM, begin, end, NARROW);
-    for (int from = first; from < end; from += NARROW) {
+    load_rows(q, qkv + head * HEAD_DIM, step, begin, end);
+    load_rows(d, d_context + head * HEAD_DIM, (u64)heads * HEAD_DIM, begin, end);
+    for (int from = first; from < end; from += TILE) {
         __syncthreads();
-        load_rows(k, qkv + (heads + kv) * HEAD_DIM, step, from, end, NARROW);
-        load_rows(v, qkv + (heads + kv_heads + kv) * HEAD_DIM, step, from, end, NARROW);
+        load_rows(k, qkv + (heads + kv) * HEAD_DIM, step, from, end);
+        load_rows(v, qkv + (heads + kv_heads + kv) * HEAD_DIM, step, from, end);
         __syncthreads();
         const float *ls = logsums + (u64)head * rows, *sh = shared + (u64)head * rows;
         tile_gradient(q, d, k, v, ls, sh, begin, end, from, window, scale, p, ds);
         __syncthreads();
-        weigh<N>(ds, SCORES, 1, NARROW, k, sums);
+        weigh<N>(ds, k, sums);
     }
     store<N>(d_qkv + head * HEAD_DIM, step, begin, end, sums, scale);
 }
 
-// The gradient of keys and values; a block a tile of NARROW keys and a head of them.
+// The gradient of keys and values; a block a tile of TILE keys and a head of them.
 extern "C" __global__ void attend_keys(
     const float* qkv, const u32* tiles, int rows, int heads, int kv_heads, int window, float scale,
     const float* logsums, const float* shared, const float* d_context, float* d_qkv
 ) {
-    const int N = NARROW / SIDE;
+    const int N = TILE / SIDE;
     const u32* tile = tiles + 4 * blockIdx.x;
     int begin = tile[0], end = tile[1], kv = blockIdx.y, group = heads / kv_heads;
     // The last key is seen by so many queries from itself on; `window` is small enough not to wrap.
     int last = min((int)tile[3], end - 1 + window);
     u64 step = (u64)(heads + 2 * kv_heads) * HEAD_DIM;
-    float *q = room, *d = q + NARROW * PITCH + SIDE, *k = d + NARROW * PITCH + SIDE, *v = k + NARROW * PITCH;
-    float *p = v + NARROW * PITCH, *ds = p + NARROW * SCORES;
+    float *q = room, *d = q + TILE * PITCH + PAD, *k = d + TILE * PITCH + PAD, *v = k + TILE * PITCH;
+    float *p = v + TILE * PITCH, *ds = p + TILE * SCORES;
     float d_keys[N][COLUMNS] = {}, d_values[N][COLUMNS] = {};
-    load_rows(k, qkv + (heads + kv) * HEAD_DIM, step, begin, end, NARROW);
-    load_rows(v, qkv + (heads + kv_heads + kv) * HEAD_DIM, step, begin, end, NARROW);
+    load_rows(k, qkv + (heads + kv) * HEAD_DIM, step, begin, end);
+    load_rows(v, qkv + (heads + kv_heads + kv) * HEAD_DIM, step, begin, end);
     for (int head = kv * group; head < (kv + 1) * group; head++) {
         const float *ls = logsums + (u64)head * rows, *sh = shared + (u64)head * rows;
-        for (int from = begin; from < last; from += NARROW) {
+        for (int from = begin; from < last; from += TILE) {
             __syncthreads();
-            load_rows(q, qkv + head * HEAD_DIM, step, from, last, NARROW);
-            load_rows(d, d_context + head * HEAD_DIM, (u64)heads * HEAD_DIM, from, last, NARROW);
+            load_rows(q, qkv + head * HEAD_DIM, step, from, last);
+            load_rows(d, d_context + head * HEAD_DIM, (u64)heads * HEAD_DIM, from, last);
             __syncthreads();
             tile_gradient(q, d, k, v, ls, sh, from, last, begin, window, scale, p, ds);
             __syncthreads();
-            weigh<N>(p, 1, SCORES, NARROW, d, d_values);
-            weigh<N>(ds, 1, SCORES, NARROW, q, d_keys);
+            weigh_back<N>(p, d, d_values);
+            weigh_back<N>(ds, q, d_keys);
         }
     }
     store<N>(d_qkv + (heads + kv) * HEAD_DIM, step, begin, end, d_keys, scale);

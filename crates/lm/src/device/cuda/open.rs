@@ -12,7 +12,7 @@ use cudarc::driver::sys::{CUdevice_attribute, CUfunction, CUfunction_attribute, 
 use cudarc::{cublas as blas, driver, nvrtc};
 
 use super::memory::{Context, HINT_FAILED};
-use super::{Cuda, NARROW, THREADS};
+use super::{Cuda, THREADS};
 use crate::train::Hardware;
 use crate::{Config, LmError};
 
@@ -152,17 +152,19 @@ pub(super) struct Shared {
 impl Shared {
     /// As `attention.cu` cuts it up.
     fn of(head_dim: usize) -> Self {
-        let (pitch, scores, side, wide) = (head_dim + 1, NARROW + 1, 16, super::wide(head_dim));
-        Self {
-            forward: 4 * ((wide + NARROW) * pitch + side + wide * scores),
-            backward: 4 * (4 * NARROW * pitch + 2 * side + 2 * NARROW * scores),
-        }
+        let (tile, pad, width) = (super::tile(head_dim), 64, head_dim.next_multiple_of(4));
+        let pitch = if width % 8 == 4 { width } else { width + 4 };
+        let scores = tile * (tile + 4);
+        Self { forward: 4 * (2 * tile * pitch + pad + scores), backward: 4 * (4 * tile * pitch + 2 * pad + 2 * scores) }
     }
 }
 
+/// Machine code by a card's generation and the width of a head.
+type Images = BTreeMap<(i32, usize), Arc<[u8]>>;
+
 /// As [`compile`], whose result depends on its arguments alone and takes seconds: so it is remembered.
 fn compiled(generation: i32, head_dim: usize) -> Result<Arc<[u8]>, String> {
-    static KNOWN: Mutex<BTreeMap<(i32, usize), Arc<[u8]>>> = Mutex::new(BTreeMap::new());
+    static KNOWN: Mutex<Images> = Mutex::new(BTreeMap::new());
     let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(image) = known.get(&(generation, head_dim)) {
         return Ok(Arc::clone(image));
