@@ -1,6 +1,6 @@
 use anbiq_domain::{
-    Answer, Client, EpochCommitment, Finish, Keyed, Money, Outcome, Prompt, RequestFacts, Seeded, Sketch, Texts,
-    Timestamp, Twinning, Usage,
+    Answer, Client, Draws, Entry, EpochCommitment, Exchange, Finish, Keyed, Money, Outcome, Prompt, RequestFacts,
+    Seeded, Sketch, Texts, Timestamp, Twinning, Usage,
 };
 
 use super::*;
@@ -214,8 +214,8 @@ fn texts_that_were_under_seal_must_be_those_that_were_committed_to() {
     assert_eq!(written("closed", Vec::new()).unwrap(), 0);
     let broken = |name: &str, texts| written(name, texts).unwrap_err().to_string();
     let other = Texts { prompt: Prompt::user("say \"no\""), ..texts.clone() };
-    insta::assert_snapshot!(broken("other", vec![(3, other)]), @"");
-    insta::assert_snapshot!(broken("plain", vec![(4, texts.clone())]), @"");
-    insta::assert_snapshot!(broken("absent", vec![(2, texts.clone())]), @"");
-    insta::assert_snapshot!(broken("twice", vec![(3, texts.clone()), (3, texts)]), @"");
+    insta::assert_snapshot!(broken("other", vec![(3, other)]), @"the dossier would not verify: `records.jsonl`, row 2: the texts that were opened of it are not those that were committed to");
+    insta::assert_snapshot!(broken("plain", vec![(4, texts.clone())]), @"the dossier would not verify: `records.jsonl`, row 3: texts were opened of it that it does not hold under seal");
+    insta::assert_snapshot!(broken("absent", vec![(2, texts.clone())]), @"the dossier would not verify: `texts.jsonl`: the texts of record 2 are there, but not the record");
+    insta::assert_snapshot!(broken("twice", vec![(3, texts.clone()), (3, texts)]), @"the dossier would not verify: `texts.jsonl`, row 2: the texts of record 3 are there twice");
 }

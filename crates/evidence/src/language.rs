@@ -95,8 +95,8 @@ labels! {
     NotShownNote: "Not shown is not innocent: the test saw too little to say more.",
         "«لم يَثبُت» لا تعني البراءة: لم يَرَ الاختبار ما يكفي ليقول أكثر.";
     Exact: "Exact evidence", "دليل محكم";
-    ExactNote: "What is random in it was drawn by somebody under a commitment, or is exchangeable by itself. Nothing is assumed of any model.",
-        "العشوائي فيه سحبه أحدٌ ملتزمًا به سلفًا، أو هو قابل للتبادل بذاته. ولا يُفترض شيء عن أيّ نموذج.";
+    ExactNote: "What is random in it was drawn by somebody under a commitment, or is exchangeable by itself: each test says what it is. No control is needed.",
+        "العشوائي فيه سحبه أحدٌ ملتزمًا به سلفًا، أو هو قابل للتبادل بذاته، ويبيّن كلُّ اختبار ما هو. ولا حاجة إلى نماذج مقارنة.";
     Controls: "Evidence that rests on controls", "دليل يستند إلى نماذج المقارنة";
     ControlsNote: "What is random in it is which models were taken as controls: it holds as far as suspect and controls are exchangeable. Moderate at most where it accuses.",
         "العشوائي فيه هو أيُّ النماذج اتُّخذ للمقارنة: فلا يصحّ إلا بقدر ما يكون المشتبه به ونماذج المقارنة قابلين للتبادل. ولا يبلغ في الاتهام أكثر من «متوسّط».";

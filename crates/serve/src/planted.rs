@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anbiq_domain::{Digest, Finish, Prompt, Usage};
+use anbiq_domain::{Digest, Finish, OperatorId, Prompt, Usage};
 use anbiq_ledger::Session;
 use anbiq_model::{Abilities, Event, Fault, Generation, Model, ModelError, Request, ScoreRequest, Scored};
 
@@ -85,7 +85,7 @@ impl Planted {
         }
         let prompt = asked.prompt.last_text().trim();
         let account = Some(session.account.as_str());
-        let names = account.into_iter().chain(session.operator.as_ref().map(|operator| operator.as_str()));
+        let names = account.into_iter().chain(session.operator.as_ref().map(OperatorId::as_str));
         let text = names.filter_map(|name| self.answers.get(&(name.to_owned(), prompt.to_owned()))).next()?;
         let written = Written { name: model.name().to_owned(), abilities: model.abilities(), text: text.clone() };
         (written.tokens() <= u64::from(max_tokens)).then(|| Arc::new(written) as Arc<dyn Model>)

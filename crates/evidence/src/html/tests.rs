@@ -299,9 +299,17 @@ fn the_two_columns_are_kept_apart() {
         let end = start + page[start..].find("</ul>").unwrap();
         page[start..end].lines().filter(|line| line.contains("<li>")).map(words).collect::<Vec<_>>().join("\n")
     };
-    insta::assert_snapshot!(column("Exact evidence"), @"");
+    insta::assert_snapshot!(column("Exact evidence"), @r"
+    suspect: Does it prefer what was served? Established
+    innocent: Does it prefer what was served? Not shown
+    acquitted: Does it prefer what was served? Not shown
+    suspect: Are its weights derived from the teacher's? Established
+    ");
     // That something is excluded rests on calibration students, and so stands on the other side.
-    insta::assert_snapshot!(column("Evidence that rests on controls"), @"");
+    insta::assert_snapshot!(column("Evidence that rests on controls"), @r"
+    acquitted: Is training like that of the calibration students excluded? Contradicted
+    suspect: Does it write as the teacher's family does? Not shown
+    ");
     assert_eq!(page.matches("The two columns are never added up").count(), 1);
 }
 

@@ -18,7 +18,7 @@ fn wanted() -> Vec<Wanted> {
 fn rank(draw: &Draw, key: &CanaryKey, suspect: &Mock) -> CanaryReport {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let from = (Digest::of(b"draw"), "signer".to_owned());
-    runtime.block_on(test(draw, from, key, suspect, &Config::default(), &mut |_, _| {})).unwrap()
+    runtime.block_on(test(draw, from, key, suspect, None, &Config::default(), &mut |_, _| {})).unwrap()
 }
 
 #[test]

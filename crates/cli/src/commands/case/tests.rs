@@ -82,8 +82,8 @@ fn fact(measure: Measure, value: Value) -> Fact {
     Fact { measure, value }
 }
 
-fn text(text: impl ToString) -> Value {
-    Value::Text(text.to_string())
+fn text(text: impl Into<String>) -> Value {
+    Value::Text(text.into())
 }
 
 /// `log10_p`, which goes on where a p-value stops.
