@@ -36,6 +36,9 @@ pub struct TrainPart {
     pub alpha: Option<f64>,
     /// Both distributions are taken to the power of one over it before they are compared.
     pub temperature: f64,
+    /// Learn from the log-probabilities of answers that the student cuts into other tokens than its teacher too, carried over by spans
+    /// of bytes; otherwise from their texts alone.
+    pub spans: bool,
     /// Train adapters of low rank and leave the student's base as it is.
     pub lora: Option<lora::Shape>,
     /// Learn from the student's own answers too, judged by the teacher's weights.
@@ -182,6 +185,7 @@ impl Default for TrainPart {
             beta: None,
             alpha: None,
             temperature: 1.0,
+            spans: false,
             lora: None,
             on_policy: None,
             preference: None,
