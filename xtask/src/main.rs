@@ -12,6 +12,8 @@
 //! with PyTorch, transformers and llama.cpp; `crates/lm/examples/bench_engine` says how.
 //! `cargo xtask bench on-policy [--seeds N] [--steps N] ...` compares students that learn from a teacher's answers with students
 //! that learn from their own; `crates/distill/examples/on_policy.rs` says how.
+//! `cargo xtask bench spans [--seeds N] ...` says what a teacher is worth to a student of other tokens; `crates/distill/examples/spans.rs`
+//! says how.
 //! `cargo xtask bench watch [--quick] [--large] [--brief] [--seed N] [--seeds K] [--data DIR]` shows whom `watch` and others find and accuse.
 //! `cargo xtask bench follow [--people N] [--days D] [--seed N] [--data DIR]` measures what looks cost `watch --follow`, and its memory.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
@@ -38,7 +40,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
-                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench follow [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] \
+                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench follow [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench spans [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] \
                      | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
@@ -127,6 +129,10 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "on-policy" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-distill", "on_policy")).args(rest).status()?.success())
+        }
+        "spans" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-distill", "spans")).args(rest).status()?.success())
         }
         "watch" => {
             let mut command = Command::new("cargo");

@@ -10,6 +10,9 @@ pub struct Cost {
     pub usage: Usage,
     /// What they cost by the teacher's price list, where one is given.
     pub price: Option<Money>,
+    /// What the teacher's answers to the tasks cost besides, where its server was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tasks: Option<Money>,
     /// Tokens that passed through the student in training, all epochs and stages together.
     pub training_tokens: u64,
     /// Seconds on the wall, training and evaluation of this run.

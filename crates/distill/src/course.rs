@@ -51,7 +51,7 @@ pub struct Stage {
     pub examples: u64,
     /// Sequences that were cut to the context.
     pub cut: u64,
-    /// Sequences that were left out, since their prompt alone fills the context.
+    /// Sequences that were left out, since they do not fit the context.
     pub too_long: u64,
     /// Tokens that passed through the network, all epochs together.
     pub tokens: u64,
@@ -156,7 +156,7 @@ impl Workshop<'_> {
         network: Network,
         set: &Set,
         plan: &Plan,
-        judge: Option<&Judge>,
+        judge: Option<&Judge<'_>>,
     ) -> Result<(Network, Stage), DistillError> {
         let judge = judge.filter(|_| plan.own.is_some());
         let judged = judge.map(Judge::digest);
@@ -166,7 +166,7 @@ impl Workshop<'_> {
             key,
             network,
             plan,
-            (set.examples.len(), set.cut, set.too_long),
+            (set.examples.len(), set.cut(), set.too_long),
             batches,
             |trainer, batch: &[&Example]| {
                 let judged = match (&plan.own, judge) {
@@ -204,7 +204,7 @@ impl Workshop<'_> {
             return Err(DistillError::Nothing(why.to_owned()));
         }
         let batches = || train::epochs(&pairs, plan.epochs, plan.batch_tokens, plan.seed);
-        self.stage(key, network, plan, (pairs.len(), set.cut, set.too_long), batches, |trainer, batch: &[&Pair]| {
+        self.stage(key, network, plan, (pairs.len(), set.cut(), set.too_long), batches, |trainer, batch: &[&Pair]| {
             let step = trainer.prefer(batch, how)?;
             Ok(Did { loss: step.loss, applied: step.applied, own: false })
         })

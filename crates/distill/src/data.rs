@@ -29,6 +29,12 @@ pub struct Document {
     pub expected: Option<String>,
 }
 
+impl Default for Document {
+    fn default() -> Self {
+        Self { history: Vec::new(), prompt: Asked::Words(String::new()), answer: None, expected: None }
+    }
+}
+
 /// A prompt in a data file: the words of a user, or a whole [`Prompt`].
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged, expecting = "expected a text, `{\"chat\": [...]}` or `{\"text\": \"...\"}`")]
@@ -83,6 +89,8 @@ pub(crate) struct Lines<T> {
     reader: BufReader<File>,
     line: usize,
     offset: u64,
+    /// A last line without its end is none: whoever wrote it was killed.
+    torn_is_none: bool,
     kind: std::marker::PhantomData<T>,
 }
 
@@ -90,7 +98,13 @@ impl<T: DeserializeOwned> Lines<T> {
     pub(crate) fn open(path: &Path) -> Result<Self, DistillError> {
         let file = File::open(path).map_err(DistillError::read(path))?;
         let reader = BufReader::with_capacity(1 << 16, file);
-        Ok(Self { path: path.to_owned(), reader, line: 0, offset: 0, kind: std::marker::PhantomData })
+        let (path, kind) = (path.to_owned(), std::marker::PhantomData);
+        Ok(Self { path, reader, line: 0, offset: 0, torn_is_none: false, kind })
+    }
+
+    /// Of a file that somebody appends to: a last line without its end does not count.
+    pub(crate) fn open_appended(path: &Path) -> Result<Self, DistillError> {
+        Ok(Self { torn_is_none: true, ..Self::open(path)? })
     }
 
     /// The number of the line that was read last, from 1.
@@ -112,7 +126,7 @@ impl<T: DeserializeOwned> Lines<T> {
             let length = limited.read_until(b'\n', &mut text).map_err(DistillError::read(&self.path))?;
             self.offset += length as u64;
             let wrong = |problem: String| DistillError::Row { path: self.path.clone(), line: self.line, problem };
-            if length == 0 {
+            if length == 0 || self.torn_is_none && !text.ends_with(b"\n") {
                 return Ok(None);
             }
             if length == LONGEST_LINE {

@@ -46,6 +46,16 @@ pub enum DistillError {
     /// There is nothing to train on.
     #[error("{0}")]
     Nothing(String),
+    /// What would be trained on would not make a student that stops.
+    #[error("{problem}\nhint: {hint}")]
+    Unready {
+        /// `stop_token_missing`, `stop_token_differs` or `end_token_unlikely`.
+        code: &'static str,
+        /// What is wrong.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// The teacher does not answer.
     #[error("the teacher failed: {0}")]
     Teacher(#[from] ModelError),
@@ -67,6 +77,7 @@ impl DistillError {
             Self::Taken(_) => "capture_taken",
             Self::Terms(refusal) => refusal.code(),
             Self::Nothing(_) => "nothing_to_train_on",
+            Self::Unready { code, .. } => code,
             Self::Teacher(error) => error.code,
             Self::Model(error) => error.code(),
             Self::Interrupted(_) => "interrupted",

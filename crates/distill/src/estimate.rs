@@ -5,17 +5,21 @@ use std::path::Path;
 use anbiq_domain::Money;
 use serde::{Deserialize, Serialize};
 
+use crate::DistillError;
 use crate::ask::{Limits, most_usage};
 use crate::capture::{Capture, Row};
 use crate::course::{self, Plans};
 use crate::data::{Document, Lines};
+use crate::evaluate;
 use crate::forecast::Forecast;
+use crate::preflight::{self, Preflight, render_preflight};
+use crate::quest::Quest;
 use crate::recipe::Recipe;
 use crate::report::grouped;
 use crate::student::Student;
 use crate::terms::{Clearance, Papers};
-use crate::train::{self, CorpusReader, Loss};
-use crate::{DistillError, Quest};
+use crate::train::{CorpusReader, Loss};
+use crate::work::{Lesson, load_teacher};
 
 /// What a recipe would take: tokens, money, bytes, hours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -28,7 +32,10 @@ pub struct Estimate {
     pub requests: u64,
     /// The most completion tokens that these can take.
     pub most_completion_tokens: u64,
-    /// The most money that these can take; the recipe's ceiling where that is lower.
+    /// Tasks that the teacher's server would answer to be compared with.
+    #[serde(default)]
+    pub tasks: u64,
+    /// The most money that all of these can take; the recipe's ceiling where that is lower.
     pub most_money: Money,
     /// What all answers will take, where those to a random sample of the prompts are there (see [`crate::pilot`]).
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -43,24 +50,39 @@ pub struct Estimate {
     pub tokens_a_second: Option<f64>,
     /// Hours of training.
     pub hours: Option<f64>,
+    /// Samples as the student will see them, and what was found of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Preflight>,
 }
 
 /// Bytes of a capture a token, where none is there to be measured.
 const BYTES_A_TOKEN: u64 = 6;
 
+/// Samples that are shown.
+const SHOWN: usize = 4;
+
 /// What `recipe` would take; trains two steps to measure the speed.
 pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -> Result<Estimate, DistillError> {
     let student = Student::begin(recipe)?;
     let plans = Plans::of(recipe);
-    let (mut requests, mut most_tokens, mut most_money, mut captured) = (0, 0, Money::ZERO, 0);
-    let (mut answer_tokens, mut capture_bytes, mut forecast) = (0, 0, None);
+    let (mut requests, mut most_tokens, mut most_money, mut captured, mut tasks) = (0, 0, Money::ZERO, 0, 0);
+    let (mut answer_tokens, mut capture_bytes, mut forecast, mut preflight) = (0, 0, None, None);
     if let Some(capture) = &recipe.capture {
         let mut rows = 0;
         if capture.source.exists() {
             let read = Capture::read(&capture.source, &student.codec)?;
             (rows, captured) = (read.rows, read.usage.completion_tokens);
-            answer_tokens = train::answers(&read.samples, &student.codec)?.0.tokens;
             capture_bytes = std::fs::metadata(&capture.source).map_or(0, |file| file.len());
+            if rows > 0 {
+                let lesson = Lesson::of(recipe, &student.codec, read.samples)?;
+                answer_tokens = lesson.set.tokens;
+                let teacher = load_teacher(recipe, &student.codec)?;
+                let looked = preflight::look(recipe, &student.codec, &lesson.samples, &lesson.set, teacher.as_ref())?;
+                preflight = Some(looked);
+            }
+        }
+        if let (None, Some(ask)) = (&preflight, &capture.ask) {
+            preflight = Some(preflight::look_ahead(&student.codec, &ask.prompts)?);
         }
         if let Some(ask) = &capture.ask {
             let prices = recipe.teacher.as_ref().and_then(|teacher| teacher.prices);
@@ -75,6 +97,17 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
                 });
                 let price = price.unwrap_or_default();
                 most_money += (0..ask.answers).map(|_| price).sum();
+            }
+            if recipe.evaluate.teacher
+                && ask.url.is_some()
+                && recipe.teacher.as_ref().is_some_and(|own| own.folder.is_none())
+                && let Some(path) = &recipe.evaluate.tasks
+            {
+                for task in evaluate::tasks(path, recipe.evaluate.most_tasks)? {
+                    tasks += 1;
+                    let usage = most_usage(&task.prompt(), recipe.evaluate.max_tokens);
+                    most_money += prices.map_or(Money::ZERO, |(class, prices)| prices.cost(usage, class));
+                }
             }
             requests -= requests.min(answered(&capture.source, rows)?);
             most_money = most_money.min(ask.ceiling);
@@ -113,6 +146,7 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
         clearance,
         requests,
         most_completion_tokens: most_tokens,
+        tasks,
         most_money,
         forecast,
         captured_tokens: captured,
@@ -120,6 +154,7 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
         bytes: parameters * 4 * (stages + 1) + capture_bytes,
         tokens_a_second: measured.map(|seconds| 1.0 / seconds),
         hours: measured.map(|seconds| seconds * training_tokens as f64 / 3600.0),
+        preflight,
     })
 }
 
@@ -144,9 +179,15 @@ pub fn render_estimate(estimate: &Estimate) -> String {
         .forecast
         .as_ref()
         .map_or_else(String::new, |forecast| format!("forecast   {}\n", render_forecast(forecast)));
+    let tasks = match estimate.tasks {
+        0 => String::new(),
+        tasks => format!(", {} tasks", grouped(tasks)),
+    };
+    let preflight =
+        estimate.preflight.as_ref().map_or_else(String::new, |found| format!("\n{}", render_preflight(found, SHOWN)));
     format!(
-        "student    {} parameters\nasking     {} answers, at most {} completion tokens and ${}\n{forecast}capture    {} completion \
-         tokens are there\ntraining   {} tokens, {speed}\ndisk       {} bytes\n",
+        "student    {} parameters\nasking     {} answers, at most {} completion tokens{tasks} and ${}\n{forecast}capture    {} completion \
+         tokens are there\ntraining   {} tokens, {speed}\ndisk       {} bytes\n{preflight}",
         grouped(estimate.parameters),
         grouped(estimate.requests),
         grouped(estimate.most_completion_tokens),

@@ -1,6 +1,6 @@
 //! What a capture will cost, from the answers to a random sample of its prompts.
 //!
-//! The estimator is the regression estimator of survey sampling (Cochran, *Sampling Techniques*, 1977, chapter 7): the
+//! Prompts are drawn, with all of their answers. The estimator is the regression estimator of survey sampling (Cochran, *Sampling Techniques*, 1977, chapter 7): the
 //! length of every prompt is known, what an answer takes is known of the sample, and a line through the sample carries
 //! it over to the rest. The band holds the total with a probability of about 95 % over the choice of the sample, which
 //! is fixed by the requests' digests before anything is asked; it says nothing about a teacher that changes.
@@ -12,7 +12,7 @@ use anbiq_domain::{Money, Usage};
 use serde::{Deserialize, Serialize};
 
 use crate::DistillError;
-use crate::ask::{Head, Index, Limits, Maker, Wants, drawn, short};
+use crate::ask::{Head, Index, Limits, Maker, Wants, beside_rows, short};
 use crate::data::Lines;
 use crate::recipe::AskPart;
 
@@ -21,6 +21,9 @@ const FEWEST: usize = 30;
 
 /// How many answers a pilot asks for at least, so that its band is of use where there are few prompts.
 const PILOT: f64 = 200.0;
+
+/// To how many prompts at least.
+const PILOT_PROMPTS: f64 = 60.0;
 
 /// What all answers of a recipe take, those that are there included.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -70,9 +73,10 @@ impl Forecast {
     }
 }
 
-/// The share of `answers` that a pilot asks for where it is told to ask for `share`.
-pub(crate) fn pilot_share(share: f64, answers: u64) -> f64 {
-    share.max(PILOT / answers.max(1) as f64).min(1.0)
+/// The share of `answers`, so many `each` to a prompt, that a pilot asks for where it is told to ask for `share`.
+pub(crate) fn pilot_share(share: f64, answers: u64, each: u32) -> f64 {
+    let least = PILOT.max(PILOT_PROMPTS * f64::from(each));
+    share.max(least / answers.max(1) as f64).min(1.0)
 }
 
 /// What was known before and what was seen of one answer of the sample.
@@ -83,8 +87,20 @@ struct Seen {
     bytes: u64,
 }
 
-/// Carries over what the answers in `source` took to all that are wanted: from those in the random `share`, or where
-/// none is given from the largest random share whose answers are all there. `None` where these are too few.
+/// A prompt with what is there of its answers.
+#[derive(Debug)]
+struct Drawn {
+    /// The place of its first answer.
+    place: u32,
+    drawn: f64,
+    length: f64,
+    /// All of its answers are there.
+    whole: bool,
+    answers: Vec<Seen>,
+}
+
+/// Carries over what the answers in `source` took to all that are wanted: from those to the random `share` of the prompts,
+/// or where none is given from the largest random share whose answers are all there. `None` where these are too few.
 pub(crate) fn forecast(
     source: &Path,
     teacher: &str,
@@ -103,35 +119,49 @@ pub(crate) fn forecast(
     loop {
         let begin = lines.offset();
         let Some(head) = lines.next().transpose()? else { break };
-        if let Some(id) = head.id.filter(|id| share.is_none_or(|share| drawn(id) < share) && index.place(id).is_some())
-        {
+        if let Some(id) = head.id.filter(|id| index.place(id).is_some()) {
             seen.insert(short(&id), Seen { usage: head.usage, batch: head.batch, bytes: lines.offset() - begin });
         }
     }
-    let mut wants = Wants::new(&maker)?;
-    let (mut answers, mut lengths, mut sample, mut end) = (0_u64, 0.0, Vec::new(), share.unwrap_or(1.0));
+    let shares_prompts = !beside_rows(source)?.1.is_zero();
+    let (mut wants, mut prompts) = (Wants::new(&maker)?, Vec::<Drawn>::new());
+    let (mut answers, mut end) = (0_u64, share.unwrap_or(1.0));
     while let Some(want) = wants.next(&index)? {
-        let (length, place) = (want.usage.prompt_tokens as f64, drawn(&want.id));
         answers += 1;
-        lengths += length;
+        let first = want.place - want.sample;
+        if prompts.last().is_none_or(|prompt| prompt.place != first) {
+            let length = want.usage.prompt_tokens as f64;
+            prompts.push(Drawn { place: first, drawn: want.drawn, length, whole: true, answers: Vec::new() });
+        }
+        let Some(prompt) = prompts.last_mut() else { continue };
         match seen.get(&short(&want.id)) {
-            Some(seen) => sample.push((place, length, *seen)),
-            None if share.is_none() => end = end.min(place),
-            None => {}
+            Some(seen) => prompt.answers.push(*seen),
+            None => prompt.whole = false,
+        }
+        if share.is_none() && !prompt.whole {
+            end = end.min(prompt.drawn);
         }
     }
-    sample.retain(|(place, ..)| *place < end);
-    if sample.len() < FEWEST.min(usize::try_from(answers).unwrap_or(usize::MAX)).max(1) {
+    let sample: Vec<&Drawn> = prompts.iter().filter(|prompt| prompt.whole && prompt.drawn < end).collect();
+    if sample.len() < FEWEST.min(prompts.len()).max(1) {
         return Ok(None);
     }
+    let (count, lengths) = (prompts.len() as f64, prompts.iter().map(|prompt| prompt.length).sum());
     let total = |of: &dyn Fn(&Seen) -> f64| {
-        let pairs: Vec<(f64, f64)> = sample.iter().map(|(_, length, seen)| (*length, of(seen))).collect();
-        carry_over(&pairs, answers as f64, lengths)
+        let pairs: Vec<(f64, f64)> =
+            sample.iter().map(|prompt| (prompt.length, prompt.answers.iter().map(of).sum())).collect();
+        carry_over(&pairs, count, lengths)
+    };
+    // What is asked for together pays for its prompt once.
+    let price = |seen: &Seen| {
+        let cost = |usage| limits.prices.cost(usage, limits.class_of(seen.batch)).nanos() as f64 / 1e9;
+        let shared = if shares_prompts { 1.0 - 1.0 / f64::from(part.answers) } else { 0.0 };
+        cost(seen.usage) - shared * cost(Usage { completion_tokens: 0, ..seen.usage })
     };
     Ok(Some(Forecast {
         answers,
-        sample: sample.len() as u64,
-        money: total(&|seen| limits.prices.cost(seen.usage, limits.class_of(seen.batch)).nanos() as f64 / 1e9),
+        sample: sample.iter().map(|prompt| prompt.answers.len() as u64).sum(),
+        money: total(&price),
         prompt_tokens: total(&|seen| seen.usage.prompt_tokens as f64),
         completion_tokens: total(&|seen| seen.usage.completion_tokens as f64),
         bytes: total(&|seen| seen.bytes as f64),

@@ -16,26 +16,26 @@ pub mod evaluate;
 mod export;
 mod forecast;
 mod own;
+mod preflight;
 mod progress;
+mod quest;
 pub mod recipe;
 mod report;
+mod spans;
 mod store;
 mod student;
 pub mod terms;
 #[cfg(test)]
 mod tests;
 mod train;
+mod work;
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use anbiq_domain::{Clock, Digest, PriceClass, SystemClock, Usage};
-use anbiq_lm::lora::Adapter;
-use anbiq_lm::{Dtype, Local, LocalOptions, Network};
-use anbiq_secret::Secret;
-use anbiq_upstream::{Client, ClientConfig};
+use anbiq_domain::{Clock, Money, PriceClass, SystemClock, Usage};
 
 pub use ask::{Asking, Endpoint, Signal, Tier};
 pub use capture::{Row, Token};
@@ -48,20 +48,19 @@ pub use estimate::{Estimate, render_estimate, render_forecast};
 pub use evaluate::{Agreement, Calibration, Column, Gap, Interval, Intervals, Speed, Tasks};
 pub use export::{Format, export};
 pub use forecast::{Band, Forecast};
+pub use preflight::{Preflight, Shown, TeacherEnd, render_preflight};
 pub use progress::{Progress, Quiet};
 pub use recipe::Recipe;
 pub use report::{Captured, Report, render_effects, render_text};
 pub use train::Mapping;
 
 use capture::Capture;
-use course::{Plan, Plans, Workshop};
-use evaluate::{Measuring, Price, Teacher};
-use own::Judge;
-use recipe::{AskPart, TeacherPart};
-use store::{Store, write_json};
+use evaluate::{Measuring, Price};
+use quest::{papers, quest};
+use store::write_json;
 use student::Student;
-use terms::{Clearance, Facts, Papers};
-use train::{CorpusReader, Loss, Set};
+use terms::{Clearance, Facts};
+use work::{Worked, work};
 
 /// What a run needs from outside.
 #[derive(Clone)]
@@ -115,6 +114,10 @@ pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, Disti
         let Some(column) = report.evaluation.iter_mut().find(|column| column.model == model) else { continue };
         measuring.answer(&folder, column, price(recipe, model), &*around.progress).await?;
     }
+    if let Some((column, cost)) = teachers_tasks(recipe, around, &measuring, &report).await? {
+        report.evaluation.insert(0, column);
+        report.cost.tasks = Some(cost);
+    }
     let dollars = report.cost.price.map(|price| price.nanos() as f64 / 1e9);
     report.gaps =
         evaluate::gaps(&report.evaluation, recipe.seed, report::cpu_seconds_of_student(&report.stages), dollars);
@@ -130,6 +133,48 @@ pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, Disti
         around.progress.note(&format!("also written as {}", place.display()));
     }
     Ok(report)
+}
+
+/// What the teacher behind `[capture.ask]` makes of the tasks, and what that cost, where its weights are not at hand; within the
+/// capture's ceiling.
+async fn teachers_tasks(
+    recipe: &Recipe,
+    around: &Surroundings,
+    measuring: &Measuring,
+    report: &Report,
+) -> Result<Option<(Column, Money)>, DistillError> {
+    let there = report.column("teacher").is_some() || report.capture.is_none();
+    if there || !recipe.evaluate.teacher || measuring.tasks.is_empty() {
+        return Ok(None);
+    }
+    let Some(quest) = quest(recipe, around)? else { return Ok(None) };
+    let (asking, answers) = quest.answer_tasks(recipe, around, &measuring.tasks).await?;
+    let Some(answers) = answers else {
+        around.progress.note("not all tasks were answered by the teacher: it has no column");
+        return Ok(None);
+    };
+    let right: Vec<bool> = measuring
+        .tasks
+        .iter()
+        .zip(&answers)
+        .map(|(task, (answer, _))| task.is_right(&answer.text).unwrap_or(false))
+        .collect();
+    let usage = answers.iter().fold(Usage::default(), |sum, (_, usage)| Usage {
+        prompt_tokens: sum.prompt_tokens + usage.prompt_tokens,
+        completion_tokens: sum.completion_tokens + usage.completion_tokens,
+        ..sum
+    });
+    let price = quest.limits.prices.cost(usage, quest.limits.class_of(false));
+    let mut column = Column { model: "teacher".to_owned(), ..Column::default() };
+    measuring.mark(&mut column, &right);
+    column.speed = Some(Speed {
+        together: quest.part.concurrency.min(answers.len()) as u64,
+        median_ms: asking.median_ms,
+        usage,
+        price_a_thousand: Some(Money::from_nanos(price.nanos() * 1000 / answers.len().max(1) as i64)),
+        ..Speed::default()
+    });
+    Ok(Some((column, asking.cost)))
 }
 
 /// What an answer of `model` costs whoever asks it: the teacher's by its list, any other the time of processors.
@@ -185,63 +230,7 @@ pub async fn pilot(
 /// As [`capture`].
 pub async fn probe(recipe: &Recipe, around: &Surroundings) -> Result<Option<Signal>, DistillError> {
     let Some(quest) = quest(recipe, around)? else { return Ok(None) };
-    let endpoint = quest.endpoint(recipe, around)?;
-    ask::probe(quest.source, &quest.teacher.name, quest.part, quest.limits, &endpoint).await.map(Some)
-}
-
-/// What is asked of whom, within which limits.
-struct Quest<'recipe> {
-    teacher: &'recipe TeacherPart,
-    source: &'recipe Path,
-    part: &'recipe AskPart,
-    limits: ask::Limits,
-}
-
-/// Looks at the terms first: nobody should pay for answers that may not be used.
-fn quest<'recipe>(recipe: &'recipe Recipe, around: &Surroundings) -> Result<Option<Quest<'recipe>>, DistillError> {
-    let Some(teacher) = &recipe.teacher else { return Ok(None) };
-    let papers = papers(recipe)?;
-    let parameters = Student::begin(recipe)?.network.parameters();
-    let clearance = terms::judge(
-        &teacher.name,
-        &papers,
-        Facts { name: &recipe.student.name, parameters, tokens: 0, now: around.clock.now() },
-    )?;
-    Ok(Quest::new(recipe, &papers, &clearance))
-}
-
-impl<'recipe> Quest<'recipe> {
-    fn new(recipe: &'recipe Recipe, papers: &Papers, clearance: &Clearance) -> Option<Self> {
-        let teacher = recipe.teacher.as_ref()?;
-        let capture = recipe.capture.as_ref()?;
-        let (class, prices) = clearance.prices(papers, teacher.prices?);
-        // One who trains against the terms keeps to no volume either.
-        let tokens = if clearance.breaches.is_empty() { volume(papers) } else { None };
-        let limits = ask::Limits { prices, class, tokens, seed: recipe.seed };
-        Some(Self { teacher, source: &capture.source, part: capture.ask.as_ref()?, limits })
-    }
-
-    async fn ask(&self, recipe: &Recipe, around: &Surroundings, share: Option<f64>) -> Result<Asking, DistillError> {
-        let Self { teacher, source, part, limits } = self;
-        let endpoint = self.endpoint(recipe, around)?;
-        ask::ask(source, &teacher.name, part, *limits, &endpoint, share, &*around.progress).await
-    }
-
-    fn endpoint(&self, recipe: &Recipe, around: &Surroundings) -> Result<Endpoint, DistillError> {
-        match &around.endpoint {
-            Some(endpoint) => Ok(endpoint.clone()),
-            None => endpoint(self.teacher, self.part, recipe.threads()),
-        }
-    }
-
-    fn pilot_share(&self, share: f64) -> Result<f64, DistillError> {
-        let answers = ask::Index::new(&ask::Maker::new(&self.teacher.name, self.part, self.limits, None))?.len();
-        Ok(forecast::pilot_share(share, answers))
-    }
-
-    fn forecast(&self, share: Option<f64>) -> Result<Option<Forecast>, DistillError> {
-        forecast::forecast(self.source, &self.teacher.name, self.part, self.limits, share)
-    }
+    quest.probe(recipe, around).await.map(Some)
 }
 
 /// What each filter of the recipe takes of its capture; `None` where it has none.
@@ -274,259 +263,4 @@ pub fn estimate(recipe: &Recipe, around: &Surroundings) -> Result<Estimate, Dist
         None => Clearance::no_teacher(),
     };
     estimate::estimate(recipe, &papers, clearance)
-}
-
-/// The student and what is still to be measured.
-struct Worked {
-    report: Report,
-    measuring: Measuring,
-    /// Models that are to answer tasks.
-    folders: Vec<(&'static str, PathBuf)>,
-}
-
-/// Everything between the capture and the tasks; blocks for as long as it takes.
-fn work(
-    recipe: &Recipe,
-    papers: &Papers,
-    asking: Option<Asking>,
-    clock: &dyn Clock,
-    progress: &dyn Progress,
-) -> Result<Worked, DistillError> {
-    let Student { network, codec, mut origin } = Student::begin(recipe)?;
-    let parameters = network.parameters();
-    let captured = recipe.capture.as_ref().map(|part| Capture::read(&part.source, &codec)).transpose()?;
-    let clearance = match (&recipe.teacher, &captured) {
-        (Some(teacher), Some(captured)) => {
-            let facts = Facts {
-                name: &recipe.student.name,
-                parameters,
-                tokens: captured.usage.completion_tokens,
-                now: clock.now(),
-            };
-            terms::judge(&teacher.name, papers, facts)?
-        }
-        _ => Clearance::no_teacher(),
-    };
-    let plans = Plans::of(recipe);
-    let store = Store::new(&recipe.store);
-    let each = Duration::from_secs(recipe.checkpoint_seconds);
-    let workshop = Workshop { store: &store, codec: &codec, each, progress };
-    let (mut stages, mut network) = (Vec::new(), network);
-
-    let mut corpus = recipe.corpus.as_ref().map(|part| CorpusReader::open(&part.path)).transpose()?;
-    if let (Some(part), Some(reader)) = (&recipe.corpus, &mut corpus)
-        && plans.pretrain.epochs > 0
-    {
-        let set = reader.take(&codec, part.tokens, Loss::Everywhere, false)?;
-        need(&set, "the corpus holds no document with an answer that fits the student's context")?;
-        let (learnt, stage) = workshop.learn(&origin, network, &set, &plans.pretrain, None)?;
-        (network, origin) = (learnt, stage.key);
-        stages.push(stage);
-    }
-
-    let mut measuring = Measuring {
-        max_tokens: recipe.evaluate.max_tokens,
-        threads: recipe.threads(),
-        seed: recipe.seed,
-        ..Measuring::default()
-    };
-    // The student before it saw an answer, where that is more than random numbers.
-    let before = match (stages.last(), &recipe.student.init) {
-        (Some(stage), _) => Some(store.folder("pretrain", &stage.key)),
-        (None, init) => init.clone(),
-    };
-    let (mut facts, mut others, mut in_batches) = (None, Vec::new(), Usage::default());
-    let before = before.filter(|_| recipe.evaluate.base && captured.is_some());
-    others.extend(before.map(|folder| ("base", network.clone(), folder)));
-    if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
-        let Capture { samples, usage, batched, rows, uncounted } = captured;
-        in_batches = batched;
-        let (samples, curated) = curate::curate(samples, &recipe.curate, &recipe.evaluate)?;
-        let (samples, held_out) = curate::hold_out(samples, recipe.evaluate.capture_share);
-        let (set, mapping) = train::answers(&samples, &codec)?;
-        need(&set, "the capture holds no answer to train on")?;
-        measuring.teacher = train::answers(&held_out, &codec)?.0;
-        if let Some(reader) = corpus.as_mut().filter(|_| recipe.evaluate.scratch) {
-            // The same start, the same steps and as many tokens; only what they say differs.
-            let other = reader.take(&codec, Some(set.tokens), Loss::OnAnswers, true)?;
-            let plan = Plan { name: "scratch", kl_weight: 0.0, own: None, ..plans.train.clone() };
-            let (learnt, stage) = workshop.learn(&origin, network.clone(), &other, &plan, None)?;
-            others.push(("scratch", learnt, store.folder("scratch", &stage.key)));
-            stages.push(stage);
-        }
-        if let Some(path) = &recipe.evaluate.labels {
-            let labels = train::documents(path, &codec, usize::MAX)?;
-            need(&labels, "the labels hold no answer that fits the student's context")?;
-            let epochs = recipe.evaluate.label_epochs.unwrap_or(plans.train.epochs);
-            let plan = Plan { name: "labels", epochs, kl_weight: 0.0, own: None, ..plans.train.clone() };
-            let (learnt, stage) = workshop.learn(&origin, network.clone(), &labels, &plan, None)?;
-            others.push(("labels", learnt, store.folder("labels", &stage.key)));
-            stages.push(stage);
-        }
-        let judge = plans.train.own.as_ref().map(|_| judge(recipe, &codec)).transpose()?;
-        let (learnt, stage) = workshop.learn(&origin, network, &set, &plans.train, judge.as_ref())?;
-        network = learnt;
-        if let (Some(_), Some(base)) = (&plans.train.lora, &recipe.student.init) {
-            let kept = store.folder("train", &stage.key).join(store::ADAPTER);
-            let adapter = Adapter::load(&kept, &network.config)?;
-            adapter.save(&recipe.out.join(store::ADAPTER), &base.to_string_lossy())?;
-        }
-        origin = stage.key;
-        stages.push(stage);
-        if let Some((plan, own, how)) = &plans.prefer {
-            let (learnt, stage) = workshop.prefer(&origin, network, &set, plan, own, how)?;
-            network = learnt;
-            stages.push(stage);
-        }
-        facts = Some(Captured {
-            file: file_digest(&part.source)?,
-            rows,
-            usage,
-            uncounted,
-            asking,
-            curated,
-            held_out: held_out.len() as u64,
-            mapping,
-        });
-    }
-    save(&recipe.out, &network, &codec)?;
-
-    progress.stage("measuring", None);
-    if let Some(path) = &recipe.evaluate.held_out {
-        measuring.held_out = train::documents(path, &codec, recipe.evaluate.most_held_out)?;
-    }
-    if let Some(path) = &recipe.evaluate.tasks {
-        measuring.tasks = evaluate::tasks(path, recipe.evaluate.most_tasks)?;
-    }
-    let teacher_folder = recipe.teacher.as_ref().and_then(|teacher| teacher.folder.as_deref());
-    let teacher = teacher_folder.map(|folder| Teacher::load(folder, &codec)).transpose()?.flatten();
-    if teacher.is_none() && teacher_folder.is_some() {
-        progress.note("the teacher has another tokenizer: it is not compared place by place");
-    }
-    let (mut evaluation, mut folders) = (Vec::new(), Vec::new());
-    if let (Some(teacher), Some(folder)) = (&teacher, teacher_folder) {
-        evaluation.push(measuring.losses("teacher", &teacher.network, None)?);
-        folders.push(("teacher", folder.to_owned()));
-    }
-    for (model, network, folder) in others {
-        evaluation.push(measuring.losses(model, &network, teacher.as_ref())?);
-        folders.push((model, folder));
-    }
-    evaluation.push(measuring.losses("student", &network, teacher.as_ref())?);
-    folders.push(("student", recipe.out.clone()));
-
-    let usage = facts.as_ref().map(|facts| facts.usage).unwrap_or_default();
-    let prices = recipe.teacher.as_ref().and_then(|teacher| teacher.prices);
-    let prices = prices.filter(|_| facts.is_some()).map(|list| clearance.prices(papers, list));
-    let cost = Cost {
-        usage,
-        price: prices.map(|(class, prices)| {
-            let limits = ask::Limits { prices, class, tokens: None, seed: 0 };
-            let alone = Usage {
-                prompt_tokens: usage.prompt_tokens - in_batches.prompt_tokens,
-                completion_tokens: usage.completion_tokens - in_batches.completion_tokens,
-                ..Usage::default()
-            };
-            prices.cost(alone, limits.class_of(false)) + prices.cost(in_batches, limits.class_of(true))
-        }),
-        training_tokens: stages.iter().filter(|stage| report::is_of_student(stage)).map(|stage| stage.tokens).sum(),
-        stage_cpu_seconds: stages.iter().filter_map(|stage| stage.cpu_seconds).sum(),
-        ..Cost::default()
-    };
-    let report = Report {
-        format: 1,
-        software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
-        student: recipe.student.name.clone(),
-        folder: recipe.out.clone(),
-        parameters,
-        context: codec.context as u64,
-        recipe: recipe.digest(),
-        seed: recipe.seed,
-        teacher: recipe.teacher.as_ref().map(|teacher| teacher.name.clone()),
-        clearance,
-        capture: facts,
-        stages,
-        evaluation,
-        gaps: Vec::new(),
-        cost,
-    };
-    Ok(Worked { report, measuring, folders })
-}
-
-/// The teacher as one who judges what the student wrote.
-fn judge(recipe: &Recipe, codec: &anbiq_lm::Codec) -> Result<Judge, DistillError> {
-    let folder = recipe.teacher.as_ref().and_then(|teacher| teacher.folder.as_deref()).unwrap_or(Path::new("."));
-    let teacher = Teacher::load(folder, codec)?.ok_or_else(|| {
-        let why =
-            "`[train.on_policy]`: the teacher's tokens are not the student's, so it cannot judge them place by place";
-        DistillError::Nothing(why.to_owned())
-    })?;
-    Ok(Judge::new(teacher.network))
-}
-
-fn need(set: &Set, otherwise: &str) -> Result<(), DistillError> {
-    if set.examples.is_empty() { Err(DistillError::Nothing(otherwise.to_owned())) } else { Ok(()) }
-}
-
-fn save(folder: &Path, network: &Network, codec: &anbiq_lm::Codec) -> Result<(), DistillError> {
-    network.save(folder, Dtype::F32)?;
-    Ok(codec.save(folder)?)
-}
-
-fn file_digest(path: &Path) -> Result<Digest, DistillError> {
-    use sha2::{Digest as _, Sha256};
-    let mut file = fs::File::open(path).map_err(DistillError::read(path))?;
-    let mut hasher = Sha256::new();
-    let mut block = vec![0; 1 << 16];
-    loop {
-        let read = std::io::Read::read(&mut file, &mut block).map_err(DistillError::read(path))?;
-        if read == 0 {
-            return Ok(Digest::from_bytes(hasher.finalize().into()));
-        }
-        hasher.update(&block[..read]);
-    }
-}
-
-/// What the user brings for the gate.
-fn papers(recipe: &Recipe) -> Result<Papers, DistillError> {
-    let Some(teacher) = &recipe.teacher else { return Ok(Papers::default()) };
-    Ok(Papers {
-        terms: teacher.terms.as_deref().map(data::read_json).transpose()?,
-        account: teacher.account.clone(),
-        grant: teacher.grant.as_deref().map(data::read_json).transpose()?,
-        permission: teacher.permission.as_deref().map(file_digest).transpose()?,
-        basis: teacher.basis.clone(),
-    })
-}
-
-/// The most completion tokens that the papers allow.
-fn volume(papers: &Papers) -> Option<u64> {
-    match (&papers.grant, &papers.terms) {
-        (Some(grant), _) => grant.conditions.max_output_tokens,
-        (None, terms) => terms.as_ref()?.conditions.max_output_tokens,
-    }
-}
-
-/// The teacher that the recipe names.
-fn endpoint(teacher: &TeacherPart, ask: &AskPart, threads: usize) -> Result<Endpoint, DistillError> {
-    let setup = |message: String| {
-        DistillError::Teacher(anbiq_model::ModelError::new(anbiq_model::Fault::Setup, "teacher_setup", message))
-    };
-    if let Some(url) = &ask.url {
-        let key = match &ask.key_env {
-            Some(variable) => {
-                let missing = |_| setup(format!("the environment variable `{variable}` holds no key"));
-                Some(Secret::new(std::env::var(variable).map_err(missing)?))
-            }
-            None => None,
-        };
-        let read_timeout = Duration::from_secs(ask.timeout_seconds);
-        let config = ClientConfig { read_timeout, pool: ask.concurrency, ..ClientConfig::new(url.clone(), key) };
-        let client = Client::new(config).map_err(|error| setup(error.to_string()))?;
-        return Ok(Endpoint::Http { client, model: ask.model.clone().unwrap_or_else(|| teacher.name.clone()) });
-    }
-    let folder = teacher.folder.as_deref().ok_or_else(|| setup("there is no teacher to ask".to_owned()))?;
-    let queue = ask.concurrency.max(256);
-    let options = LocalOptions { threads, queue, weights: teacher.weights, ..LocalOptions::default() };
-    Ok(Endpoint::Model(Arc::new(Local::open(folder, &teacher.name, options)?)))
 }

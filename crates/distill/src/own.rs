@@ -25,14 +25,14 @@ pub(crate) struct OwnAnswers {
 
 /// A teacher that says how likely it finds what it did not write itself.
 #[derive(Debug)]
-pub(crate) struct Judge {
-    network: Network,
+pub(crate) struct Judge<'teacher> {
+    network: &'teacher Network,
     digest: Digest,
 }
 
-impl Judge {
+impl<'teacher> Judge<'teacher> {
     /// A teacher whose weights are at hand and whose tokens are the student's.
-    pub(crate) fn new(network: Network) -> Self {
+    pub(crate) fn new(network: &'teacher Network) -> Self {
         let bytes: Vec<u8> = network.weights.data().iter().flat_map(|number| number.to_le_bytes()).collect();
         let digest = Digest::of_parts(&[b"judge\0", network.config.to_json("float32").as_bytes(), b"\0", &bytes]);
         Self { network, digest }
@@ -57,7 +57,7 @@ impl OwnAnswers {
         trainer: &mut Trainer,
         batch: &[&Example],
         codec: &Codec,
-        judge: &Judge,
+        judge: &Judge<'_>,
         plan: &Plan,
     ) -> Result<Vec<Example>, DistillError> {
         let seed = Seeded::new(plan.seed).fork("draws").fork(&trainer.steps().to_string()).bits();
@@ -67,7 +67,7 @@ impl OwnAnswers {
         own.retain(|example| example.tokens.len() <= most);
         let sequences: Vec<(&[u32], usize)> =
             own.iter().map(|example| (example.tokens.as_slice(), example.first_target)).collect();
-        let said = score::judge(&judge.network, &sequences, self.alternatives, plan.threads)?;
+        let said = score::judge(judge.network, &sequences, self.alternatives, plan.threads)?;
         for (example, said) in own.iter_mut().zip(said) {
             example.teacher = Some(said);
         }

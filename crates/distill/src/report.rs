@@ -11,6 +11,7 @@ use crate::cost::Cost;
 use crate::course::Stage;
 use crate::curate::{Curated, Effect, Effects, Example};
 use crate::evaluate::{Column, Gap, Interval};
+use crate::preflight::Preflight;
 use crate::terms::{Clearance, Right};
 use crate::train::Mapping;
 
@@ -39,6 +40,9 @@ pub struct Report {
     pub clearance: Clearance,
     /// What it learnt from.
     pub capture: Option<Captured>,
+    /// What was found before training.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preflight: Option<Preflight>,
     /// How it was trained.
     pub stages: Vec<Stage>,
     /// How near it came.
@@ -117,11 +121,15 @@ fn write_text(out: &mut String, report: &Report) -> std::fmt::Result {
             curated.reasons(),
             capture.held_out,
         )?;
-        if mapping.mapped + mapping.differing > 0 {
+        if mapping.mapped + mapping.spans + mapping.differing > 0 {
             writeln!(
                 out,
-                "           log-probabilities of {} answers ({:.2} % of the mass), {} cut into other tokens, {} without",
+                "           log-probabilities of {} answers{} ({:.2} % of the mass), {} cut into other tokens, {} without",
                 grouped(mapping.mapped),
+                match mapping.spans {
+                    0 => String::new(),
+                    spans => format!(" and by spans of bytes of {}", grouped(spans)),
+                },
                 100.0 * mapping.mass,
                 mapping.differing,
                 mapping.without,
@@ -150,7 +158,8 @@ fn write_text(out: &mut String, report: &Report) -> std::fmt::Result {
     let cpu = cost.cpu_seconds.map_or("unknown".to_owned(), |seconds| format!("{seconds:.1} s"));
     writeln!(
         out,
-        "cost       teacher {price}; training {} tokens; processors {cpu}, wall {:.1} s",
+        "cost       teacher {price}{}; training {} tokens; processors {cpu}, wall {:.1} s",
+        cost.tasks.map_or_else(String::new, |tasks| format!(" and ${tasks} for tasks")),
         grouped(cost.training_tokens),
         cost.wall_seconds,
     )?;
@@ -213,7 +222,7 @@ fn figures(column: &Column) -> [String; 8] {
     let number = |value: Option<f64>| or_dash(value, |value| format!("{value:.3}"));
     [
         column.model.clone(),
-        grouped(column.parameters),
+        or_dash((column.parameters > 0).then_some(column.parameters), grouped),
         number(column.held_out_loss),
         number(column.teacher_loss),
         number(column.agreement.map(|agreement| agreement.kl)),
@@ -247,8 +256,8 @@ fn speed(column: &Column) -> Option<[String; 6]> {
     Some([
         column.model.clone(),
         grouped(tokens.round() as u64),
-        format!("{:.0} ms", speed.median_ms),
-        seconds(speed.seconds_a_thousand),
+        or_dash(speed.median_ms, |median| format!("{median:.0} ms")),
+        or_dash(speed.seconds_a_thousand, seconds),
         or_dash(speed.cpu_seconds_a_thousand, seconds),
         or_dash(speed.price_a_thousand, |price| format!("${price}")),
     ])

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::DistillError;
 use crate::capture::{Alphabet, Sample};
 use crate::data::{Document, Lines};
+use crate::spans::Carrier;
 
 /// Examples to learn from.
 #[derive(Debug, Default)]
@@ -17,31 +18,58 @@ pub(crate) struct Set {
     pub(crate) examples: Vec<Example>,
     /// Tokens of all of them, once.
     pub(crate) tokens: u64,
-    /// Examples that were cut to the student's context.
-    pub(crate) cut: u64,
-    /// Examples left out: the prompt alone fills the context.
+    /// Of a capture, which of its answers each example comes from.
+    pub(crate) from: Vec<usize>,
+    /// The examples that were cut to the student's context, by their places.
+    pub(crate) cut_short: Vec<usize>,
+    /// Examples left out: they do not fit the context, or their prompt alone fills it.
     pub(crate) too_long: u64,
 }
 
+/// How answers become examples.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct How {
+    pub(crate) long: Long,
+    /// Carry over what a teacher tells of tokens that are not the student's.
+    pub(crate) spans: bool,
+}
+
+/// What is done with a sequence that is longer than the student's context.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Long {
+    /// Its beginning is kept.
+    Cut,
+    /// It is left out: what has no end shows the student none.
+    LeaveOut,
+}
+
 impl Set {
-    /// Adds a sequence whose loss counts from `first_target` on.
-    fn push(&mut self, context: usize, mut example: Example, keep_from: usize) {
-        if keep_from >= context {
+    /// Adds a sequence whose answer begins at `keep_from`; true if it is learnt from.
+    fn push(&mut self, context: usize, mut example: Example, keep_from: usize, long: Long) -> bool {
+        let over = example.tokens.len() > context;
+        if keep_from >= context || over && long == Long::LeaveOut {
             self.too_long += 1;
-            return;
+            return false;
         }
-        if example.tokens.len() > context {
-            self.cut += 1;
+        if over {
             example.tokens.truncate(context);
             let targets = example.targets();
             if let Some(teacher) = &mut example.teacher {
                 teacher.truncate(targets);
             }
         }
-        if example.targets() > 0 {
-            self.tokens += example.tokens.len() as u64;
-            self.examples.push(example);
+        if example.targets() == 0 {
+            return false;
         }
+        self.cut_short.extend(over.then_some(self.examples.len()));
+        self.tokens += example.tokens.len() as u64;
+        self.examples.push(example);
+        true
+    }
+
+    /// Examples that were cut to the student's context.
+    pub(crate) fn cut(&self) -> u64 {
+        self.cut_short.len() as u64
     }
 
     pub(crate) fn sequences(&self) -> Vec<(&[u32], usize)> {
@@ -127,7 +155,7 @@ fn add_document(set: &mut Set, codec: &Codec, document: &Document, loss: Loss) -
     let Some(answer) = document.full_answer() else { return Ok(()) };
     let (tokens, first) = codec.example(&document.prompt(), &answer)?;
     let first_target = if loss == Loss::Everywhere { 1 } else { first };
-    set.push(codec.context, Example { tokens, first_target, teacher: None }, first);
+    set.push(codec.context, Example { tokens, first_target, teacher: None }, first, Long::Cut);
     Ok(())
 }
 
@@ -136,6 +164,9 @@ fn add_document(set: &mut Set, codec: &Codec, document: &Document, loss: Loss) -
 pub struct Mapping {
     /// Answers with log-probabilities in the student's own tokens.
     pub mapped: u64,
+    /// Answers that the student cuts into other tokens, with what could be carried over to these by spans of bytes.
+    #[serde(default)]
+    pub spans: u64,
     /// Answers whose tokens the student cuts differently: only their text is learnt from.
     pub differing: u64,
     /// Answers without log-probabilities.
@@ -145,11 +176,11 @@ pub struct Mapping {
 }
 
 /// Examples of answers, with the teacher's log-probabilities where their bytes prove that they fit.
-pub(crate) fn answers(samples: &[Sample], codec: &Codec) -> Result<(Set, Mapping), DistillError> {
-    let alphabet = Alphabet::of(codec);
+pub(crate) fn answers(samples: &[Sample], codec: &Codec, how: How) -> Result<(Set, Mapping), DistillError> {
+    let (alphabet, carrier) = (Alphabet::of(codec), Carrier::new(codec));
     let (mut set, mut mapping) = (Set::default(), Mapping::default());
     let (mut told, mut found) = (0.0, 0.0);
-    for sample in samples {
+    for (place, sample) in samples.iter().enumerate() {
         let (tokens, first_target) = codec.example(&sample.prompt, &sample.answer)?;
         let mapped =
             sample.logprobs.as_ref().map(|tokens_told| alphabet.map(codec, tokens_told, &tokens[first_target..]));
@@ -159,17 +190,27 @@ pub(crate) fn answers(samples: &[Sample], codec: &Codec) -> Result<(Set, Mapping
                 None
             }
             Some(None) => {
-                mapping.differing += 1;
-                None
+                let told_tokens = sample.logprobs.as_ref().filter(|_| how.spans);
+                let carried = told_tokens.and_then(|told| carrier.carry(told, &tokens[first_target..]));
+                match carried {
+                    Some(_) => mapping.spans += 1,
+                    None => mapping.differing += 1,
+                }
+                carried
             }
             Some(Some(mapped)) => {
                 mapping.mapped += 1;
-                told += mapped.told;
-                found += mapped.found;
-                Some(mapped.places)
+                Some(mapped)
             }
         };
-        set.push(codec.context, Example { tokens, first_target, teacher }, first_target);
+        let teacher = teacher.map(|mapped| {
+            told += mapped.told;
+            found += mapped.found;
+            mapped.places
+        });
+        if set.push(codec.context, Example { tokens, first_target, teacher }, first_target, how.long) {
+            set.from.push(place);
+        }
     }
     mapping.mass = if told > 0.0 { found / told } else { 0.0 };
     Ok((set, mapping))

@@ -28,7 +28,7 @@ pub(crate) enum Distill {
         #[arg(short, long, value_name = "PATH")]
         out: PathBuf,
     },
-    /// Write a capture in a form of other tools, or theirs as a capture: messages, prompt-completion, sharegpt, alpaca, axolotl.
+    /// Write a capture in a form of other tools, or theirs as a capture: messages, prompt-completion, sharegpt, alpaca, axolotl; distillkit is read only.
     Convert {
         /// What to read: JSON lines, one JSON list, or a Parquet file.
         data: PathBuf,
@@ -41,7 +41,7 @@ pub(crate) enum Distill {
         /// The file to write; one that ends in .parquet is a Parquet file.
         #[arg(short, long, value_name = "PATH")]
         out: PathBuf,
-        /// A Hugging Face folder: log-probabilities are written for its tokens.
+        /// A Hugging Face folder: log-probabilities are written for its tokens, and the tokens of a DistillKit capture are read by it.
         #[arg(long, value_name = "DIR")]
         tokenizer: Option<PathBuf>,
         /// Make a row of every answer of a conversation, not of the last one only.

@@ -280,3 +280,92 @@ init = "teacher"
     let budget: Value = serde_json::from_str(&place.run("account budget acme").out).unwrap();
     assert_eq!(nanos(&budget["spent"]), nanos(&asking["cost"]) + nanos(&asking["lost"]), "{budget} {asking}");
 }
+
+/// The rows of a capture without what their usage says.
+fn unpriced(place: &Place, file: &str) -> Vec<Value> {
+    let row = |line: &str| {
+        let mut row: Value = serde_json::from_str(line).unwrap();
+        row.as_object_mut().unwrap().remove("usage");
+        row
+    };
+    place.read(file).lines().map(row).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_answers_are_asked_for_at_once_where_the_server_has_it() {
+    let place = furnish((0..60).map(|number| format!("Tell me of thing number {number}")));
+    let can = |several| Can { logprobs: Some(3), several, ..Can::default() };
+    let start = |several, faults: VendorConfig| Vendor::start(VendorConfig { can: can(several), ..faults }, prices());
+    let (calm, ask) = (VendorConfig::default(), "ceiling = \"1\"\nanswers = 3\nlogprobs = 2");
+    let alone = start(false, calm).await.unwrap();
+    recipe(&place, "alone", &alone.base_url, ask);
+    let asking = capture(&place, "alone.toml");
+    assert_eq!((&asking["requests"], &asking["answered"]), (&180.into(), &180.into()));
+    assert!(alone.books().different >= 180, "{:?}", alone.books());
+
+    // The same bytes for a third of the requests and of the prompts.
+    let together = start(true, calm).await.unwrap();
+    recipe(&place, "together", &together.base_url, ask);
+    let asking = capture(&place, "together.toml");
+    let books = together.books();
+    assert_eq!((&asking["answered"], &asking["retries"]), (&180.into(), &0.into()));
+    // Some twenty more to find out what it can do.
+    assert!((60..90).contains(&books.different), "{books:?}");
+    assert!(books.prompt_tokens * 2 < alone.books().prompt_tokens, "{books:?}");
+    assert_eq!(place.read("together.jsonl"), place.read("alone.jsonl"));
+
+    // Faults and a kill change neither them nor what is paid.
+    let unruly = VendorConfig { busy: 0.2, failing: 0.05, cut: 0.02, retry_after: Duration::from_millis(5), ..calm };
+    for keys in [true, false] {
+        let vendor = start(true, VendorConfig { keys, pause: Duration::from_millis(3), ..unruly }).await.unwrap();
+        let name = format!("killed-{keys}");
+        recipe(&place, &name, &vendor.base_url, ask);
+        killed(&place, &format!("{name}.toml"), &vendor, 35, 1).await;
+        let asking = capture(&place, &format!("{name}.toml"));
+        let (books, counted) = (vendor.books(), nanos(&asking["cost"]) + nanos(&asking["lost"]));
+        assert_eq!(place.read(&format!("{name}.jsonl")), place.read("alone.jsonl"));
+        assert!(books.nanos <= counted, "{books:?} {asking}");
+    }
+
+    // Without log-probabilities only how many tokens each answer has is a matter of its length.
+    let ask = "ceiling = \"1\"\nanswers = 3";
+    for (name, several) in [("apart", false), ("joined", true)] {
+        let vendor = start(several, calm).await.unwrap();
+        recipe(&place, name, &vendor.base_url, ask);
+        let asking = capture(&place, &format!("{name}.toml"));
+        assert_eq!(nanos(&asking["cost"]), vendor.books().nanos, "{asking} {:?}", vendor.books());
+        assert_eq!(asking["lost_tries"], 0);
+        // Once more: nothing is asked, and the books are the same.
+        let again = capture(&place, &format!("{name}.toml"));
+        assert_eq!((&again["reused"], &again["cost"]), (&180.into(), &asking["cost"]));
+    }
+    assert_eq!(unpriced(&place, "joined.jsonl"), unpriced(&place, "apart.jsonl"));
+
+    // What is held is the price of all of them; where the ceiling does not hold that, they are asked for one by one.
+    let vendor = start(true, calm).await.unwrap();
+    recipe(&place, "poor", &vendor.base_url, "ceiling = \"0.004\"\nanswers = 3");
+    let asking = capture(&place, "poor.toml");
+    assert!(asking["stopped"].as_str().unwrap().starts_with("the ceiling of $0.004"), "{asking}");
+    let (books, ceiling) = (vendor.books(), 4_000_000);
+    assert!(books.nanos <= ceiling && books.nanos == nanos(&asking["cost"]), "{books:?} {asking}");
+    assert!(books.nanos > ceiling * 9 / 10, "it is used: {books:?} {asking}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pilot_knows_that_answers_share_a_prompt() {
+    let place = furnish((0..400).map(|number| {
+        let more = "and more of it ".repeat(number % 7);
+        format!("Tell me of thing number {number} {more}")
+    }));
+    let can = Can { several: true, ..Can::default() };
+    let vendor = Vendor::start(VendorConfig { can, ..VendorConfig::default() }, prices()).await.unwrap();
+    recipe(&place, "pilot", &vendor.base_url, "ceiling = \"1\"\nanswers = 4");
+    let pilot = capture(&place, "pilot.toml --pilot");
+    let band = |field: &str| pilot["forecast"]["money"][field].as_f64().unwrap();
+    let sample = pilot["forecast"]["sample"].as_u64().unwrap();
+    assert!(sample >= 200 && sample % 4 == 0, "{pilot}");
+    capture(&place, "pilot.toml");
+    let bill = vendor.books().nanos as f64 / 1e9;
+    assert!(band("low") <= bill && bill <= band("high"), "{bill} {pilot}");
+    assert!((band("expected") / bill - 1.0).abs() < 0.05, "{bill} {pilot}");
+}

@@ -159,3 +159,102 @@ lacks = "[a-z]"
     let text = place.run("distill curate recipe.toml").out;
     assert!(text.contains("filter") && text.contains("matches, lacks takes"), "{text}");
 }
+
+/// Two conversations and a text, as DistillKit's sampler lays them out; `crates/distill/golden/distillkit/make.py` made them.
+#[test]
+fn a_capture_of_distillkit_is_read_with_its_probabilities() {
+    let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../distill/golden/distillkit");
+    let (data, tokenizer) = (golden.join("capture.parquet"), golden.display().to_string());
+    let place = Place::empty();
+    let words = format!("{} --tokenizer {tokenizer} --to", data.display());
+    let found = convert(&place, &format!("{words} capture --out capture.jsonl"));
+    assert_eq!(found, json!({ "read": 3, "written": 3, "unanswered": 0, "unfit": 0 }));
+    let rows = lines(&place.read("capture.jsonl"));
+    let said: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|row| (row["prompt"]["text"].as_str().unwrap(), row["answers"][0]["text"].as_str().unwrap()))
+        .collect();
+    assert_eq!(said[0], ("<|user|>Which colour has the boat?<|end|><|assistant|>", "The boat is red."));
+    assert_eq!(said[1].1, "It is\n\u{e9}blouissant!");
+    assert_eq!(said[2].0.to_owned() + said[2].1, "No one speaks here; the text goes on");
+    assert_eq!(convert(&place, &format!("{words} capture --every-turn --out all.jsonl"))["written"], 4);
+
+    // Each place names twenty tokens, and the one that the teacher wrote comes first.
+    for row in &rows {
+        for token in row["logprobs"][0].as_array().unwrap() {
+            assert_eq!(token["top"].as_array().unwrap().len(), 20);
+            assert_eq!((&token["top"][0][0], &token["top"][0][1]), (&token["bytes"], &token["logprob"]));
+        }
+    }
+    // They fit the tokens of a student of the same tokenizer, the token at the end included.
+    let found = convert(&place, &format!("capture.jsonl --tokenizer {tokenizer} --to axolotl --out kd.jsonl"));
+    assert_eq!((&found["written"], &found["unfit"]), (&json!(3), &json!(0)));
+    let first = &lines(&place.read("kd.jsonl"))[0];
+    assert_eq!(first["logprobs"].as_array().unwrap().last().unwrap()[0]["token"], "token_id:0");
+
+    let done = place.run(&format!("distill convert {} --to capture --out none.jsonl", data.display()));
+    assert!(done.err.contains("give `--tokenizer`, the folder of its teacher"), "{}", done.err);
+    let done = place.run("distill convert capture.jsonl --to distillkit --out none.parquet");
+    assert!(done.err.contains("is read and not written"), "{}", done.err);
+}
+
+/// Reads every file with pyarrow and with datasets, and gives the rows as JSON lines.
+const READ: &str = r#"
+import json, sys
+try:
+    import datasets, pyarrow.parquet
+except ImportError as error:
+    print("missing", error)
+    sys.exit(0)
+datasets.disable_progress_bars()
+for path in sys.argv[1:]:
+    kind = "parquet" if path.endswith(".parquet") else "json"
+    rows = datasets.load_dataset(kind, data_files=path, split="train", cache_dir=sys.argv[1] + ".cache").to_list()
+    if kind == "parquet":
+        assert rows == pyarrow.parquet.read_table(path).to_pylist(), path
+    print(json.dumps(rows))
+"#;
+
+/// Without the fields that are empty: a table has every column in every row.
+fn bare(value: &Value) -> Value {
+    match value {
+        Value::Object(fields) => {
+            let there = fields.iter().filter(|(_, field)| !field.is_null());
+            there.map(|(name, field)| (name.clone(), bare(field))).collect::<serde_json::Map<_, _>>().into()
+        }
+        Value::Array(items) => items.iter().map(bare).collect(),
+        other => other.clone(),
+    }
+}
+
+#[test]
+fn what_is_written_is_read_by_pyarrow_and_datasets() {
+    let Some(python) = std::env::var_os("ANBIQ_PYTHON") else {
+        eprintln!("skipped: ANBIQ_PYTHON does not name a Python that has pyarrow and datasets");
+        return;
+    };
+    let place = Place::empty();
+    place.write("answers.jsonl", CAPTURE);
+    let forms = ["messages", "prompt-completion", "sharegpt", "alpaca"];
+    let files: Vec<String> =
+        forms.iter().flat_map(|form| ["jsonl", "parquet"].map(|ending| format!("{form}.{ending}"))).collect();
+    for file in &files {
+        let form = file.split('.').next().unwrap();
+        convert(&place, &format!("answers.jsonl --to {form} --out {file}"));
+    }
+    let mut command = std::process::Command::new(python);
+    command.args(["-c", READ]).args(files.iter().map(|file| place.path(file)));
+    let output = command.env("HF_HUB_OFFLINE", "1").output().unwrap();
+    let said = String::from_utf8(output.stdout).unwrap();
+    if said.starts_with("missing") {
+        eprintln!("skipped: the Python of ANBIQ_PYTHON says {said}");
+        return;
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let read: Vec<Value> = lines(&said);
+    assert_eq!(read.len(), files.len());
+    for (file, rows) in files.iter().zip(read) {
+        let plain = lines(&place.read(&file.replace("parquet", "jsonl")));
+        assert_eq!(bare(&rows), bare(&plain.into()), "{file}");
+    }
+}

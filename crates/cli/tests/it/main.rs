@@ -18,6 +18,7 @@ mod import;
 mod journal;
 mod kill;
 mod lineage;
+mod preflight;
 mod refusals;
 mod resume;
 mod served;

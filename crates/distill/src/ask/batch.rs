@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anbiq_domain::{Clock, Digest, SystemClock};
+use anbiq_domain::{Clock, Digest, Money, SystemClock};
 use anbiq_model::{Fault, ModelError};
 use anbiq_openai::{ChatRequest, ChatResponse};
 use anbiq_upstream::{Batch, BatchAnswer, BatchLine, Client, ClientError, Told};
@@ -172,7 +172,7 @@ impl Batches<'_> {
                 custom_id: want.id.to_string(),
                 method: "POST".to_owned(),
                 url: "/v1/chat/completions".to_owned(),
-                body: self.asker.chat_request(self.model, &want),
+                body: self.asker.chat_request(self.model, std::slice::from_ref(&want)),
             };
             // Wire types always have a JSON form.
             lines.extend(serde_json::to_vec(&line).unwrap_or_default());
@@ -191,11 +191,11 @@ impl Batches<'_> {
         Ok(Some(Open { left, wants }))
     }
 
-    async fn hold(&mut self, requests: Vec<(Digest, anbiq_domain::Money)>) -> Result<(), DistillError> {
+    async fn hold(&mut self, requests: Vec<(Digest, Money)>) -> Result<(), DistillError> {
         if requests.is_empty() {
             return Ok(());
         }
-        let safe = self.disk.hold(requests.into_iter()).await?;
+        let safe = self.disk.hold(requests.into_iter().map(|(id, most)| (id, most, 1))).await?;
         if safe.await.is_err() {
             self.disk.failure().await?;
         }
@@ -331,19 +331,21 @@ impl Batches<'_> {
         match answer.response {
             Some(response) if response.status_code == 200 => {
                 let told = serde_json::from_value::<ChatResponse>(response.body).ok();
-                match told.map(|response| from_chat(&want, response, Told::default(), true)) {
-                    Some(Ok(answered)) => {
+                let wants = std::slice::from_ref(&want);
+                let reply = told.map(|response| from_chat(wants, response, Told::default(), true));
+                match reply.map(|reply| reply.map(|reply| reply.answers.into_iter().next())) {
+                    Some(Ok(Some(answered))) => {
                         let cost = self.limits.prices.cost(answered.usage, self.limits.class_of(true));
-                        self.purse.settle(&want, cost, answered.usage, false);
-                        self.disk.keep(&want.id, answered.line, false).await?;
+                        self.purse.settle(&want, cost, answered.usage, false, 1);
+                        self.disk.keep(std::iter::once((want.id, answered.line)), false, 1, Money::ZERO).await?;
                         self.index.answered(&want.id);
                         self.asking.answered += 1;
                         self.progress.advance(1);
                         Ok(())
                     }
                     // It was answered and charged, and the answer is of no use.
-                    Some(Err(Bad { .. })) | None => {
-                        self.purse.lose(&want);
+                    Some(Err(Bad { .. }) | Ok(None)) | None => {
+                        self.purse.lose(&want, 1);
                         self.again(&want, false);
                         Ok(())
                     }
@@ -359,7 +361,7 @@ impl Batches<'_> {
     /// A request was not answered and not charged.
     async fn missed(&mut self, want: &Want, never: bool) -> Result<(), DistillError> {
         self.purse.release(want.most);
-        self.disk.free(&want.id).await?;
+        self.disk.free(&want.id, 1).await?;
         self.again(want, never);
         Ok(())
     }

@@ -10,7 +10,7 @@ use anbiq_domain::{Digest, Money, Usage};
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 
-use super::ledger::{End, Entry, Head, Ledger, Past, ledger_path, line, rewrite};
+use super::ledger::{End, Entry, Head, Ledger, Past, Try, ledger_path, line, rewrite};
 use super::want::{Index, short};
 use crate::DistillError;
 use crate::data::Lines;
@@ -44,7 +44,7 @@ pub(crate) struct Lock {
 enum Job {
     /// These are about to be sent; told when they may.
     Hold(Vec<u8>, oneshot::Sender<()>),
-    /// A row and the line that ends its request.
+    /// The rows of a request and the lines that end it.
     Row(Vec<u8>, Vec<u8>),
     /// A line that nothing waits for.
     Note(Vec<u8>),
@@ -81,7 +81,7 @@ impl Disk {
         let lines = past.lines;
         let past = past.end();
         if lines > LONG_LEDGER {
-            ledger = rewrite(&path, &past.open, past.extra)?;
+            ledger = rewrite(&path, &past)?;
         }
         let (jobs, queue) = mpsc::channel(QUEUE);
         let (source, ends, synced) = (source.to_owned(), Vec::new(), Instant::now());
@@ -90,40 +90,52 @@ impl Disk {
         Ok((Self { jobs, worker }, past))
     }
 
-    /// Says that these requests are about to be sent. They may be when the answer comes; where the disk fails it never
-    /// does.
+    /// Says that these answers are about to be asked for, each with the most that it can cost and how many its request asks
+    /// for. They may be when the answer comes; where the disk fails it never does.
     pub(crate) async fn hold(
         &mut self,
-        requests: impl Iterator<Item = (Digest, Money)>,
+        wants: impl Iterator<Item = (Digest, Money, u32)>,
     ) -> Result<oneshot::Receiver<()>, DistillError> {
         let mut lines = Vec::new();
-        for (id, most) in requests {
-            line(&mut lines, &Entry { id: short(&id), held: Some(most), end: None, cost: None });
+        for (id, most, of) in wants {
+            line(&mut lines, &Entry::held(short(&id), Try { most, of }));
         }
         let (sender, receiver) = oneshot::channel();
         self.give(Job::Hold(lines, sender)).await?;
         Ok(receiver)
     }
 
-    /// Keeps an answer.
-    pub(crate) async fn keep(&mut self, id: &Digest, row: Vec<u8>, replayed: bool) -> Result<(), DistillError> {
+    /// Keeps the answers to a request for `of` of them, which was charged so much less than they count.
+    pub(crate) async fn keep(
+        &mut self,
+        answers: impl Iterator<Item = (Digest, Vec<u8>)>,
+        replayed: bool,
+        of: u32,
+        saved: Money,
+    ) -> Result<(), DistillError> {
         let end = if replayed { End::Once } else { End::Paid };
-        let mut lines = Vec::new();
-        line(&mut lines, &Entry { id: short(id), held: None, end: Some(end), cost: None });
-        self.give(Job::Row(row, lines)).await
+        let (mut rows, mut lines) = (Vec::new(), Vec::new());
+        for (id, row) in answers {
+            rows.extend(row);
+            line(&mut lines, &Entry::ended(&id, end, of));
+        }
+        if !saved.is_zero() {
+            line(&mut lines, &Entry::saved(saved, of));
+        }
+        self.give(Job::Row(rows, lines)).await
     }
 
-    /// A request was not answered and costs nothing.
-    pub(crate) async fn free(&mut self, id: &Digest) -> Result<(), DistillError> {
+    /// A request for `of` answers did not bring this one, which costs nothing.
+    pub(crate) async fn free(&mut self, id: &Digest, of: u32) -> Result<(), DistillError> {
         let mut lines = Vec::new();
-        line(&mut lines, &Entry { id: short(id), held: None, end: Some(End::Free), cost: None });
+        line(&mut lines, &Entry::ended(id, End::Free, of));
         self.give(Job::Note(lines)).await
     }
 
     /// Something other than a row was paid for.
     pub(crate) async fn paid(&mut self, id: &Digest, cost: Money) -> Result<(), DistillError> {
         let mut lines = Vec::new();
-        line(&mut lines, &Entry { id: short(id), held: None, end: Some(End::Paid), cost: Some(cost) });
+        line(&mut lines, &Entry { cost: Some(cost), ..Entry::ended(id, End::Paid, 1) });
         self.give(Job::Note(lines)).await
     }
 

@@ -8,6 +8,9 @@
 //! | `{"id": …, "end": "paid"}` | it was answered, and its row is safe |
 //! | `{"id": …, "end": "once"}` | the same, and all earlier ones of this id were the same exchange |
 //! | `{"id": …, "end": "paid", "cost": "0.0001"}` | it was no row (a question of what the server can do), and cost so much |
+//! | `{"id": 0, "end": "paid", "of": 4, "cost": "0.0001"}` | four rows count a prompt that was charged once: so much less was paid |
+//!
+//! Where a request asks for several answers each has its own lines, with their number in `of`.
 //!
 //! What is held without an end was under way when the program was killed: unless its row is there, it counts as spent, at
 //! its most.
@@ -23,6 +26,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::disk::{append, replace};
 use super::want::{Short, short};
 use crate::DistillError;
+use crate::data::Lines;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,17 +45,60 @@ pub(crate) struct Entry {
     pub(crate) held: Option<Money>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) end: Option<End>,
+    /// Answers that its request asks for, where these are several.
+    #[serde(default = "alone", skip_serializing_if = "is_alone")]
+    pub(crate) of: u32,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) cost: Option<Money>,
+}
+
+const fn alone() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde wants a reference")]
+const fn is_alone(of: &u32) -> bool {
+    *of == 1
+}
+
+impl Entry {
+    pub(crate) fn held(id: Short, sent: Try) -> Self {
+        Self { id, held: Some(sent.most), end: None, of: sent.of, cost: None }
+    }
+
+    pub(crate) fn ended(id: &Digest, end: End, of: u32) -> Self {
+        Self { id: short(id), held: None, end: Some(end), of, cost: None }
+    }
+
+    /// What was paid beside the rows.
+    fn extra(cost: Money) -> Self {
+        Self { id: 0, held: None, end: Some(End::Paid), of: 1, cost: Some(cost) }
+    }
+
+    /// So much less was paid than rows say that were asked for together, `of` at a time.
+    pub(crate) fn saved(cost: Money, of: u32) -> Self {
+        Self { of, ..Self::extra(cost) }
+    }
+}
+
+/// A request that was sent, perhaps charged, and has no end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Try {
+    /// The most that it may have cost.
+    pub(crate) most: Money,
+    /// Answers that it asked for: tries of one answer are the same exchange only if they are of the same request.
+    pub(crate) of: u32,
 }
 
 /// What the ledger says of the past.
 #[derive(Debug, Default)]
 pub(crate) struct Past {
     /// What is held without an end, by request.
-    pub(crate) open: HashMap<Short, Vec<Money>>,
+    pub(crate) open: HashMap<Short, Vec<Try>>,
     /// What was paid for other things than rows.
     pub(crate) extra: Money,
+    /// What rows count and nobody paid, since they share a prompt.
+    pub(crate) saved: Money,
 }
 
 /// What is read of a row to account for it.
@@ -75,12 +122,13 @@ pub(crate) fn ledger_path(source: &Path) -> PathBuf {
 pub(crate) struct Ledger {
     requests: HashMap<Short, Sent>,
     extra: Money,
+    saved: Money,
     pub(crate) lines: u64,
 }
 
 #[derive(Debug, Default)]
 struct Sent {
-    open: Vec<Money>,
+    open: Vec<Try>,
     /// One of its tries ended with an answer whose row is safe.
     paid: bool,
 }
@@ -88,12 +136,15 @@ struct Sent {
 impl Ledger {
     pub(crate) fn take(&mut self, entry: &Entry) {
         self.lines += 1;
-        self.extra += entry.cost.unwrap_or_default();
+        match (entry.of, entry.cost) {
+            (1, Some(cost)) => self.extra += cost,
+            (_, cost) => self.saved += cost.unwrap_or_default(),
+        }
         let sent = self.requests.entry(entry.id).or_default();
         match (entry.held, entry.end) {
-            (Some(most), _) => sent.open.push(most),
+            (Some(most), _) => sent.open.push(Try { most, of: entry.of }),
             (None, Some(End::Once)) => {
-                sent.open.clear();
+                sent.open.retain(|sent| sent.of != entry.of);
                 sent.paid = true;
             }
             (None, Some(End::Paid)) => {
@@ -118,24 +169,51 @@ impl Ledger {
 
     pub(crate) fn end(self) -> Past {
         let open = self.requests.into_iter().filter(|(_, sent)| !sent.open.is_empty());
-        Past { open: open.map(|(id, sent)| (id, sent.open)).collect(), extra: self.extra }
+        Past { open: open.map(|(id, sent)| (id, sent.open)).collect(), extra: self.extra, saved: self.saved }
     }
 }
 
-/// Forgets what has ended: the ledger of a capture that is whole says only what was lost.
-pub(crate) fn shorten(source: &Path, open: &HashMap<Short, Vec<Money>>, extra: Money) -> Result<(), DistillError> {
-    rewrite(&ledger_path(source), open, extra).map(drop)
+/// What the ledger of the capture `source` says; nothing where there is none.
+fn past(source: &Path) -> Result<Past, DistillError> {
+    let path = ledger_path(source);
+    let mut ledger = Ledger::default();
+    if path.exists() {
+        for entry in Lines::<Entry>::open_appended(&path)? {
+            ledger.take(&entry?);
+        }
+    }
+    if path.exists() && source.exists() {
+        for head in Lines::<Head>::open_appended(source)? {
+            head?.id.iter().for_each(|id| ledger.answered(id));
+        }
+    }
+    Ok(ledger.end())
 }
 
-pub(crate) fn rewrite(path: &Path, open: &HashMap<Short, Vec<Money>>, extra: Money) -> Result<File, DistillError> {
-    let mut entries: Vec<_> = open.iter().flat_map(|(id, tries)| tries.iter().map(|most| (*id, *most))).collect();
+/// What was paid beside the rows of the capture `source`, and what its rows count that nobody paid.
+pub(crate) fn beside_rows(source: &Path) -> Result<(Money, Money), DistillError> {
+    past(source).map(|past| (past.extra, past.saved))
+}
+
+/// The most that was paid for what never arrived.
+pub(crate) fn open(source: &Path) -> Result<Money, DistillError> {
+    Ok(past(source)?.open.values().flatten().map(|sent| sent.most).sum())
+}
+
+/// Forgets what has ended: the ledger of a capture that is whole says only what was lost, and what rows do not.
+pub(crate) fn rewrite(path: &Path, past: &Past) -> Result<File, DistillError> {
+    let tries = past.open.iter().flat_map(|(id, tries)| tries.iter().map(|sent| (*id, *sent)));
+    let mut entries: Vec<_> = tries.collect();
     entries.sort_unstable();
     let mut lines = Vec::new();
-    for (id, most) in entries {
-        line(&mut lines, &Entry { id, held: Some(most), end: None, cost: None });
+    for (id, sent) in entries {
+        line(&mut lines, &Entry::held(id, sent));
     }
-    if !extra.is_zero() {
-        line(&mut lines, &Entry { id: 0, held: None, end: Some(End::Paid), cost: Some(extra) });
+    if !past.extra.is_zero() {
+        line(&mut lines, &Entry::extra(past.extra));
+    }
+    if !past.saved.is_zero() {
+        line(&mut lines, &Entry::saved(past.saved, 2));
     }
     replace(path, |file| file.write_all(&lines))?;
     append(path)
@@ -163,7 +241,7 @@ mod tests {
     use super::*;
 
     fn entry(id: Short, held: Option<i64>, end: Option<End>) -> Entry {
-        Entry { id, held: held.map(Money::from_nanos), end, cost: None }
+        Entry { id, held: held.map(Money::from_nanos), end, of: 1, cost: None }
     }
 
     proptest! {
@@ -222,7 +300,7 @@ mod tests {
             for row in &rows {
                 read.answered(row);
             }
-            let sum = |open: &HashMap<Short, Vec<Money>>| open.values().flatten().map(|most| most.nanos()).sum::<i64>();
+            let sum = |open: &HashMap<Short, Vec<Try>>| open.values().flatten().map(|sent| sent.most.nanos()).sum::<i64>();
             let expected: i64 = model.values().flatten().sum();
             if exact {
                 prop_assert_eq!(sum(&read.end().open), expected);

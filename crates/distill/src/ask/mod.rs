@@ -13,38 +13,33 @@ mod disk;
 mod ledger;
 mod pace;
 mod purse;
+mod run;
 mod send;
 mod signal;
 mod want;
 
-use std::cmp::Reverse;
-use std::collections::BinaryHeap;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use anbiq_domain::{Money, PriceClass, PriceList};
 use anbiq_model::Model;
 use anbiq_upstream::Client;
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
-use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep_until};
 
 use crate::DistillError;
+use crate::data::Lines;
 use crate::progress::Progress;
 use crate::recipe::{AskPart, Best, Logprobs};
 use disk::Disk;
-use pace::{May, Pace};
-use purse::{Held, Purse};
-use send::{Answered, Asker, Bad, Remedy};
-use want::Want;
+use purse::Purse;
+use run::Run;
+use send::Asker;
 
 pub use signal::{Signal, Tier};
 
 pub(crate) use disk::replace;
-pub(crate) use ledger::Head;
-pub(crate) use want::{Index, Maker, Wants, drawn, most_usage, short};
+pub(crate) use ledger::{Head, beside_rows};
+pub(crate) use want::{Index, Maker, Wants, most_usage, short};
 
 /// Where the answers come from.
 #[derive(Debug, Clone)]
@@ -87,6 +82,9 @@ pub struct Asking {
     /// What the teacher tells beyond its answers, where more was wanted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<Signal>,
+    /// Half of the first answers of this run took less than so many milliseconds, with others under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub median_ms: Option<f64>,
     /// Why it stopped before the end, if it did.
     pub stopped: Option<String>,
 }
@@ -100,6 +98,7 @@ impl Asking {
             replayed: before.replayed + self.replayed,
             retries: before.retries + self.retries,
             signal: self.signal.or_else(|| before.signal.clone()),
+            median_ms: self.median_ms.or(before.median_ms),
             ..self
         }
     }
@@ -132,9 +131,6 @@ impl Limits {
 /// Tries of one request that fail one after the other, not counting those that the server had no room for, before the run
 /// ends.
 const TRIES: u32 = 8;
-
-/// How long a server may have no room for anything, beyond what it asks to wait, before the run ends.
-const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
 /// Asks `endpoint` for every answer that `part` wants and that `source` does not hold yet, or for a random `share` of
 /// them. In the end `source` holds them in the order of the prompts: equal answers give equal bytes, however often the
@@ -189,28 +185,12 @@ pub(crate) async fn ask(
         let batch::Batches { asking, purse, index, disk, .. } = batches;
         return end(source, asking, purse, &index, disk, failure, progress).await;
     }
-    let now = Instant::now();
-    let mut run = Run {
-        wants: Wants::new(&maker)?,
-        index,
-        purse,
-        pace: Pace::new(part, limits.seed, now),
-        limits,
-        part,
-        asker: Asker::new(endpoint, part, logprobs),
-        progress,
-        asking,
-        failure: None,
-        next: None,
-        ended: false,
-        retries: BinaryHeap::new(),
-        disk,
-        safe: None,
-        batch: Vec::new(),
-        under_way: JoinSet::new(),
-    };
-    run.work().await?;
-    let Run { asking, purse, index, failure, disk, .. } = run;
+    let asker = Asker::new(endpoint, part, logprobs);
+    // Whether a server gives several answers at once is known from asking what it can do, or found out by the first request.
+    let several =
+        matches!(endpoint, Endpoint::Http { .. }) && asking.signal.as_ref().is_none_or(|signal| signal.can.several);
+    let run = Run::new(&maker, index, purse, disk, asker, several, progress, asking)?;
+    let Run { asking, purse, index, failure, disk, .. } = run.work().await?;
     end(source, asking, purse, &index, disk, failure, progress).await
 }
 
@@ -227,7 +207,7 @@ async fn end(
     let _lock = disk.close().await?;
     disk::put_in_order(source, index)?;
     if asking.reused + asking.answered == asking.requests {
-        ledger::shorten(source, &purse.open, purse.extra)?;
+        ledger::rewrite(&ledger::ledger_path(source), &purse.past)?;
     }
     asking.cost = purse.spent;
     asking.lost = purse.lost;
@@ -236,6 +216,19 @@ async fn end(
         progress.note(why);
     }
     failure.map_or(Ok(asking), Err)
+}
+
+/// All that the capture `source` counts against a ceiling: its rows, what was paid besides, and what may have been.
+pub(crate) fn spent(source: &Path, limits: Limits) -> Result<Money, DistillError> {
+    let mut rows = Money::ZERO;
+    if source.exists() {
+        for head in Lines::<Head>::open_appended(source)? {
+            let Head { id: Some(_), usage, batch } = head? else { continue };
+            rows += limits.prices.cost(usage, limits.class_of(batch));
+        }
+    }
+    let (extra, saved) = beside_rows(source)?;
+    Ok(rows + extra - saved + ledger::open(source)?)
 }
 
 /// What the teacher of `part` can tell, found by asking it now. What that costs counts against the ceiling of `source`.
@@ -273,244 +266,5 @@ impl Opened {
             reused += u64::from(wanted);
         })?;
         Ok(Self { index, disk, purse: Purse::new(part, limits, spent, used, past), reused })
-    }
-}
-
-/// A capture under way.
-struct Run<'recipe> {
-    wants: Wants<'recipe>,
-    index: Index,
-    purse: Purse,
-    pace: Pace,
-    limits: Limits,
-    part: &'recipe AskPart,
-    asker: Arc<Asker>,
-    progress: &'recipe dyn Progress,
-    asking: Asking,
-    failure: Option<DistillError>,
-    /// The next one of the file, looked at and not yet sent.
-    next: Option<Want>,
-    /// The file is read to its end.
-    ended: bool,
-    /// Those that failed, by the moment at which they may be sent again.
-    retries: BinaryHeap<Reverse<Retry>>,
-    disk: Disk,
-    /// Requests whose price is held and being written, and the word that it is safe.
-    batch: Vec<Want>,
-    safe: Option<oneshot::Receiver<()>>,
-    under_way: JoinSet<(Want, Result<Answered, Bad>)>,
-}
-
-/// What happened next.
-enum Turn {
-    /// The ledger is on disk, or will never be.
-    Safe(bool),
-    Ended(Box<(Want, Result<Answered, Bad>)>),
-    Later,
-}
-
-impl Run<'_> {
-    async fn work(&mut self) -> Result<(), DistillError> {
-        loop {
-            let wait = self.fill().await?;
-            if self.safe.is_none() && self.under_way.is_empty() && wait.is_none() {
-                return Ok(());
-            }
-            match self.turn(wait).await? {
-                Turn::Later => {}
-                Turn::Safe(true) => self.send(),
-                Turn::Safe(false) => self.disk.failure().await?,
-                Turn::Ended(ended) => match *ended {
-                    (want, Ok(answer)) => self.answered(&want, answer).await?,
-                    (want, Err(bad)) => self.failed(want, bad).await?,
-                },
-            }
-        }
-    }
-
-    /// Holds the price of whatever may be sent; gives the moment at which to look again, where nothing else will tell.
-    async fn fill(&mut self) -> Result<Option<Instant>, DistillError> {
-        // What is being written now is sent before more is.
-        if self.safe.is_some() || self.failure.is_some() || self.asking.stopped.is_some() {
-            return Ok(None);
-        }
-        let mut wait = None;
-        loop {
-            let now = Instant::now();
-            let Some((want, from)) = self.peek(now)? else {
-                wait = self.retries.peek().map(|Reverse(retry)| retry.at);
-                break;
-            };
-            let (most, tokens) = (want.most, want.usage.total());
-            match self.pace.may_send(tokens, self.under_way.len() + self.batch.len(), now) {
-                May::Now => {}
-                May::AfterAnother => break,
-                May::At(moment) => {
-                    wait = Some(moment);
-                    break;
-                }
-            }
-            match self.purse.hold(most, self.purse.max_tokens) {
-                Held::Yes => {}
-                Held::NotNow => break,
-                Held::Never(why) => {
-                    self.asking.stopped = Some(why);
-                    break;
-                }
-            }
-            self.pace.sent(tokens);
-            let want = match from {
-                From::Retries => self.retries.pop().map(|Reverse(retry)| retry.want),
-                From::File => self.next.take(),
-            };
-            self.batch.extend(want);
-        }
-        if !self.batch.is_empty() {
-            self.safe = Some(self.disk.hold(self.batch.iter().map(|want| (want.id, want.most))).await?);
-        }
-        Ok(wait)
-    }
-
-    /// What is to be sent next, and where it stands.
-    fn peek(&mut self, now: Instant) -> Result<Option<(&Want, From)>, DistillError> {
-        let due = self.retries.peek().is_some_and(|Reverse(retry)| retry.at <= now);
-        if !due && self.next.is_none() && !self.ended && self.retries.len() < self.part.concurrency {
-            self.next = self.wants.next(&self.index)?;
-            self.ended = self.next.is_none();
-        }
-        Ok(match self.retries.peek() {
-            Some(Reverse(retry)) if due => Some((&retry.want, From::Retries)),
-            _ => self.next.as_ref().map(|want| (want, From::File)),
-        })
-    }
-
-    async fn turn(&mut self, wait: Option<Instant>) -> Result<Turn, DistillError> {
-        let safe = async {
-            match &mut self.safe {
-                Some(safe) => safe.await.is_ok(),
-                None => std::future::pending().await,
-            }
-        };
-        let later = async {
-            match wait {
-                Some(end) => sleep_until(end).await,
-                None => std::future::pending().await,
-            }
-        };
-        tokio::select! {
-            biased;
-            safe = safe => Ok(Turn::Safe(safe)),
-            Some(ended) = self.under_way.join_next() => {
-                let ended = ended.map_err(|error| DistillError::Interrupted(error.to_string()))?;
-                Ok(Turn::Ended(Box::new(ended)))
-            }
-            () = later => Ok(Turn::Later),
-        }
-    }
-
-    fn send(&mut self) {
-        self.safe = None;
-        for mut want in self.batch.drain(..) {
-            want.sent = Instant::now();
-            let asker = Arc::clone(&self.asker);
-            self.under_way.spawn(async move {
-                let outcome = asker.ask(&want).await;
-                (want, outcome)
-            });
-        }
-    }
-
-    async fn answered(&mut self, want: &Want, answer: Answered) -> Result<(), DistillError> {
-        let Answered { line, usage, told } = answer;
-        let (most, under_way) = (want.usage.total(), self.under_way.len() + self.batch.len());
-        self.pace.answered(most, usage.total(), told, under_way as u64, Instant::now());
-        let cost = self.limits.prices.cost(usage, self.limits.class_of(false));
-        self.purse.settle(want, cost, usage, told.replayed);
-        self.disk.keep(&want.id, line, told.replayed).await?;
-        self.asking.answered += 1;
-        self.asking.replayed += u64::from(told.replayed);
-        self.progress.advance(1);
-        Ok(())
-    }
-
-    async fn failed(&mut self, mut want: Want, bad: Bad) -> Result<(), DistillError> {
-        let now = Instant::now();
-        if bad.charged {
-            self.purse.lose(&want);
-        } else {
-            self.purse.release(want.most);
-            self.disk.free(&want.id).await?;
-        }
-        let at = match bad.remedy {
-            Remedy::Retry { after_ms } if bad.busy => {
-                let end = self.pace.refused(&want, after_ms, now);
-                (self.pace.silent_for(now) < PATIENCE).then_some(end)
-            }
-            Remedy::Retry { after_ms } => {
-                want.tries += 1;
-                let slow = bad.error.code == "timeout";
-                (want.tries < TRIES).then(|| self.pace.failed(&want, slow, after_ms, now))
-            }
-            // It does not count as a try: a connection broke, and the first try goes on without it.
-            Remedy::Wait { after_ms } => {
-                let wait = Duration::from_millis(after_ms.unwrap_or(1000));
-                (self.pace.silent_for(now) < PATIENCE).then_some(now + wait)
-            }
-            Remedy::Rename => {
-                want.tries += 1;
-                want.edition += 1;
-                (want.tries < TRIES).then_some(now)
-            }
-            Remedy::Skip => {
-                self.asking.refused += 1;
-                self.progress.note(&bad.error.to_string());
-                self.progress.advance(1);
-                return Ok(());
-            }
-            Remedy::Stop => None,
-        };
-        match at {
-            Some(at) => {
-                self.asking.retries += 1;
-                self.retries.push(Reverse(Retry { at, want }));
-            }
-            None => {
-                self.failure.get_or_insert(DistillError::Teacher(bad.error));
-            }
-        }
-        Ok(())
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum From {
-    Retries,
-    File,
-}
-
-/// Ordered by the moment, then by the place, so that nothing is passed over for long.
-#[derive(Debug)]
-struct Retry {
-    at: Instant,
-    want: Want,
-}
-
-impl PartialEq for Retry {
-    fn eq(&self, other: &Self) -> bool {
-        self.cmp(other).is_eq()
-    }
-}
-
-impl Eq for Retry {}
-
-impl PartialOrd for Retry {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Retry {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        (self.at, self.want.place).cmp(&(other.at, other.want.place))
     }
 }

@@ -10,7 +10,7 @@ use anbiq_domain::Seeded;
 use anbiq_upstream::{Quota, Told};
 use tokio::time::Instant;
 
-use super::want::Want;
+use super::want::Request;
 use crate::recipe::AskPart;
 
 /// Longest pause of our own choice, in milliseconds; the server may ask for a longer one.
@@ -109,8 +109,8 @@ impl Pace {
     }
 
     /// The server asks for less: everything waits, for as long as it says or longer each time.
-    pub(crate) fn refused(&mut self, want: &Want, after_ms: Option<u64>, now: Instant) -> Instant {
-        self.window.shrink(want.sent, now);
+    pub(crate) fn refused(&mut self, request: &Request, after_ms: Option<u64>, now: Instant) -> Instant {
+        self.window.shrink(request.sent, now);
         self.refused = self.refused.saturating_add(1);
         let wait = Duration::from_millis(after_ms.unwrap_or_else(|| backoff(self.refused, &mut self.random)));
         if after_ms.is_some() {
@@ -122,11 +122,11 @@ impl Pace {
     }
 
     /// How long one request waits that failed by itself. Where it was `slow`, fewer are sent at a time.
-    pub(crate) fn failed(&mut self, want: &Want, slow: bool, after_ms: Option<u64>, now: Instant) -> Instant {
+    pub(crate) fn failed(&mut self, request: &Request, slow: bool, after_ms: Option<u64>, now: Instant) -> Instant {
         if slow {
-            self.window.shrink(want.sent, now);
+            self.window.shrink(request.sent, now);
         }
-        now + Duration::from_millis(after_ms.unwrap_or_else(|| backoff(want.tries, &mut self.random)))
+        now + Duration::from_millis(after_ms.unwrap_or_else(|| backoff(request.tries, &mut self.random)))
     }
 
     /// For how long nothing was answered, beyond what the server asked to wait.

@@ -1,12 +1,10 @@
 //! The money and the volume: what is spent, what is lost, and what requests under way may still cost.
 
-use std::collections::HashMap;
-
 use anbiq_domain::{Money, Usage};
 
 use super::Limits;
-use super::ledger::Past;
-use super::want::{Short, Want, short};
+use super::ledger::{Past, Try};
+use super::want::{Want, short};
 use crate::recipe::AskPart;
 
 /// Everything that counts against the ceiling and the volume.
@@ -20,14 +18,13 @@ pub(crate) struct Purse {
     /// The most completion tokens of a row's request.
     pub(crate) max_tokens: u64,
     pub(crate) spent: Money,
-    /// So much of it for other things than rows.
-    pub(crate) extra: Money,
     pub(crate) lost: Money,
     held: Money,
     used: u64,
     held_tokens: u64,
-    /// What was sent without an answer and without the word that it costs nothing, by request.
-    pub(crate) open: HashMap<Short, Vec<Money>>,
+    /// What was sent without an answer and without the word that it costs nothing, by request; what of `spent` was for other
+    /// things than rows, and what rows count that is not in it.
+    pub(crate) past: Past,
 }
 
 /// May a request be sent?
@@ -42,26 +39,24 @@ pub(crate) enum Held {
 impl Purse {
     /// With what was spent on `rows` before, with how many tokens, and with what the ledger says of the `past`.
     pub(crate) fn new(part: &AskPart, limits: Limits, rows: Money, used: u64, past: Past) -> Self {
-        let Past { open, extra } = past;
         let max_tokens = u64::from(part.max_tokens);
-        let tries = open.values().map(|tries| tries.len() as u64).sum::<u64>();
+        let tries = past.open.values().map(|tries| tries.len() as u64).sum::<u64>();
         Self {
             ceiling: part.ceiling,
             volume: limits.tokens.unwrap_or(u64::MAX),
             max_tokens,
-            spent: rows + extra,
-            extra,
-            lost: open.values().flatten().copied().sum(),
+            spent: rows + past.extra - past.saved,
+            lost: past.open.values().flatten().map(|sent| sent.most).sum(),
             held: Money::ZERO,
             used: used + tries * max_tokens,
             held_tokens: 0,
-            open,
+            past,
         }
     }
 
     /// Tries that were perhaps paid for and brought nothing.
     pub(crate) fn lost_tries(&self) -> u64 {
-        self.open.values().map(|tries| tries.len() as u64).sum()
+        self.past.open.values().map(|tries| tries.len() as u64).sum()
     }
 
     /// Holds the most that a request can cost, and the most completion tokens that it can take, if there is so much.
@@ -91,7 +86,7 @@ impl Purse {
     /// Something other than a row was paid for.
     pub(crate) fn pay_extra(&mut self, most: Money, tokens: u64, cost: Money, used: u64) {
         self.pay(most, tokens, cost, used);
-        self.extra += cost;
+        self.past.extra += cost;
     }
 
     fn pay(&mut self, most: Money, tokens: u64, cost: Money, used: u64) {
@@ -106,24 +101,34 @@ impl Purse {
         (self.spent + self.lost).nanos()
     }
 
-    /// It was answered. Where the server says that the answer is one that it had given before, all earlier tries of the
-    /// same request were one and the same.
-    pub(crate) fn settle(&mut self, want: &Want, cost: Money, usage: Usage, replayed: bool) {
+    /// It was answered, by a request for `of` answers. Where the server says that the answer is one that it had given before,
+    /// all earlier tries of the same request were one and the same.
+    pub(crate) fn settle(&mut self, want: &Want, cost: Money, usage: Usage, replayed: bool, of: u32) {
         self.pay(want.most, self.max_tokens, cost, usage.completion_tokens);
-        if replayed {
-            for most in self.open.remove(&short(&want.id)).into_iter().flatten() {
-                self.lost = self.lost - most;
+        let id = short(&want.id);
+        if let Some(open) = self.past.open.get_mut(&id).filter(|_| replayed) {
+            for sent in open.extract_if(.., |sent| sent.of == of) {
+                self.lost = self.lost - sent.most;
                 self.used -= self.max_tokens;
             }
+            if open.is_empty() {
+                self.past.open.remove(&id);
+            }
         }
+    }
+
+    /// So much less was charged than rows say that were just settled: they share a prompt.
+    pub(crate) fn save(&mut self, saved: Money) {
+        self.spent = self.spent - saved;
+        self.past.saved += saved;
     }
 
     /// What an earlier run sent is under way still: it is held, and not lost. False where the ledger knows of nothing.
     pub(crate) fn reclaim(&mut self, want: &Want) -> bool {
         let id = short(&want.id);
-        let Some(most) = self.open.get_mut(&id).and_then(Vec::pop) else { return false };
-        if self.open.get(&id).is_some_and(Vec::is_empty) {
-            self.open.remove(&id);
+        let Some(Try { most, .. }) = self.past.open.get_mut(&id).and_then(Vec::pop) else { return false };
+        if self.past.open.get(&id).is_some_and(Vec::is_empty) {
+            self.past.open.remove(&id);
         }
         self.lost = self.lost - most;
         self.used -= self.max_tokens;
@@ -133,11 +138,11 @@ impl Purse {
     }
 
     /// Perhaps it was answered and the answer lost: it stays counted, at the most that it can have cost.
-    pub(crate) fn lose(&mut self, want: &Want) {
+    pub(crate) fn lose(&mut self, want: &Want, of: u32) {
         self.release(want.most);
         self.lost += want.most;
         self.used += self.max_tokens;
-        self.open.entry(short(&want.id)).or_default().push(want.most);
+        self.past.open.entry(short(&want.id)).or_default().push(Try { most: want.most, of });
     }
 }
 
@@ -145,7 +150,6 @@ impl Purse {
 mod tests {
     use anbiq_domain::{Digest, PriceClass, PriceList, Prompt};
     use proptest::prelude::*;
-    use tokio::time::Instant;
 
     use super::*;
 
@@ -154,12 +158,11 @@ mod tests {
             id: Digest::of(&[number]),
             place: 0,
             prompt: Prompt::user(""),
-            seed: 0,
+            sample: 0,
+            drawn: 0.0,
+            first_seed: 0,
             usage: Usage::default(),
             most: Money::from_nanos(most),
-            tries: 0,
-            edition: 0,
-            sent: Instant::now(),
         }
     }
 
@@ -188,8 +191,8 @@ mod tests {
                 } else if let Some(want) = under_way.pop() {
                     let usage = Usage { completion_tokens: used, ..Usage::default() };
                     match what {
-                        2 => purse.settle(&want, Money::from_nanos(want.most.nanos() / 2), usage, used > 5),
-                        3 => purse.lose(&want),
+                        2 => purse.settle(&want, Money::from_nanos(want.most.nanos() / 2), usage, used > 5, 1),
+                        3 => purse.lose(&want, 1),
                         _ => purse.release(want.most),
                     }
                 }
@@ -197,7 +200,7 @@ mod tests {
                 prop_assert_eq!(held, purse.held.nanos());
                 prop_assert!((purse.spent + purse.lost + purse.held).nanos() <= ceiling);
                 prop_assert!(purse.used + purse.held_tokens <= volume);
-                let open: i64 = purse.open.values().flatten().map(|most| most.nanos()).sum();
+                let open: i64 = purse.past.open.values().flatten().map(|sent| sent.most.nanos()).sum();
                 prop_assert_eq!(open, purse.lost.nanos());
             }
         }

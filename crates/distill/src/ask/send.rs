@@ -10,7 +10,7 @@ use anbiq_upstream::{Client, ClientError, ErrorKind, Told};
 use tokio::time::timeout;
 
 use super::Endpoint;
-use super::want::Want;
+use super::want::{Request as Ask, Want};
 use crate::capture::{Row, Token};
 use crate::data::Asked;
 use crate::recipe::AskPart;
@@ -30,12 +30,22 @@ pub(crate) struct Asker {
     logprobs: Option<u8>,
 }
 
+/// What a request brought.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    /// Its answers in the order in which they were wanted; fewer, where the server gives no more.
+    pub(crate) answers: Vec<Answered>,
+    /// What was charged for all of them together.
+    pub(crate) usage: Usage,
+    pub(crate) told: Told,
+}
+
 /// An answer, as a line of the capture.
 #[derive(Debug)]
 pub(crate) struct Answered {
     pub(crate) line: Vec<u8>,
+    /// What it would have been charged by itself.
     pub(crate) usage: Usage,
-    pub(crate) told: Told,
 }
 
 /// A request without an answer.
@@ -71,11 +81,12 @@ impl Asker {
     }
 
     /// Asks once.
-    pub(crate) async fn ask(&self, want: &Want) -> Result<Answered, Bad> {
+    pub(crate) async fn ask(&self, request: &Ask) -> Result<Reply, Bad> {
         let answer = async {
-            match &self.endpoint {
-                Endpoint::Http { client, model } => self.ask_http(client, model, want).await,
-                Endpoint::Model(model) => self.ask_model(model.as_ref(), want).await,
+            match (&self.endpoint, request.wants.as_slice()) {
+                (Endpoint::Http { client, model }, _) => self.ask_http(client, model, request).await,
+                (Endpoint::Model(model), [want, ..]) => self.ask_model(model.as_ref(), want).await,
+                (Endpoint::Model(_), []) => Err(malformed("nothing was asked for")),
             }
         };
         let seconds = self.part.timeout_seconds;
@@ -85,37 +96,44 @@ impl Asker {
         })
     }
 
-    async fn ask_http(&self, client: &Client, model: &str, want: &Want) -> Result<Answered, Bad> {
-        let request = self.chat_request(model, want);
-        let headers = [(PURPOSE.0.to_owned(), PURPOSE.1.to_owned()), (KEY.to_owned(), key(want, &request))];
-        let (response, told) = client.chat_told(&request, &headers).await.map_err(from_client)?;
-        from_chat(want, response, told, false)
+    async fn ask_http(&self, client: &Client, model: &str, request: &Ask) -> Result<Reply, Bad> {
+        let body = self.chat_request(model, &request.wants);
+        let headers = [(PURPOSE.0.to_owned(), PURPOSE.1.to_owned()), (KEY.to_owned(), key(request, &body))];
+        let (response, told) = client.chat_told(&body, &headers).await.map_err(from_client)?;
+        from_chat(&request.wants, response, told, false)
     }
 
-    /// The request for a chat completion.
-    pub(crate) fn chat_request(&self, model: &str, want: &Want) -> ChatRequest {
+    /// The request for a chat completion that brings `wants`, all of one prompt.
+    pub(crate) fn chat_request(&self, model: &str, wants: &[Want]) -> ChatRequest {
         let part = &self.part;
-        let messages = match &want.prompt {
-            Prompt::Chat(messages) => messages.clone(),
-            Prompt::Text(text) => vec![anbiq_domain::Message::new(anbiq_domain::Role::User, text.clone())],
+        let messages = match wants.first().map(|want| &want.prompt) {
+            Some(Prompt::Chat(messages)) => messages.clone(),
+            Some(Prompt::Text(text)) => vec![anbiq_domain::Message::new(anbiq_domain::Role::User, text.clone())],
+            None => Vec::new(),
         };
+        // Some servers read a signed number.
+        let seed = wants.first().map(|want| ((want.first_seed >> 1) as i64).saturating_add(i64::from(want.sample)));
         ChatRequest {
             model: model.to_owned(),
             messages: messages.into_iter().map(ChatMessage::from).collect(),
             temperature: Some(part.temperature),
             max_tokens: Some(part.max_tokens),
-            // Some servers read a signed number.
-            seed: Some((want.seed >> 1) as i64),
+            n: (wants.len() > 1).then_some(wants.len() as u32),
+            seed,
             logprobs: self.logprobs.map(|_| true),
             top_logprobs: self.logprobs.map(u32::from),
             ..ChatRequest::default()
         }
     }
 
-    async fn ask_model(&self, model: &dyn Model, want: &Want) -> Result<Answered, Bad> {
+    async fn ask_model(&self, model: &dyn Model, want: &Want) -> Result<Reply, Bad> {
         let part = &self.part;
         let request = Request {
-            sampling: Sampling { temperature: part.temperature, seed: Some(want.seed), ..Sampling::default() },
+            sampling: Sampling {
+                temperature: part.temperature,
+                seed: Some(want.first_seed.wrapping_add(u64::from(want.sample))),
+                ..Sampling::default()
+            },
             logprobs: self.logprobs,
             ..Request::new(want.prompt.clone(), part.max_tokens)
         };
@@ -133,7 +151,8 @@ impl Asker {
                 Event::ToolCall { .. } => return Err(malformed("the model called a tool")),
                 Event::Usage(usage) => {
                     let finish = end.ok_or_else(|| malformed("the model's answer did not end"))?;
-                    return answered(want, Answer::new(text, finish), tokens, Some(usage), Told::default(), false);
+                    let answer = answered(want, Answer::new(text, finish), tokens, usage, false)?;
+                    return Ok(Reply { answers: vec![answer], usage, told: Told::default() });
                 }
             }
         }
@@ -142,48 +161,78 @@ impl Asker {
 }
 
 /// What a chat completion says, alone or in a batch.
-pub(crate) fn from_chat(want: &Want, response: ChatResponse, told: Told, batch: bool) -> Result<Answered, Bad> {
-    let Some(choice) = response.choices.into_iter().next() else {
+pub(crate) fn from_chat(wants: &[Want], response: ChatResponse, told: Told, batch: bool) -> Result<Reply, Bad> {
+    let mut choices = response.choices;
+    choices.sort_by_key(|choice| choice.index);
+    choices.truncate(wants.len());
+    if choices.is_empty() {
         return Err(malformed("the server answered without an answer"));
-    };
-    let finish = match choice.finish_reason {
-        Some(FinishReason::Length) => Finish::Length,
-        Some(FinishReason::Stop) => Finish::Stop,
-        _ => return Err(malformed("the server's answer did not end")),
-    };
-    let logprobs = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
-    let answer = Answer::new(choice.message.content.unwrap_or_default(), finish);
-    let usage = response.usage.map(|usage| Usage {
-        prompt_tokens: usage.prompt_tokens,
-        cached_tokens: usage.cached_tokens(),
-        completion_tokens: usage.completion_tokens,
-        ..Usage::default()
+    }
+    let mut given = Vec::with_capacity(choices.len());
+    for choice in choices {
+        let finish = match choice.finish_reason {
+            Some(FinishReason::Length) => Finish::Length,
+            Some(FinishReason::Stop) => Finish::Stop,
+            _ => return Err(malformed("the server's answer did not end")),
+        };
+        let logprobs = choice.logprobs.and_then(|logprobs| logprobs.content).unwrap_or_default();
+        let answer = Answer::new(choice.message.content.unwrap_or_default(), finish);
+        given.push((answer, logprobs.iter().map(to_token).collect::<Vec<Token>>()));
+    }
+    let usage = response.usage.map_or_else(
+        // A server that does not count is taken to have used all that was asked for.
+        || Usage { completion_tokens: wants[0].usage.completion_tokens * given.len() as u64, ..wants[0].usage },
+        |usage| Usage {
+            prompt_tokens: usage.prompt_tokens,
+            cached_tokens: usage.cached_tokens(),
+            completion_tokens: usage.completion_tokens,
+            ..Usage::default()
+        },
+    );
+    let counts = share(usage.completion_tokens, &given);
+    let answers = wants.iter().zip(given).zip(counts).map(|((want, (answer, tokens)), completion_tokens)| {
+        answered(want, answer, tokens, Usage { completion_tokens, ..usage }, batch)
     });
-    answered(want, answer, logprobs.iter().map(to_token).collect(), usage, told, batch)
+    Ok(Reply { answers: answers.collect::<Result<_, _>>()?, usage, told })
+}
+
+/// How many of the `total` tokens of several answers each has: exact where their log-probabilities are given and add up; else
+/// by their lengths, to the same sum (the largest remainders are rounded up).
+fn share(total: u64, given: &[(Answer, Vec<Token>)]) -> Vec<u64> {
+    let told: Vec<u64> = given.iter().map(|(_, tokens)| tokens.len() as u64).collect();
+    // Some servers tell of the token that ends an answer and some do not.
+    let ends: Vec<u64> = given.iter().map(|(answer, _)| u64::from(answer.finish == Finish::Stop)).collect();
+    let with_ends: Vec<u64> = told.iter().zip(&ends).map(|(told, end)| told + end).collect();
+    for counts in [&told, &with_ends] {
+        if counts.iter().sum::<u64>() == total && !told.contains(&0) {
+            return counts.clone();
+        }
+    }
+    let lengths: Vec<u128> = given.iter().map(|(answer, _)| answer.text.len() as u128 + 1).collect();
+    let all: u128 = lengths.iter().sum();
+    let parts = lengths.iter().map(|length| length * u128::from(total));
+    let mut counts: Vec<u64> = parts.clone().map(|part| (part / all) as u64).collect();
+    let mut order: Vec<(u128, usize)> = parts.enumerate().map(|(place, part)| (part % all, place)).collect();
+    order.sort_by_key(|&(rest, place)| (std::cmp::Reverse(rest), place));
+    let left = (total - counts.iter().sum::<u64>()) as usize;
+    order.iter().take(left).for_each(|&(_, place)| counts[place] += 1);
+    counts
 }
 
 /// The name of a request: the same recipe and row give the same name in every run, and nothing else does, since a name
 /// that meets another request is refused.
-fn key(want: &Want, request: &ChatRequest) -> String {
+fn key(request: &Ask, body: &ChatRequest) -> String {
     // Wire types always have a JSON form.
-    let body = serde_json::to_vec(request).unwrap_or_default();
-    let edition = want.edition.to_le_bytes();
-    let digest = Digest::of_parts(&[b"anbiq idempotency v1\0", want.id.as_bytes(), &edition, &body]);
+    let body = serde_json::to_vec(body).unwrap_or_default();
+    let edition = request.edition.to_le_bytes();
+    let ids: Vec<u8> = request.wants.iter().flat_map(|want| *want.id.as_bytes()).collect();
+    let digest = Digest::of_parts(&[b"anbiq idempotency v1\0", &ids, &edition, &body]);
     let mut name = format!("anbiq-{digest}");
     name.truncate(46);
     name
 }
 
-fn answered(
-    want: &Want,
-    answer: Answer,
-    tokens: Vec<Token>,
-    usage: Option<Usage>,
-    told: Told,
-    batch: bool,
-) -> Result<Answered, Bad> {
-    // A server that does not count is taken to have used all that was asked for.
-    let usage = usage.unwrap_or(want.usage);
+fn answered(want: &Want, answer: Answer, tokens: Vec<Token>, usage: Usage, batch: bool) -> Result<Answered, Bad> {
     let row = Row {
         id: Some(want.id),
         exchange: None,
@@ -195,7 +244,7 @@ fn answered(
     };
     let mut line = serde_json::to_vec(&row).map_err(|why| malformed(&format!("the answer cannot be kept: {why}")))?;
     line.push(b'\n');
-    Ok(Answered { line, usage, told })
+    Ok(Answered { line, usage })
 }
 
 fn to_token(token: &ChatTokenLogprob) -> Token {

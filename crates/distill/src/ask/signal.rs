@@ -159,7 +159,7 @@ async fn ask(
     }
     // Every probe is another one: what was given again from the last would say nothing of today.
     let name = Digest::of_parts(&[b"anbiq probe v1\0", teacher.as_bytes(), &purse.counted().to_le_bytes()]);
-    let safe = disk.hold(std::iter::once((name, most))).await?;
+    let safe = disk.hold(std::iter::once((name, most, 1))).await?;
     if safe.await.is_err() {
         disk.failure().await?;
     }

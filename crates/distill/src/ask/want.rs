@@ -26,11 +26,24 @@ pub(crate) struct Want {
     /// Its place among all that are wanted, in the order of the prompts.
     pub(crate) place: u32,
     pub(crate) prompt: Prompt,
-    pub(crate) seed: u64,
+    /// Which of the answers to its prompt, from 0.
+    pub(crate) sample: u32,
+    /// Where its prompt is drawn ([`drawn`]).
+    pub(crate) drawn: f64,
+    /// The seed of the first answer to its prompt; that of each further one is one more, as vLLM counts them where it is asked
+    /// for several at once.
+    pub(crate) first_seed: u64,
     /// The most tokens that it can take.
     pub(crate) usage: Usage,
     /// The most that it can cost.
     pub(crate) most: Money,
+}
+
+/// What is asked for at once: one answer, or all that are wanted to one prompt.
+#[derive(Debug, Clone)]
+pub(crate) struct Request {
+    /// At least one.
+    pub(crate) wants: Vec<Want>,
     /// Tries that failed for no reason of the server's limits.
     pub(crate) tries: u32,
     /// How often the server said that it has an answer under the request's key and will not give it.
@@ -39,25 +52,51 @@ pub(crate) struct Want {
     pub(crate) sent: Instant,
 }
 
+impl Request {
+    pub(crate) fn of(wants: Vec<Want>) -> Self {
+        Self { wants, tries: 0, edition: 0, sent: Instant::now() }
+    }
+
+    /// How many answers it asks for.
+    pub(crate) fn count(&self) -> u32 {
+        self.wants.len() as u32
+    }
+
+    /// The most that it can cost: a server that gives several answers may charge the prompt for each.
+    pub(crate) fn most(&self) -> Money {
+        self.wants.iter().map(|want| want.most).sum()
+    }
+
+    /// The most tokens that it can take.
+    pub(crate) fn tokens(&self) -> u64 {
+        self.wants.iter().map(|want| want.usage.total()).sum()
+    }
+
+    /// Its answers, each to be asked for alone.
+    pub(crate) fn apart(self) -> impl Iterator<Item = Self> {
+        self.wants.into_iter().map(|want| Self::of(vec![want]))
+    }
+}
+
 /// Makes the requests of a recipe.
 #[derive(Debug)]
 pub(crate) struct Maker<'recipe> {
     teacher: &'recipe str,
-    part: &'recipe AskPart,
-    limits: Limits,
+    pub(crate) part: &'recipe AskPart,
+    pub(crate) limits: Limits,
     seeds: Seeded,
     share: Option<f64>,
 }
 
 impl<'recipe> Maker<'recipe> {
-    /// Of a `share` of all requests only, where one is given: a random sample, by the requests' ids.
+    /// Of a `share` of all prompts only, where one is given: a random sample, by the ids of their first answers.
     pub(crate) fn new(teacher: &'recipe str, part: &'recipe AskPart, limits: Limits, share: Option<f64>) -> Self {
         Self { teacher, part, limits, seeds: Seeded::new(limits.seed).fork("answers"), share }
     }
 
     /// The digest of everything that an answer depends on. The address of the server is not part of it: a teacher may
     /// move.
-    fn id(&self, prompt: &Prompt, sample: u32) -> Digest {
+    pub(crate) fn id(&self, prompt: &Prompt, sample: u32) -> Digest {
         let Self { teacher, part, .. } = self;
         let settings = (teacher, &part.model, part.max_tokens, part.temperature.to_bits(), part.logprobs, sample);
         // Numbers and texts always have a JSON form.
@@ -65,16 +104,17 @@ impl<'recipe> Maker<'recipe> {
         Digest::of_parts(&[b"anbiq request v1\0", settings.as_bytes(), b"\0", prompt.canonical().as_bytes()])
     }
 
-    fn want(&self, id: Digest, place: u32, prompt: Prompt) -> Want {
+    fn want(&self, id: Digest, place: u32, prompt: Prompt, sample: u32) -> Want {
         let usage = most_usage(&prompt, self.part.max_tokens);
         let most = self.limits.prices.cost(usage, self.limits.class_of(self.part.batch.is_some()));
-        let seed = self.seeds.fork(&id.to_string()).bits();
-        Want { id, place, prompt, seed, usage, most, tries: 0, edition: 0, sent: Instant::now() }
+        let first = if sample == 0 { id } else { self.id(&prompt, 0) };
+        let first_seed = self.seeds.fork(&first.to_string()).bits();
+        Want { id, place, prompt, sample, drawn: drawn(&first), first_seed, usage, most }
     }
 }
 
-/// A number in `[0, 1]` that is as good as random and depends on nothing but the id: a random share of all requests is
-/// those of which it is below that share.
+/// A number in `[0, 1]` that is as good as random and depends on nothing but the id: a random share of all prompts is
+/// those of whose first answers it is below that share.
 pub(crate) fn drawn(id: &Digest) -> f64 {
     let last = id.as_bytes()[24..].iter().fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
     last as f64 / 2.0_f64.powi(64)
@@ -104,10 +144,14 @@ impl Index {
         let (mut places, mut wanted) = (Vec::new(), Vec::new());
         for document in Lines::<Document>::open(&maker.part.prompts)? {
             let prompt = document?.prompt();
+            let mut inside = true;
             for sample in 0..maker.part.answers {
                 let id = maker.id(&prompt, sample);
                 let place = u32::try_from(wanted.len()).map_err(|_| too_many(&maker.part.prompts))?;
-                let inside = maker.share.is_none_or(|share| drawn(&id) < share);
+                // A prompt is drawn with all of its answers: they may be asked for together.
+                if sample == 0 {
+                    inside = maker.share.is_none_or(|share| drawn(&id) < share);
+                }
                 wanted.push(inside);
                 if inside {
                     places.push(short(&id) << 32 | u128::from(place));
@@ -159,6 +203,23 @@ impl<'recipe> Wants<'recipe> {
         Ok(Self { maker, lines: Lines::open(&maker.part.prompts)?, prompt: None, place: 0 })
     }
 
+    /// The next request; `None` after the last. With `several` it asks for all answers to a prompt at once, where none of them
+    /// is there yet: then the same answers are asked for together in every run, under the same name.
+    pub(crate) fn next_request(&mut self, index: &Index, several: bool) -> Result<Option<Request>, DistillError> {
+        let Some(first) = self.next(index)? else { return Ok(None) };
+        let (place, answers) = (first.place as usize, self.maker.part.answers as usize);
+        let mut wants = vec![first];
+        if several
+            && wants[0].sample == 0
+            && index.wanted.get(place..place + answers).is_some_and(|all| !all.contains(&false))
+        {
+            for _ in 1..answers {
+                wants.extend(self.next(index)?);
+            }
+        }
+        Ok(Some(Request::of(wants)))
+    }
+
     /// The next one; `None` after the last.
     pub(crate) fn next(&mut self, index: &Index) -> Result<Option<Want>, DistillError> {
         loop {
@@ -180,7 +241,7 @@ impl<'recipe> Wants<'recipe> {
             if let Some((prompt, _)) = &self.prompt {
                 let id = self.maker.id(prompt, sample);
                 if index.place(&id) == Some(place) {
-                    return Ok(Some(self.maker.want(id, place, prompt.clone())));
+                    return Ok(Some(self.maker.want(id, place, prompt.clone(), sample)));
                 }
                 // It is another file by now.
                 let path = self.maker.part.prompts.clone();

@@ -28,14 +28,23 @@ pub enum Form {
     Sharegpt,
     /// `{"instruction", "input", "output"}`, and with a system's word `system`.
     Alpaca,
+    /// `input_ids`, `compressed_logprobs`, `bytepacked_indices`: what DistillKit captures. It is read and not written.
+    Distillkit,
     /// `messages` with `logprobs`, by place a list of `{"token": "token_id:7", "logprob"}`: Axolotl's plug-in for distillation.
     Axolotl,
 }
 
 impl Form {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::Capture, Self::Messages, Self::PromptCompletion, Self::Sharegpt, Self::Alpaca, Self::Axolotl];
+    pub const ALL: [Self; 7] = [
+        Self::Capture,
+        Self::Messages,
+        Self::PromptCompletion,
+        Self::Sharegpt,
+        Self::Alpaca,
+        Self::Axolotl,
+        Self::Distillkit,
+    ];
 
     /// Its name on the command line.
     pub const fn word(self) -> &'static str {
@@ -46,6 +55,7 @@ impl Form {
             Self::Sharegpt => "sharegpt",
             Self::Alpaca => "alpaca",
             Self::Axolotl => "axolotl",
+            Self::Distillkit => "distillkit",
         }
     }
 
@@ -54,6 +64,8 @@ impl Form {
         let has = |field: &str| row.get(field).is_some_and(|value| !value.is_null());
         if has("answers") && has("prompt") {
             Some(Self::Capture)
+        } else if has("compressed_logprobs") || has("packed_indices") {
+            Some(Self::Distillkit)
         } else if has("messages") {
             Some(Self::Messages)
         } else if has("conversations") {
@@ -74,6 +86,7 @@ impl Form {
             Self::Messages | Self::Axolotl => messages(&value["messages"])?,
             Self::Sharegpt => turns(&value["conversations"])?,
             Self::Alpaca => instruction(&value)?,
+            Self::Distillkit => return Err("its tokens are of no tokenizer that is known".to_owned()),
             Self::PromptCompletion => {
                 if let (Some(prompt), Some(completion)) = (value["prompt"].as_str(), value["completion"].as_str()) {
                     return Ok(vec![row(Prompt::Text(prompt.to_owned()), Answer::new(completion, Finish::Stop))]);
@@ -117,7 +130,7 @@ impl Form {
                 .collect::<Option<Value>>()
         };
         match self {
-            Self::Capture | Self::Axolotl => None,
+            Self::Capture | Self::Axolotl | Self::Distillkit => None,
             Self::Messages => Some(json!({ "messages": wire([said, vec![reply(answer)]].concat())? })),
             Self::PromptCompletion => Some(json!({ "prompt": wire(said)?, "completion": wire(vec![reply(answer)])? })),
             Self::Sharegpt => {
@@ -156,7 +169,7 @@ impl Form {
             list(fields)
         };
         let fields = match self {
-            Self::Capture => return None,
+            Self::Capture | Self::Distillkit => return None,
             Self::Messages => vec![("messages", messages())],
             Self::PromptCompletion => vec![("prompt", messages()), ("completion", messages())],
             Self::Sharegpt => vec![("conversations", list(texts(&["from", "value"])))],

@@ -2,6 +2,7 @@
 //!
 //! Rows go through one by one: neither side is ever whole in memory, but for a file that is one JSON list.
 
+mod distillkit;
 mod form;
 mod input;
 mod table;
@@ -16,6 +17,7 @@ use serde_json::Value;
 use crate::DistillError;
 use crate::ask::replace;
 use crate::capture::{Alphabet, Row};
+use distillkit::Unpacker;
 use input::Input;
 
 pub use form::Form;
@@ -27,7 +29,8 @@ pub struct Conversion {
     pub from: Option<Form>,
     /// The form of what is written.
     pub to: Form,
-    /// A Hugging Face folder with the tokenizer that log-probabilities are written for.
+    /// A Hugging Face folder with the tokenizer that log-probabilities are written for, or of which a capture of DistillKit has the
+    /// tokens.
     pub tokenizer: Option<std::path::PathBuf>,
     /// Make a row of every answer of a conversation, not of the last one only.
     pub every_turn: bool,
@@ -63,10 +66,14 @@ pub fn convert(from: &Path, to: &Path, conversion: &Conversion) -> Result<Conver
         (Form::Axolotl, Some(folder)) => Some(Told::load(folder)?),
         _ => None,
     };
+    if conversion.to == Form::Distillkit {
+        return Err(DistillError::Nothing("the form `distillkit` is read and not written".to_owned()));
+    }
     if conversion.to == Form::Capture && is_parquet(to) {
         return Err(DistillError::Nothing("a capture is a file of JSON lines: give another name".to_owned()));
     }
     let mut converted = Converted::default();
+    let mut unpacker = None;
     let mut input = Input::open(from)?;
     let mut rows = std::iter::from_fn(|| -> Option<Result<Vec<Value>, DistillError>> {
         let value = match input.next()? {
@@ -76,7 +83,14 @@ pub fn convert(from: &Path, to: &Path, conversion: &Conversion) -> Result<Conver
         converted.read += 1;
         let form = conversion.from.or_else(|| Form::of(&value));
         let rows = form.ok_or_else(|| "its fields are of no known form".to_owned());
-        let rows = rows.and_then(|form| form.rows(value, conversion.every_turn));
+        let rows = match rows {
+            Ok(Form::Distillkit) => match unpacking(&mut unpacker, from, conversion) {
+                Ok(unpacker) => unpacker.rows(&value, conversion.every_turn),
+                Err(error) => return Some(Err(error)),
+            },
+            Ok(form) => form.rows(value, conversion.every_turn),
+            Err(problem) => Err(problem),
+        };
         let rows = match rows {
             Ok(rows) => rows,
             Err(problem) => return Some(Err(input.wrong(problem))),
@@ -119,6 +133,22 @@ pub fn convert(from: &Path, to: &Path, conversion: &Conversion) -> Result<Conver
     })
     .map_err(own_error)?;
     Ok(converted)
+}
+
+/// What reads the sequences of DistillKit, made when the first of them comes.
+fn unpacking<'a>(
+    unpacker: &'a mut Option<Unpacker>,
+    from: &Path,
+    conversion: &Conversion,
+) -> Result<&'a Unpacker, DistillError> {
+    if let Some(made) = unpacker {
+        return Ok(made);
+    }
+    let Some(tokenizer) = &conversion.tokenizer else {
+        let problem = "a capture of DistillKit has numbers of tokens: give `--tokenizer`, the folder of its teacher";
+        return Err(DistillError::Nothing(problem.to_owned()));
+    };
+    Ok(unpacker.insert(Unpacker::load(from, tokenizer)?))
 }
 
 /// The error of a row that came through the writer as one of the file that was being written.

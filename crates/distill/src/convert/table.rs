@@ -181,6 +181,8 @@ fn of_field(field: Field) -> Value {
         Field::Short(number) => number.into(),
         Field::Int(number) => number.into(),
         Field::Long(number) => number.into(),
+        Field::UByte(number) => number.into(),
+        Field::UShort(number) => number.into(),
         Field::UInt(number) => number.into(),
         Field::ULong(number) => number.into(),
         Field::Float(number) => real(number.into()),

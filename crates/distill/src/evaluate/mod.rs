@@ -3,36 +3,34 @@
 mod calibration;
 mod gap;
 mod interval;
+mod tasks;
 
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::{Mutex, PoisonError};
 
-use anbiq_domain::{Money, Usage};
-use anbiq_lm::{Codec, Local, LocalOptions, Network, score};
-use anbiq_model::{Model, Request, Sampling, collect};
-use futures::StreamExt;
+use anbiq_lm::{Codec, Network, score};
 use serde::{Deserialize, Serialize};
 
-use crate::data::{Document, Lines};
-use crate::progress::Progress;
+use crate::DistillError;
+use crate::data::Document;
 use crate::train::Set;
-use crate::{DistillError, cost};
 use calibration::{BINS, Sure, ece};
 use interval::{Unit, mean, mean_of_all};
 
 pub use calibration::Calibration;
 pub use gap::Gap;
 pub use interval::Interval;
+pub use tasks::{Speed, Tasks};
 
 pub(crate) use gap::gaps;
+pub(crate) use tasks::{Price, tasks};
 
 /// What was measured of one model.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Column {
     /// `teacher`; `base`, the student before it saw any answer; `scratch`; `labels`, the student on labels alone; `student`.
     pub model: String,
-    /// Its size.
+    /// Its size; 0 where it is not known.
     pub parameters: u64,
     /// Loss on documents that nobody was trained on, in nats a token of the answer.
     pub held_out_loss: Option<f64>,
@@ -90,50 +88,6 @@ pub struct Agreement {
     pub places: u64,
 }
 
-/// Right answers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tasks {
-    /// Right ones.
-    pub right: u64,
-    /// All.
-    pub asked: u64,
-}
-
-impl Tasks {
-    /// The share of right ones; 0 where nothing was asked.
-    pub fn share(&self) -> f64 {
-        if self.asked == 0 { 0.0 } else { self.right as f64 / self.asked as f64 }
-    }
-}
-
-/// How fast and at what price a model answered the tasks, on this machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
-pub struct Speed {
-    /// Most answers under way together.
-    pub together: u64,
-    /// Half of the answers took less than so many milliseconds, from the question to the last word, with others beside them.
-    pub median_ms: f64,
-    /// Seconds on the wall for a thousand answers.
-    pub seconds_a_thousand: f64,
-    /// Seconds of processors for a thousand answers, where the system says.
-    pub cpu_seconds_a_thousand: Option<f64>,
-    /// Tokens of all prompts and answers.
-    pub usage: Usage,
-    /// What a thousand answers cost: the teacher's by its price list, the others' by the recipe's price of a processor's hour.
-    pub price_a_thousand: Option<Money>,
-}
-
-/// What an answer to a task costs.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) enum Price {
-    #[default]
-    Unknown,
-    /// By tokens.
-    List(anbiq_domain::PriceList, anbiq_domain::PriceClass),
-    /// An hour of a processor.
-    Hour(Money),
-}
-
 /// What models are measured on.
 #[derive(Debug, Default)]
 pub(crate) struct Measuring {
@@ -161,13 +115,6 @@ impl Teacher {
             && (0..tokens as u32).all(|token| own.tokenizer.bytes(token) == codec.tokenizer.bytes(token));
         if same { Ok(Some(Self { network: Network::load(folder)? })) } else { Ok(None) }
     }
-}
-
-/// Reads at most `most` tasks.
-pub(crate) fn tasks(path: &Path, most: usize) -> Result<Vec<Document>, DistillError> {
-    let tasks =
-        Lines::<Document>::open(path)?.filter(|task| task.as_ref().map_or(true, |task| task.expected.is_some()));
-    tasks.take(most).collect()
 }
 
 /// A text and the place of its first target.
@@ -265,86 +212,4 @@ impl Measuring {
         let texts = found.into_iter().flatten();
         Ok(texts.map(|text| (unit(text.kl, text.positions), unit(text.top1, text.positions))).unzip())
     }
-
-    /// Lets the model in `folder` answer the tasks, each with the likeliest answer, and writes into `column` what came of it.
-    pub(crate) async fn answer(
-        &self,
-        folder: &Path,
-        column: &mut Column,
-        price: Price,
-        progress: &dyn Progress,
-    ) -> Result<(), DistillError> {
-        if self.tasks.is_empty() {
-            return Ok(());
-        }
-        let options = LocalOptions { threads: self.threads, seed: Some(0), ..LocalOptions::default() };
-        let together = (options.max_batch * options.threads).min(self.tasks.len());
-        let model: Arc<dyn Model> = Arc::new(Local::open(folder, "evaluated", options)?);
-        let (begun, cpu) = (Instant::now(), cost::cpu_seconds());
-        let mut answers = futures::stream::iter(self.tasks.iter().enumerate())
-            .map(|(place, task)| {
-                let model = Arc::clone(&model);
-                async move { Ok::<_, DistillError>((place, self.answer_one(model.as_ref(), task).await?)) }
-            })
-            .buffer_unordered(together);
-        column.units.tasks = vec![Unit::default(); self.tasks.len()];
-        let (mut tasks, mut usage, mut times) = (Tasks::default(), Usage::default(), Vec::new());
-        while let Some(answer) = answers.next().await {
-            let (place, Answered { right, took, used }) = answer?;
-            column.units.tasks[place] = Unit { sum: f64::from(u8::from(right)), places: 1.0 };
-            tasks.right += u64::from(right);
-            tasks.asked += 1;
-            usage.prompt_tokens += used.prompt_tokens;
-            usage.completion_tokens += used.completion_tokens;
-            times.push(took);
-            progress.advance(1);
-        }
-        times.sort_unstable();
-        let thousand = |all: f64| all * 1000.0 / times.len().max(1) as f64;
-        let cpu_seconds_a_thousand = cost::cpu_since(cpu).map(thousand);
-        let nanos = match price {
-            Price::Unknown => None,
-            Price::List(list, class) => Some(thousand(list.cost(usage, class).nanos() as f64)),
-            Price::Hour(hour) => cpu_seconds_a_thousand.map(|seconds| hour.nanos() as f64 * seconds / 3600.0),
-        };
-        column.speed = Some(Speed {
-            together: together as u64,
-            median_ms: times.get(times.len() / 2).map_or(0.0, |time| time.as_secs_f64() * 1e3),
-            seconds_a_thousand: thousand(begun.elapsed().as_secs_f64()),
-            cpu_seconds_a_thousand,
-            usage,
-            price_a_thousand: nanos.map(|nanos| Money::from_nanos(nanos.round() as i64)),
-        });
-        let units = &column.units.tasks;
-        column.intervals.tasks = interval::interval(self.seed, "tasks", units.len(), |times| mean(units, times));
-        column.tasks = Some(tasks);
-        Ok(())
-    }
-
-    async fn answer_one(&self, model: &dyn Model, task: &Document) -> Result<Answered, DistillError> {
-        let request = Request {
-            sampling: Sampling { temperature: 0.0, seed: Some(0), ..Sampling::default() },
-            ..Request::new(task.prompt(), self.max_tokens)
-        };
-        let begun = Instant::now();
-        let answers = async { collect(model.generate(request).await?, 1).await };
-        match answers.await {
-            Ok((answers, used)) => {
-                let answer = answers.first().map_or("", |answer| answer.text.as_str());
-                Ok(Answered { right: task.is_right(answer).unwrap_or(false), took: begun.elapsed(), used })
-            }
-            // A task that does not fit the model's context is not answered right.
-            Err(error) if error.fault == anbiq_model::Fault::Request => {
-                Ok(Answered { right: false, took: begun.elapsed(), used: Usage::default() })
-            }
-            Err(error) => Err(error.into()),
-        }
-    }
-}
-
-/// An answer to a task.
-struct Answered {
-    right: bool,
-    took: Duration,
-    used: Usage,
 }

@@ -39,6 +39,9 @@ pub struct TrainPart {
     /// What all stages train on: `cpu`, `cuda` or `cuda-tf32`.
     #[serde(skip_serializing_if = "Hardware::is_cpu")]
     pub device: Hardware,
+    /// Learn from the log-probabilities of answers that the student cuts into other tokens than its teacher too, carried over by spans
+    /// of bytes; otherwise from their texts alone.
+    pub spans: bool,
     /// Train adapters of low rank and leave the student's base as it is.
     pub lora: Option<lora::Shape>,
     /// Learn from the student's own answers too, judged by the teacher's weights.
@@ -186,6 +189,7 @@ impl Default for TrainPart {
             alpha: None,
             temperature: 1.0,
             device: Hardware::Cpu,
+            spans: false,
             lora: None,
             on_policy: None,
             preference: None,

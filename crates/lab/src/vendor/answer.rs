@@ -12,21 +12,35 @@ use serde_json::{Value, json};
 
 use super::{Can, VendorConfig};
 
-/// Words that depend on the request alone. Prompts have a token for every four bytes of their text, and eight more.
-pub(super) fn words(request: &ChatRequest, said: Digest, config: VendorConfig) -> (String, Usage) {
-    let mut random = Seeded::new(u64::from_le_bytes(said.as_bytes()[..8].try_into().unwrap_or_default()));
-    let most = request.max_tokens.map_or(usize::MAX, |most| most as usize);
-    let drawn = config.shortest + random.below(config.longest.saturating_sub(config.shortest) + 1);
-    let length = drawn.min(most);
-    let mut text = String::with_capacity(length * 6);
-    for place in 0..length {
-        text.push_str(if place == 0 { "word" } else { " word" });
-        text.push(char::from(b'a' + random.below(26) as u8));
+/// Words that depend on the request alone: one text for each answer. Of several the first is that of the same request for one,
+/// the next that of such a request whose seed is one more, and so on: vLLM counts so. Prompts have a token for every four bytes
+/// of their text, and eight more.
+pub(super) fn words(request: &ChatRequest, said: Digest, config: VendorConfig) -> (Vec<String>, Usage) {
+    let asked = request.n.unwrap_or(1).max(1);
+    let count = if config.can.several { asked } else { 1 };
+    let (mut texts, mut tokens) = (Vec::new(), 0);
+    for index in 0..count {
+        let said = if asked > 1 { Digest::of(&json_bytes(&alone(request, index))) } else { said };
+        let mut random = Seeded::new(u64::from_le_bytes(said.as_bytes()[..8].try_into().unwrap_or_default()));
+        let most = request.max_tokens.map_or(usize::MAX, |most| most as usize);
+        let drawn = config.shortest + random.below(config.longest.saturating_sub(config.shortest) + 1);
+        let length = drawn.min(most);
+        let mut text = String::with_capacity(length * 6);
+        for place in 0..length {
+            text.push_str(if place == 0 { "word" } else { " word" });
+            text.push(char::from(b'a' + random.below(26) as u8));
+        }
+        tokens += length as u64;
+        texts.push(text);
     }
-    let texts = request.messages.iter().filter_map(|message| message.content.clone()?.into_text().ok());
-    let bytes: usize = texts.map(|text| text.len()).sum();
-    let count = if config.can.several { u64::from(request.n.unwrap_or(1)) } else { 1 };
-    (text, Usage::new(bytes as u64 / 4 + 8, length as u64 * count))
+    let said = request.messages.iter().filter_map(|message| message.content.clone()?.into_text().ok());
+    let bytes: usize = said.map(|text| text.len()).sum();
+    (texts, Usage::new(bytes as u64 / 4 + 8, tokens))
+}
+
+/// The request for the answer `index` of several by itself.
+fn alone(request: &ChatRequest, index: u32) -> ChatRequest {
+    ChatRequest { n: None, seed: request.seed.map(|seed| seed.saturating_add(i64::from(index))), ..request.clone() }
 }
 
 /// Why a vendor that can do so much will not answer.
@@ -40,7 +54,8 @@ pub(super) fn refused(request: &ChatRequest, can: Can) -> Option<&'static str> {
 /// An answer on its way out.
 pub(super) struct Said<'a> {
     pub(super) request: &'a ChatRequest,
-    pub(super) text: &'a str,
+    /// Each of its answers.
+    pub(super) texts: &'a [String],
     pub(super) usage: Usage,
     pub(super) can: Can,
 }
@@ -55,7 +70,8 @@ impl Said<'_> {
         }
         // Wire types always have a JSON form.
         let mut response = serde_json::to_value(self.response()).unwrap_or_default();
-        response["choices"][0]["token_ids"] = self.text.split(' ').map(str::len).collect();
+        response["choices"][0]["token_ids"] =
+            self.texts.iter().take(1).flat_map(|text| text.split(' ')).map(str::len).collect();
         Json(response).into_response()
     }
 
@@ -68,30 +84,29 @@ impl Said<'_> {
     }
 
     pub(super) fn response(&self) -> ChatResponse {
-        let count = if self.can.several { self.request.n.unwrap_or(1) } else { 1 };
         ChatResponse {
             id: "chatcmpl-vendor".to_owned(),
             object: "chat.completion".to_owned(),
             created: 0,
             model: self.request.model.clone(),
-            choices: (0..count).map(|index| self.choice(index)).collect(),
+            choices: (0..).zip(self.texts).map(|(index, text)| self.choice(index, text)).collect(),
             usage: Some(self.usage),
             system_fingerprint: None,
         }
     }
 
-    fn choice(&self, index: u32) -> ChatChoice {
-        let content = Some(self.text.to_owned());
+    fn choice(&self, index: u32, text: &str) -> ChatChoice {
+        let content = Some(text.to_owned());
         let message = ReplyMessage { role: Role::Assistant, content, refusal: None, tool_calls: None };
-        ChatChoice { index, message, logprobs: self.logprobs(), finish_reason: Some(self.finish()) }
+        ChatChoice { index, message, logprobs: self.logprobs(text), finish_reason: Some(self.finish(text)) }
     }
 
-    fn finish(&self) -> FinishReason {
-        let cut_off = self.request.max_tokens.is_some_and(|most| u64::from(most) == self.usage.completion_tokens);
+    fn finish(&self, text: &str) -> FinishReason {
+        let cut_off = self.request.max_tokens.is_some_and(|most| most as usize == text.split(' ').count());
         if cut_off { FinishReason::Length } else { FinishReason::Stop }
     }
 
-    fn logprobs(&self) -> Option<ChatLogprobs> {
+    fn logprobs(&self, words: &str) -> Option<ChatLogprobs> {
         self.can.logprobs.filter(|_| self.request.logprobs == Some(true))?;
         let top = |text: &str| ChatTopLogprob { token: text.to_owned(), logprob: -0.5, bytes: Some(text.into()) };
         let token = |(place, word): (usize, &str)| {
@@ -101,7 +116,7 @@ impl Said<'_> {
             let bytes = Some(text.clone().into_bytes());
             ChatTokenLogprob { top_logprobs: others.collect(), token: text.clone(), logprob: -0.5, bytes }
         };
-        Some(ChatLogprobs { content: Some(self.text.split(' ').enumerate().map(token).collect()), refusal: None })
+        Some(ChatLogprobs { content: Some(words.split(' ').enumerate().map(token).collect()), refusal: None })
     }
 
     fn streamed(&self) -> Response {
@@ -114,8 +129,9 @@ impl Said<'_> {
             usage,
             system_fingerprint: None,
         };
-        let delta = Delta { content: Some(self.text.to_owned()), ..Delta::default() };
-        let choice = ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason: Some(self.finish()) };
+        let text = self.texts.first().map_or("", String::as_str);
+        let delta = Delta { content: Some(text.to_owned()), ..Delta::default() };
+        let choice = ChatChunkChoice { index: 0, delta, logprobs: None, finish_reason: Some(self.finish(text)) };
         let mut body = event(&chunk(vec![choice], None));
         if self.can.usage_in_streams && self.request.stream_options.as_ref().is_some_and(|asked| asked.include_usage) {
             body.extend(event(&chunk(Vec::new(), Some(self.usage))));

@@ -150,9 +150,9 @@ impl Shared {
                 continue;
             }
             let said = Digest::of(&serde_json::to_vec(&request).unwrap_or_default());
-            let (text, usage) = answer::words(&request, said, self.config);
+            let (texts, usage) = answer::words(&request, said, self.config);
             self.charge(said, usage, PriceClass::Batch);
-            let said = Said { request: &request, text: &text, usage, can: self.config.can };
+            let said = Said { request: &request, texts: &texts, usage, can: self.config.can };
             let response = json!({ "status_code": 200, "body": said.response() });
             output.push(json!({ "custom_id": line["custom_id"], "response": response, "error": null }).to_string());
         }

@@ -210,7 +210,7 @@ enum Fate {
     Busy,
     Over { left: Duration },
     Failed(StatusCode),
-    Given { usage: Usage, text: String, cut: bool, replayed: bool, quota: Option<(u64, u64, Duration)> },
+    Given { usage: Usage, texts: Vec<String>, cut: bool, replayed: bool, quota: Option<(u64, u64, Duration)> },
 }
 
 async fn chat(State(shared): State<Handle>, headers: HeaderMap, body: Bytes) -> Response {
@@ -234,12 +234,12 @@ async fn chat(State(shared): State<Handle>, headers: HeaderMap, body: Bytes) -> 
             wait_a_little(refusal(StatusCode::TOO_MANY_REQUESTS, "rate_limit_exceeded", "the limit is used up"), left)
         }
         Fate::Failed(status) => refusal(status, "failed", "failed on command"),
-        Fate::Given { usage, text, cut, replayed, quota } => {
+        Fate::Given { usage, texts, cut, replayed, quota } => {
             if !config.pause.is_zero() {
                 tokio::time::sleep(config.pause).await;
             }
             drop(place);
-            let said = Said { request: &request, text: &text, usage, can: config.can };
+            let said = Said { request: &request, texts: &texts, usage, can: config.can };
             let mut response = if cut { said.half() } else { said.whole() };
             let head = response.headers_mut();
             if replayed {
@@ -298,7 +298,7 @@ impl Shared {
         }
         let cut = self.random.chance(self.config.cut);
         self.books.cut += u64::from(cut);
-        let (text, usage) = answer::words(request, said, self.config);
+        let (texts, usage) = answer::words(request, said, self.config);
         let known = name.as_ref().is_some_and(|name| self.names.get(name) == Some(&said));
         let replayed = self.config.keys && known;
         if replayed {
@@ -309,7 +309,7 @@ impl Shared {
                 self.names.insert(name, said);
             }
         }
-        Fate::Given { usage, text, cut, replayed, quota }
+        Fate::Given { usage, texts, cut, replayed, quota }
     }
 }
 
