@@ -5,6 +5,8 @@
 //! anything; many at one rate, where chance would put hardly any, and whose use as a whole is of no honest kind, should be seen by a
 //! person.
 //!
+//! What a timer starts keeps a round rate that many strangers have as well, so who keeps to one phase of a round period is left out.
+//!
 //! The pace is one kind of evidence and what they are used for another. Neither says whose the accounts are, so nothing is linked by
 //! it and nobody is accused.
 
@@ -32,6 +34,11 @@ const AROUND: f64 = std::f64::consts::LN_2;
 const BY_CHANCE: f64 = 0.1;
 /// Probability with which chance may show a crowd anywhere.
 const CHANCE: f64 = 1e-4;
+/// Periods of timers, in minutes.
+const TIMERS: [i64; 13] = [5, 10, 12, 15, 20, 30, 60, 120, 180, 240, 360, 480, 720];
+/// How far exchanges must keep to one phase of a period to be a timer's, from 0 to 1: chance shows that of thirty with a probability
+/// of about e^(-30 x 0.7^2) (Rayleigh's test).
+const PHASE: f64 = 0.7;
 /// Crowds that are looked for.
 const CROWDS: usize = 64;
 /// Accounts of a crowd from which its purpose is judged.
@@ -69,6 +76,9 @@ impl Desk<'_> {
     fn machine_paced(&self, one: usize) -> Option<f64> {
         let profile = &self.profiles[one];
         let rate = steady_rate(profile, self.linker.irregularity(one)?)?;
+        if on_a_timer(profile) {
+            return None;
+        }
         let honest = match self.purpose(&[one], false).archetype {
             Archetype::Chat | Archetype::Harvest | Archetype::Unknown => {
                 profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain()
@@ -87,6 +97,23 @@ fn steady_rate(profile: &Profile, irregularity: f64) -> Option<f64> {
         && unthinned(irregularity, profile.samples.len() as f64 / profile.exchanges as f64) <= EVEN
         && resultant(&profile.hours) <= NIGHTLESS;
     steady.then(|| (profile.exchanges as f64 / hours).ln())
+}
+
+/// Does something start an account's exchanges every so many minutes, at a period that strangers choose too?
+fn on_a_timer(profile: &Profile) -> bool {
+    let moments: Vec<i64> = profile.samples.iter().map(|sample| sample.at.milliseconds()).collect();
+    TIMERS.iter().any(|minutes| phase(&moments, minutes * 60_000) >= PHASE)
+}
+
+/// How far moments keep to one phase of a period: 0 for none, 1 for all at one. The length of their mean direction.
+fn phase(moments: &[i64], period: i64) -> f64 {
+    let (mut x, mut y) = (0.0, 0.0);
+    for moment in moments {
+        let angle = std::f64::consts::TAU * moment.rem_euclid(period) as f64 / period as f64;
+        x += angle.cos();
+        y += angle.sin();
+    }
+    x.hypot(y) / moments.len().max(1) as f64
 }
 
 /// How irregular gaps were before only a `share` of the events was kept: whatever is thinned looks more random than it is. Exact for
@@ -144,6 +171,27 @@ mod tests {
         }
         // At a chance of 1e-4 each one is seen about once in five such tests; what is expected is estimated as well.
         assert!(crowds <= 4, "{crowds} of 2000");
+    }
+
+    #[test]
+    fn a_timer_is_told_from_a_quota() {
+        let mut random = Seeded::new(3);
+        // Every half hour, late by up to minutes; every third moment is kept.
+        let timer: Vec<i64> = (0..240).map(|run| run * 1_800_000 + random.below(200_000) as i64).step_by(3).collect();
+        assert!(phase(&timer, 1_800_000) > PHASE && phase(&timer, 3_600_000) < PHASE);
+        let mut quotas = 0;
+        for seed in 0..1_000 {
+            let mut random = Seeded::new(seed);
+            let mut now = 0.0;
+            let quota: Vec<i64> = (0..30)
+                .map(|_| {
+                    now += 1_700_000.0 * (0.4 + 0.6 * random.exponential());
+                    now as i64
+                })
+                .collect();
+            quotas += usize::from(TIMERS.iter().any(|minutes| phase(&quota, minutes * 60_000) >= PHASE));
+        }
+        assert!(quotas <= 20, "{quotas} of 1000");
     }
 
     #[test]

@@ -3,9 +3,9 @@
 use anbiq_domain::{Keyed, Prompt, Seeded};
 use serde::{Deserialize, Serialize};
 
-use super::honest::LIBRARIES;
+use super::honest::{LIBRARIES, REFUSED};
 use super::schedule::{Schedule, Task};
-use super::{Class, Composer, Said};
+use super::{Class, Composer, Face, Said};
 use crate::ArenaError;
 
 /// Accounts that one card pays for where anything is shared.
@@ -113,7 +113,8 @@ impl Composer<'_> {
         // A large operator needs days to open its accounts.
         let sign_up = 24.0 * (n as f64 / 500.0).clamp(0.5, 10.0);
         let begun = -sign_up - 24.0 * (1.0 + 4.0 * self.random.unit());
-        for (number, task) in tasks.iter().enumerate() {
+        let mut faces = Vec::with_capacity(n);
+        for number in 0..n {
             let opened = match campaign.shared && campaign.trick != Some(Trick::Staggered) {
                 true if self.random.chance(0.8) => begun + sign_up * self.random.unit(),
                 _ => self.long_ago(),
@@ -129,8 +130,13 @@ impl Composer<'_> {
                 let library = LIBRARIES + self.skewed(12);
                 face.agents = vec![self.common("program", library)];
             }
+            face.renews =
+                schedule.renews(self.released(), campaign, &mut whole.fork("renews").fork(&number.to_string()));
+            faces.push(face);
+        }
+        for (number, task) in tasks.iter().enumerate() {
             let style = whole.fork(&number.to_string());
-            self.work(campaign, &face, task, &mut list, &style);
+            self.work(campaign, number, &faces, task, &mut list, &style);
         }
         Ok(())
     }
@@ -148,11 +154,31 @@ impl Composer<'_> {
         list
     }
 
-    fn work(&mut self, campaign: &Campaign, face: &super::Face, task: &Task, list: &mut Vec<String>, style: &Seeded) {
+    fn work(
+        &mut self,
+        campaign: &Campaign,
+        number: usize,
+        faces: &[Face],
+        task: &Task,
+        list: &mut Vec<String>,
+        style: &Seeded,
+    ) {
+        let own = &faces[number];
         let mut repeated: Vec<String> = Vec::new();
         // Turns of innocent conversations that stand for so many exchanges.
         let mut spoken = 0;
         for (at, arrival) in self.keep(task) {
+            // Where an account is refused, another goes on at once, or the same one later.
+            let (mut face, mut at) = (own, at);
+            if self.random.chance(REFUSED) {
+                self.refuse(own, at);
+                if task.hands_over && faces.len() > 1 {
+                    face = &faces[(number + 1 + self.random.below(faces.len() - 1)) % faces.len()];
+                    at += 300 + self.random.below(1_500) as i64;
+                } else {
+                    at += 500 + self.random.below(20_000) as i64;
+                }
+            }
             if self.random.chance(campaign.cover) {
                 if spoken == 0 {
                     let turns = self.phrases.session(&mut self.random);

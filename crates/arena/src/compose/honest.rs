@@ -12,6 +12,8 @@ const PROGRAMS: usize = 40;
 pub(super) const LIBRARIES: usize = 1_000;
 /// Networks of clouds that software runs in.
 const CLOUDS: usize = 60;
+/// Share of an application's requests that are refused for its rate.
+pub(super) const REFUSED: f64 = 0.02;
 /// People behind one carrier's address.
 const CARRIER: usize = 150;
 
@@ -147,6 +149,11 @@ impl Composer<'_> {
         for (at, _) in times {
             let template = self.random.pick(templates).copied().unwrap_or(0);
             let text = self.phrases.fill(template, &mut self.random);
+            // Whoever is refused waits and tries again.
+            if self.random.chance(REFUSED) {
+                let waited = 500 + self.random.below(20_000) as i64;
+                self.refuse(face, at - waited);
+            }
             let output = outputs.0 + self.random.below(outputs.1) as u32;
             self.say(face, at, &Prompt::user(text), &Said { output, ..Said::default() });
         }
@@ -176,16 +183,30 @@ impl Composer<'_> {
         let (keys, templates) = (6 + self.random.below(10), 2 + self.random.below(5));
         let templates = self.some_templates(templates);
         let most = 20 + self.random.below(200);
-        let mut agents = None;
+        let (mut agents, renews) = (None, self.renews());
+        let mut faces = Vec::new();
         // Whoever deals out requests in turn keeps all keys at one rate; each pool has its own.
         let rate = 26.0 * (0.5 * self.random.normal()).exp();
         for key in 0..keys {
             let mut face = self.open(Class::KeyPool, operator, begun + key as f64 * 0.1, card)?;
             self.software(&mut face, Some(cloud));
             face.agents = agents.get_or_insert(face.agents).clone();
+            face.renews = renews;
+            faces.push(face);
+        }
+        for (key, face) in faces.iter().enumerate() {
             let count = (self.days * rate * (0.05 * self.random.normal()).exp()) as usize;
             let times = self.times(&Self::steady(), Caller::Program, count, 0.0);
-            self.fill(&face, times, &templates, (10, most));
+            self.fill(face, times, &templates, (10, most));
+            // The next key goes on where one is refused.
+            for _ in 0..(REFUSED * count as f64) as usize {
+                let at = (24.0 * self.days * self.random.unit() * HOUR) as i64;
+                self.refuse(face, at);
+                let next = faces[(key + 1 + self.random.below(keys - 1)) % keys].clone();
+                let at = at + 300 + self.random.below(1_500) as i64;
+                let arrival = Arrival { gap: 1.0, long: false, tokens: None };
+                self.fill(&next, vec![(at, arrival)], &templates, (10, most));
+            }
         }
         Ok(())
     }
@@ -293,11 +314,14 @@ impl Composer<'_> {
         let operator = self.operator();
         let (begun, card, office) = (self.long_ago(), self.own(), self.own());
         let (seats, program) = (8 + self.random.below(30), self.skewed(PROGRAMS));
+        // In some firms everybody gets the new model on one morning.
+        let together = if self.random.chance(0.5) { self.renews() } else { None };
         for _ in 0..seats {
             let opened = begun + 3.0 * self.random.unit();
             let mut face = self.open(Class::Seats, operator, opened, card)?;
             face.networks = if self.random.chance(0.5) { vec![office, self.own()] } else { vec![office] };
             face.agents = vec![self.common("program", program)];
+            face.renews = together.or(face.renews);
             self.chat(&mut face, None);
             if self.random.chance(0.3) {
                 let turns = (0..10).map(|_| self.phrases.programming(&mut self.random)).collect();

@@ -11,8 +11,8 @@ mod schedule;
 
 use anbiq_domain::{
     AccountId, Client, ClockKind, Conditions, Digest, Draws, Entry, Exchange, ExchangeId, Grant, GrantId, JournalId,
-    KeyId, Keyed, Message, Money, Outcome, Permission, PlanId, Prompt, RequestFacts, Role, Seeded, Sketch, Terms,
-    TermsId, TermsRef, Timestamp, Usage,
+    KeyId, Keyed, Message, Money, Outcome, Permission, PlanId, Prompt, Refusal, RequestFacts, Role, Seeded, Sketch,
+    Terms, TermsId, TermsRef, Timestamp, Usage,
 };
 use anbiq_lab::world::Arrivals;
 use anbiq_statistics::sketch::Sketcher;
@@ -150,6 +150,8 @@ pub(crate) struct Row {
     pub(crate) granted: bool,
     /// Is its answer harvested?
     pub(crate) harvested: bool,
+    /// Is it of the teacher that was released on the way?
+    renewed: bool,
 }
 
 /// One world.
@@ -158,10 +160,10 @@ pub(crate) struct Stream {
     pub(crate) parties: Vec<Party>,
     /// In order of time.
     pub(crate) rows: Vec<Row>,
+    /// Requests that were refused to an account for a limit of its own, in order of time.
+    refused: Vec<(i64, u32)>,
     /// For each operator of a campaign: which, and what kind.
     pub(crate) campaigns: Vec<(usize, Campaign)>,
-    /// Days that it lasts.
-    pub(crate) days: f64,
 }
 
 /// How many of whom.
@@ -180,6 +182,8 @@ struct Face {
     networks: Vec<Keyed>,
     agents: Vec<Keyed>,
     max_tokens: u32,
+    /// The hour in which it goes over to the new teacher, if it does.
+    renews: Option<f64>,
 }
 
 /// What is said at once.
@@ -201,6 +205,7 @@ struct Composer<'a> {
     days: f64,
     parties: Vec<Party>,
     rows: Vec<Row>,
+    refused: Vec<(i64, u32)>,
     operators: usize,
 }
 
@@ -215,6 +220,7 @@ impl Stream {
             days: cast.days,
             parties: Vec::new(),
             rows: Vec::new(),
+            refused: Vec::new(),
             operators: 0,
         };
         composer.everybody(cast.people)?;
@@ -224,10 +230,12 @@ impl Stream {
             composer.campaign(campaign, operator)?;
             campaigns.push((operator, campaign.clone()));
         }
-        let Composer { parties, mut rows, days, .. } = composer;
+        let Composer { parties, mut rows, mut refused, days, .. } = composer;
+        refused.retain(|(at, _)| (0.0..days * 24.0 * HOUR).contains(&(*at as f64)));
+        refused.sort_unstable();
         rows.retain(|row| (row.at as f64) < days * 24.0 * HOUR);
         rows.sort_by_key(|row| row.at);
-        Ok(Self { parties, rows, campaigns, days })
+        Ok(Self { parties, rows, refused, campaigns })
     }
 
     /// The journal that a gateway would have kept until `end`, in milliseconds since the beginning.
@@ -251,38 +259,55 @@ impl Stream {
             })
         });
         let grants = self.parties.iter().filter(|party| party.class == Class::Licensed).filter_map(grant);
-        let reference = terms().map(|terms| terms.reference());
-        let rows = self.rows.iter().take_while(move |row| row.at <= end);
-        let mut random = Seeded::new(0).fork("ids of exchanges");
-        let exchanges = rows.filter_map(move |row| self.exchange(row, reference.as_ref()?, &mut random));
         papers
             .into_iter()
             .flatten()
             .chain(opened)
             .chain(grants.map(|grant| Entry::GrantGiven { grant }))
-            .chain(exchanges)
+            .chain(self.events(end).map(|event| event.1))
     }
 
     /// The same with the moment of each, in milliseconds since the beginning; accounts are opened when they are, papers before all.
     pub(crate) fn timed_entries(&self) -> impl Iterator<Item = (i64, Entry)> {
         let mut papers: Vec<(i64, Entry)> = self
             .entries(self.end())
-            .take_while(|entry| !matches!(entry, Entry::Exchange(_)))
+            .take_while(|entry| !matches!(entry, Entry::Exchange(_) | Entry::Refused(_)))
             .map(|entry| match &entry {
                 Entry::AccountOpened { at, .. } => (at.milliseconds() - START, entry),
                 _ => (i64::MIN, entry),
             })
             .collect();
-        let exchanges = self.entries(self.end()).skip(papers.len());
         papers.sort_by_key(|(at, _)| *at);
-        let (mut papers, mut exchanges) = (papers.into_iter().peekable(), self.rows.iter().zip(exchanges).peekable());
+        let (mut papers, mut events) = (papers.into_iter().peekable(), self.events(self.end()).peekable());
         std::iter::from_fn(move || {
-            let next = exchanges.peek().map(|(row, _)| row.at);
+            let next = events.peek().map(|event| event.0);
             match papers.peek() {
                 Some((at, _)) if next.is_none_or(|next| *at <= next) => papers.next(),
-                _ => exchanges.next().map(|(row, entry)| (row.at, entry)),
+                _ => events.next(),
             }
         })
+    }
+
+    /// Exchanges and refusals until `end`, in order, each with its moment.
+    fn events(&self, end: i64) -> impl Iterator<Item = (i64, Entry)> {
+        let reference = terms().map(|terms| terms.reference());
+        let mut random = Seeded::new(0).fork("ids of exchanges");
+        let (mut rows, mut refused) = (self.rows.iter().peekable(), self.refused.iter().peekable());
+        std::iter::from_fn(move || {
+            let row = rows.peek().map(|row| row.at);
+            match refused.peek() {
+                Some((at, _)) if row.is_none_or(|row| *at <= row) => {
+                    let (at, account) = *refused.next()?;
+                    let account = self.parties[account as usize].id.clone();
+                    Some((at, Entry::Refused(Refusal { at: moment(at), account, code: "rate_limit_exceeded".into() })))
+                }
+                _ => {
+                    let row = rows.next()?;
+                    Some((row.at, self.exchange(row, reference.as_ref()?, &mut random)?))
+                }
+            }
+        })
+        .take_while(move |(at, _)| *at <= end)
     }
 
     fn exchange(&self, row: &Row, terms: &TermsRef, random: &mut Seeded) -> Option<Entry> {
@@ -293,7 +318,7 @@ impl Stream {
             duration_ms: 500,
             account: party.id.clone(),
             key: KeyId::new(party.id.as_str()).ok()?,
-            model: "teacher".into(),
+            model: if row.renewed { "teacher-2" } else { "teacher" }.into(),
             terms: Some(terms.clone()),
             grant: if row.granted { grant_id(party) } else { None },
             request: RequestFacts {
@@ -385,12 +410,29 @@ impl Composer<'_> {
         let opened = (opened * HOUR) as i64;
         self.parties.push(Party { id, class, operator, opened, payment, exchanges: 0, window: Vec::new() });
         let max_tokens = [256, 512, 1024, 2048, 4096][self.skewed(5)];
-        Ok(Face { account: self.parties.len() - 1, networks: Vec::new(), agents: Vec::new(), max_tokens })
+        let renews = self.renews();
+        Ok(Face { account: self.parties.len() - 1, networks: Vec::new(), agents: Vec::new(), max_tokens, renews })
     }
 
     /// When an honest account was opened, in hours after the beginning.
     fn long_ago(&mut self) -> f64 {
         -24.0 * HISTORY * self.random.unit()
+    }
+
+    /// The hour in which the new teacher is released: not on the first day.
+    fn released(&self) -> f64 {
+        24.0 * self.days * 0.45
+    }
+
+    /// When somebody goes over to the new teacher: half of them do, half of those on the first day.
+    fn renews(&mut self) -> Option<f64> {
+        let hours = (2.5 + 1.2 * self.random.normal()).exp();
+        self.random.chance(0.5).then(|| self.released() + hours)
+    }
+
+    /// `face` is refused for its rate at `at`.
+    fn refuse(&mut self, face: &Face, at: i64) {
+        self.refused.push((at, face.account as u32));
     }
 
     fn say(&mut self, face: &Face, at: i64, prompt: &Prompt, said: &Said) {
@@ -414,6 +456,7 @@ impl Composer<'_> {
             output_tokens: said.output.max(1),
             granted: said.granted,
             harvested: said.harvested,
+            renewed: face.renews.is_some_and(|hour| at as f64 >= hour * HOUR),
         });
     }
 

@@ -37,6 +37,10 @@ pub(super) struct Schedule {
     own_hours: bool,
     /// Hours after the beginning of the world within which the accounts begin.
     begins: (f64, f64),
+    /// Hours after the release of a new teacher in which the accounts go over to it, if they do.
+    renews: Option<f64>,
+    /// Does another account go on where one is refused?
+    hands_over: bool,
 }
 
 /// What one account does of it.
@@ -48,6 +52,8 @@ pub(super) struct Task {
     start: f64,
     shape: Shape,
     jitter: f64,
+    /// Does another account go on where it is refused?
+    pub(super) hands_over: bool,
 }
 
 impl Schedule {
@@ -75,6 +81,11 @@ impl Schedule {
                 let first = 24.0 * days * 0.3 * random.unit();
                 (first, first + 1.0 + 23.0 * random.unit())
             },
+            renews: {
+                let hours = 1.0 + 30.0 * random.unit();
+                random.chance(0.6).then_some(hours)
+            },
+            hands_over: random.chance(0.5),
         };
         match campaign.trick {
             Some(Trick::Jitter) => {
@@ -88,6 +99,12 @@ impl Schedule {
         this
     }
 
+    /// When one account goes over to the teacher that is released at `released`: within an hour or so of the others, if they do.
+    pub(super) fn renews(&self, released: f64, campaign: &Campaign, random: &mut Seeded) -> Option<f64> {
+        let apart = if campaign.trick == Some(Trick::Staggered) { 24.0 } else { 1.0 };
+        self.renews.map(|hours| released + hours + apart * random.exponential())
+    }
+
     /// What one account does.
     pub(super) fn task(&self, days: f64, random: &mut Seeded) -> Task {
         let start = self.begins.0 + (self.begins.1 - self.begins.0) * random.unit();
@@ -99,7 +116,13 @@ impl Schedule {
             }
             other => other,
         };
-        Task { count: (self.rate * volume * (days - start / 24.0)) as usize, start, shape, jitter: self.jitter }
+        Task {
+            count: (self.rate * volume * (days - start / 24.0)) as usize,
+            start,
+            shape,
+            jitter: self.jitter,
+            hands_over: self.hands_over,
+        }
     }
 }
 

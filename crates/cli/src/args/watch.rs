@@ -65,6 +65,9 @@ pub(crate) struct Watch {
     /// Also write an indicator bundle (STIX 2.1) here, to be shared with other providers: it names no account and no person.
     #[arg(long, value_name = "FILE")]
     pub(crate) stix: Option<PathBuf>,
+    /// Also write a page here, with the graph of accounts, the course of time and every reason; it opens offline and runs no script.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
     #[command(flatten)]
     pub(crate) method: Method,
     #[command(flatten)]

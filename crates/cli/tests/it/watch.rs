@@ -184,6 +184,30 @@ async fn a_bundle_is_written_and_is_what_the_standard_wants() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_page_shows_accounts_links_and_stages_and_loads_nothing() {
+    let place = installed(&composed(), &[]).await;
+    let ran = place.run("watch journal --json --html page.html");
+    assert_eq!(ran.code, 1);
+    let (page, report) = (place.read("page.html"), json(&ran.out));
+    let campaign = &operators(&report)[0];
+    for member in campaign["accounts"].as_array().unwrap() {
+        assert!(page.contains(member["account"].as_str().unwrap()), "{member}");
+    }
+    let words = campaign["accounts"][0]["reasons"][0]["words"].as_str().unwrap();
+    let against = campaign["standing"]["counter"][0].as_str().unwrap();
+    let breach = campaign["standing"]["breach"].as_str().unwrap();
+    for said in [words, against, &breach[1..], "Share of its use", "exchanges in ", "is first at the stage act"] {
+        assert!(page.contains(said), "{said}");
+    }
+    let links = campaign["edges"].as_array().unwrap().len().min(100);
+    assert!(page.contains(&format!("The {links} heaviest of ")));
+    assert_eq!(page.matches("<svg class=\"chart wide").count(), 2, "a graph and a course of time");
+    for loads in ["<script", "http://", "https://", "src=", "@import", "url(", "<link"] {
+        assert!(!page.contains(loads), "{loads}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_a_campaign_is_acted_on_and_all_of_it_can_be_taken_back() {
     let entries = composed();
     let place = installed(&entries, &[]).await;

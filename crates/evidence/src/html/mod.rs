@@ -1,8 +1,9 @@
-//! The dossier as a page: one file that opens offline, runs no script, and prints.
+//! The dossier, and what `watch` found, each as a page: one file that opens offline, runs no script, and prints.
 //!
 //! Everything that came from outside passes through `Shown`: maud escapes markup, and what could lie to the eye
 //! (control characters, marks that turn the direction of writing) is made visible instead of obeyed.
 
+mod findings;
 mod graph;
 mod numbers;
 mod other;
@@ -17,6 +18,7 @@ use anbiq_domain::{Digest, Timestamp};
 
 use crate::language::Label;
 use crate::{Dossier, Language, OperatorRow, Provenance, Reason, Strength, SuspectPage, Tone};
+pub use findings::findings;
 use numbers::{duration, grouped, p_value, percent, power_of_ten};
 use shown::Shown;
 
@@ -25,35 +27,41 @@ const STYLE: &str = include_str!("page.css");
 /// The whole page.
 pub fn page(dossier: &Dossier) -> String {
     let say = Say(dossier.language);
+    let body = html! {
+        (cover(dossier, say))
+        main {
+            (summary(dossier, say))
+            (timeline_section(dossier, say))
+            (operators(dossier, say))
+            (verdicts(dossier, say))
+            (other::tests(dossier, say))
+            (licence(dossier, say))
+            (students(dossier, say))
+            (provenance(&dossier.provenance, &dossier.how_to_verify, say))
+        }
+        footer { p { (say.the(Label::Footer)) } }
+    };
+    shell(dossier.language, &dossier.title, &body)
+}
+
+/// The page around `body`.
+fn shell(language: Language, title: &str, body: &Markup) -> String {
     let hash = base64::engine::general_purpose::STANDARD.encode(Digest::of(STYLE.as_bytes()).as_bytes());
     // Nothing may be loaded and nothing may run; the one style sheet is named by its hash.
     let policy = format!("default-src 'none'; style-src 'sha256-{hash}'; base-uri 'none'; form-action 'none'");
     let page = html! {
         (DOCTYPE)
-        html lang=(dossier.language.tag()) dir=(dossier.language.direction()) {
+        html lang=(language.tag()) dir=(language.direction()) {
             head {
                 meta charset="utf-8";
                 meta http-equiv="Content-Security-Policy" content=(policy);
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 meta name="referrer" content="no-referrer";
-                title { (Shown(&dossier.title)) }
+                title { (Shown(title)) }
                 style { (PreEscaped(STYLE)) }
             }
-            body {
-                (cover(dossier, say))
-                main {
-                    (summary(dossier, say))
-                    (timeline_section(dossier, say))
-                    (operators(dossier, say))
-                    (verdicts(dossier, say))
-                    (other::tests(dossier, say))
-                    (licence(dossier, say))
-                    (students(dossier, say))
-                    (provenance(&dossier.provenance, &dossier.how_to_verify, say))
-                }
-                footer { p { (say.the(Label::Footer)) } }
-            }
+            body { (body) }
         }
     };
     in_lines(page.into_string())

@@ -4,8 +4,9 @@ use anbiq_domain::{Digest, Money, Seeded};
 
 use super::*;
 use crate::{
-    Among, Basis, Fact, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, Measure, OperatorTest, OtherTest, Plot,
-    Question, StudentRow, Table, TermsPage, Timeline, TimelineBucket, Value,
+    Among, Basis, Fact, Findings, FoundAccount, FoundOperator, FoundStage, GrantRow, Graph, GraphEdge, GraphNode,
+    Licence, Mark, Measure, OperatorTest, OtherTest, Plot, Question, StudentRow, Table, TermsPage, Timeline,
+    TimelineBucket, Value,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -363,6 +364,82 @@ fn strange_numbers_do_not_break_a_page() {
     assert!(unbalanced(&page(&dossier)).is_empty());
 }
 
+/// Findings with something of everything.
+fn found() -> Findings {
+    let mut random = Seeded::new(4);
+    let dossier = sample(Language::English);
+    let stage = |name: &str, hours: i64, share: f64| FoundStage {
+        name: name.to_owned(),
+        tone: Tone::Warning,
+        since: at(hours),
+        accounts: 38,
+        exchanges: 120,
+        output_tokens: 9_000,
+        cost: Money::from_dollars(1),
+        share,
+    };
+    let operator = |row: &OperatorRow| FoundOperator {
+        row: row.clone(),
+        why: vec!["The terms require a grant, and nobody has one.".to_owned()],
+        stage: Some("act: 40.8 nats of 14.5".to_owned()),
+        stages: vec![stage("review", 24, 0.04), stage("act", 30, 0.2)],
+        timeline: Timeline { series: vec!["op-acct-07".to_owned()], ..dossier.timeline.clone() },
+        fits: vec![("harvest".to_owned(), 5.1), ("chat".to_owned(), -7.2)],
+        survival: vec![("payment".to_owned(), 1.0, 0.9), ("prompts".to_owned(), 0.8, 0.7)],
+        accounts: (0..12)
+            .map(|number| FoundAccount {
+                name: format!("acct-{number:02}"),
+                opened: Some(at(-30)),
+                exchanges: 70,
+                output_tokens: 4_200,
+                per_hour: 1.1,
+                certainty: 0.999,
+                reasons: row.reasons.clone(),
+            })
+            .collect(),
+        edges: dossier.graph.edges[..20].to_vec(),
+        more_edges: 70,
+    };
+    Findings {
+        title: "What the journal shows".to_owned(),
+        simulated: true,
+        facts: vec![("Accounts".to_owned(), "57".to_owned())],
+        summary: dossier.summary.clone(),
+        notes: vec!["The traffic is composed.".to_owned()],
+        graph: graph(&mut random),
+        operators: dossier.operators.iter().map(operator).collect(),
+        others: "16 operators of one account each are unremarkable.".to_owned(),
+    }
+}
+
+#[test]
+fn findings_are_a_page_that_stands_alone() {
+    for found in [found(), Findings::default()] {
+        let page = findings(&found);
+        assert!(unbalanced(&page).is_empty(), "{:?}", unbalanced(&page));
+        for loads in ["<script", "http://", "https://", "src=", "@import", "url(", " style=", "<link", "NaN"] {
+            assert!(!page.contains(loads), "{loads}");
+        }
+        assert_eq!(page.contains("<svg class=\"chart wide graph\""), !found.operators.is_empty());
+    }
+    let page = findings(&found());
+    for shown in ["acct-00", "shared networks; prompts from one list", "They pay with different cards."] {
+        assert!(page.contains(shown), "{shown}");
+    }
+    assert!(page.contains("28 more accounts are in the JSON report."));
+}
+
+#[test]
+fn nothing_from_outside_acts_in_findings() {
+    let hostile = "</title></svg></script><script>alert('\u{202e}')\" onload=\"x";
+    let mut value = serde_json::to_value(found()).unwrap();
+    fill(&mut value, hostile);
+    let page = findings(&serde_json::from_value(value).unwrap());
+    assert!(!page.contains("<script") && !page.contains("\" onload=") && !page.contains('\u{202e}'));
+    assert!(page.matches("&lt;script&gt;alert('[U+202E]')&quot; onload=&quot;x").count() > 100);
+    assert!(unbalanced(&page).is_empty(), "{:?}", unbalanced(&page));
+}
+
 /// Every string of `value` becomes `text`.
 fn fill(value: &mut serde_json::Value, text: &str) {
     use serde_json::Value;
@@ -370,7 +447,10 @@ fn fill(value: &mut serde_json::Value, text: &str) {
         Value::String(string) => *string = text.to_owned(),
         Value::Array(items) => items.iter_mut().for_each(|item| fill(item, text)),
         Value::Object(members) => {
-            let fixed = ["language", "tone", "verdict", "cost", "root", "question", "basis", "measure", "measures"];
+            let fixed = [
+                "language", "tone", "verdict", "cost", "root", "question", "basis", "measure", "measures", "since",
+                "opened",
+            ];
             for (name, member) in members.iter_mut().filter(|(name, _)| !fixed.contains(&name.as_str())) {
                 let _ = name;
                 fill(member, text);

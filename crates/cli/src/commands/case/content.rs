@@ -10,7 +10,7 @@ use anbiq_evidence::{
 };
 use anbiq_journal::Reader;
 use anbiq_trace::{AnyReport, Report as Trace};
-use anbiq_watch::{Leak, Operator, Report as Findings, Standing};
+use anbiq_watch::{Edge, Leak, Operator, Report as Findings, Standing};
 
 use super::Found;
 use super::disclose::{HOUR, Opened};
@@ -36,7 +36,7 @@ pub(super) fn dossier(
         simulated: found.watch.simulated,
         summary: summary(found),
         timeline: timeline(found, opened),
-        graph: graph(&found.watch),
+        graph: graph(found.watch.operators.iter()),
         operators: found.watch.operators.iter().map(operator).collect(),
         suspects: found.traces().map(suspect).collect(),
         tests: tests(found),
@@ -132,34 +132,40 @@ fn timeline(found: &Found, opened: &Opened) -> Timeline {
         *buckets.entry(start).or_default().entry(owner.to_owned()).or_default() += exchanges;
     }
     let bucket = |(start, counts)| TimelineBucket { start: Timestamp::from_milliseconds(start), counts };
-    let begun = found
-        .watch
-        .campaigns()
-        .map(|(operator, campaign)| Mark { at: campaign.started, label: format!("{} begins", operator.id) });
-    let alarms = found.watch.campaigns().filter_map(|(operator, _)| Some((operator, operator.alarm.as_ref()?)));
-    let given = alarms.flat_map(|(operator, alarm)| {
-        let given = [("is first to be reviewed", alarm.review), ("is first at the stage act", alarm.act)];
-        given.into_iter().filter_map(|(what, leak)| {
-            let Leak { by: at, exchanges, output_tokens, cost, .. } = leak?;
-            let gone = format!("{exchanges} exchanges, {output_tokens} tokens, {cost} dollars were gone");
-            Some(Mark { at, label: format!("{} {what}: {gone}", operator.id) })
-        })
-    });
     Timeline {
         unit: unit.to_owned(),
         series,
         buckets: buckets.into_iter().map(bucket).collect(),
-        marks: begun.chain(given).collect(),
+        marks: found.watch.campaigns().flat_map(|(operator, _)| marks(operator)).collect(),
     }
 }
 
-const fn is_remarkable(operator: &Operator) -> bool {
+/// When a campaign began, and when it came to which stage.
+pub(in crate::commands) fn marks(operator: &Operator) -> Vec<Mark> {
+    let begun = match &operator.standing {
+        Standing::Campaign(campaign) => Some(Mark { at: campaign.started, label: format!("{} begins", operator.id) }),
+        _ => None,
+    };
+    let given = operator
+        .alarm
+        .iter()
+        .flat_map(|alarm| [("is first to be reviewed", alarm.review), ("is first at the stage act", alarm.act)]);
+    let given = given.filter_map(|(what, leak)| {
+        let Leak { by: at, exchanges, output_tokens, cost, .. } = leak?;
+        let gone = format!("{exchanges} exchanges, {output_tokens} tokens, {cost} dollars were gone");
+        Some(Mark { at, label: format!("{} {what}: {gone}", operator.id) })
+    });
+    begun.into_iter().chain(given).collect()
+}
+
+pub(in crate::commands) const fn is_remarkable(operator: &Operator) -> bool {
     !matches!(operator.standing, Standing::Unremarkable)
 }
 
-fn graph(findings: &Findings) -> Graph {
+/// The accounts of `operators` and the links between them.
+pub(in crate::commands) fn graph<'o>(operators: impl Iterator<Item = &'o Operator>) -> Graph {
     let mut graph = Graph::default();
-    for operator in &findings.operators {
+    for operator in operators {
         for member in &operator.accounts {
             graph.nodes.push(GraphNode {
                 id: member.account.to_string(),
@@ -168,21 +174,20 @@ fn graph(findings: &Findings) -> Graph {
                 size: member.exchanges as f64,
             });
         }
-        for edge in &operator.edges {
-            let words: Vec<String> =
-                edge.channels.iter().map(|(channel, nats)| format!("{} {nats:+.1}", channel.name())).collect();
-            graph.edges.push(GraphEdge {
-                a: edge.a.to_string(),
-                b: edge.b.to_string(),
-                weight: edge.llr,
-                why: words.join(", "),
-            });
-        }
+        graph.edges.extend(operator.edges.iter().map(edge));
     }
     graph
 }
 
-fn operator(operator: &Operator) -> OperatorRow {
+/// A link, with why in words and weights.
+pub(in crate::commands) fn edge(edge: &Edge) -> GraphEdge {
+    let words: Vec<String> =
+        edge.channels.iter().map(|(channel, nats)| format!("{} {nats:+.1}", channel.name())).collect();
+    GraphEdge { a: edge.a.to_string(), b: edge.b.to_string(), weight: edge.llr, why: words.join(", ") }
+}
+
+/// An operator's figures, and what speaks for and against what is said of it.
+pub(in crate::commands) fn operator(operator: &Operator) -> OperatorRow {
     // A campaign's counter-evidence holds that of its purpose.
     let counter = match &operator.standing {
         Standing::Campaign(campaign) => campaign.counter.clone(),

@@ -1,6 +1,6 @@
 //! `anbiq case` and `anbiq verify`: findings and verdicts joined into a signed dossier, and its check.
 
-mod content;
+pub(super) mod content;
 mod disclose;
 mod plans;
 mod tests;

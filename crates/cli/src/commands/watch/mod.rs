@@ -4,6 +4,7 @@ mod ahead;
 mod enforce;
 mod follow;
 mod imported;
+mod page;
 
 use std::path::Path;
 
@@ -29,6 +30,10 @@ pub(crate) async fn run(args: &Watch, talk: Talk) -> anyhow::Result<Outcome> {
     if let Some(path) = &args.stix {
         let bundle = serde_json::to_vec_pretty(&anbiq_watch::indicators(&report))?;
         std::fs::write(path, bundle).with_context(|| format!("cannot write `{}`", path.display()))?;
+    }
+    if let Some(path) = &args.html {
+        let page = anbiq_evidence::html::findings(&page::findings(&report));
+        std::fs::write(path, page).with_context(|| format!("cannot write `{}`", path.display()))?;
     }
     talk::report(&report, args.output.json, args.output.out.as_deref(), anbiq_watch::render_text)?;
     Ok(Outcome::found(report.campaigns().next().is_some()))
