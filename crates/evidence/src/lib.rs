@@ -1,9 +1,10 @@
 //! The dossier: all that supports a finding, in one folder that another party can check without trusting us.
 //!
 //! [`Dossier`] is what a dossier says, in neutral words that `watch`, `trace` and `distill` fill in; [`html::page`] draws
-//! it. [`html::findings`] draws what `watch` found by itself. [`write()`] puts it into a folder together with the journal's records that it rests on, their inclusion proofs, the
+//! it. [`write()`] puts it into a folder together with the journal's records that it rests on, their inclusion proofs, the
 //! coins that chose among twins, and a signed statement over everything. [`verify()`] needs that folder and nothing
-//! else, and says which file, and which row of it, is not as it was signed.
+//! else, and says which file, and which row of it, is not as it was signed. [`html::findings`] draws what `watch` found by
+//! itself.
 
 pub mod canonical;
 mod content;
