@@ -11,6 +11,7 @@ mod config;
 mod customers;
 mod data;
 mod drain;
+mod evaluated;
 mod full;
 mod gateway;
 mod import;
