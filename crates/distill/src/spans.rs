@@ -140,7 +140,7 @@ impl<'codec> Carrier<'codec> {
             let token = if told.is_end(bytes) { eos } else { self.first(bytes) };
             match token.map(|token| (token, place.iter_mut().find(|(other, _)| *other == token))) {
                 Some((_, Some((_, logprob)))) => {
-                    *logprob = ((f64::from(*logprob).exp() + probability).ln() as f32).min(0.0)
+                    *logprob = ((f64::from(*logprob).exp() + probability).ln() as f32).min(0.0);
                 }
                 Some((token, None)) => place.push((token, (probability.ln() as f32).min(0.0))),
                 None => {}

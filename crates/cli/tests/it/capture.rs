@@ -363,7 +363,7 @@ async fn a_pilot_knows_that_answers_share_a_prompt() {
     let pilot = capture(&place, "pilot.toml --pilot");
     let band = |field: &str| pilot["forecast"]["money"][field].as_f64().unwrap();
     let sample = pilot["forecast"]["sample"].as_u64().unwrap();
-    assert!(sample >= 200 && sample % 4 == 0, "{pilot}");
+    assert!(sample >= 200 && sample.is_multiple_of(4), "{pilot}");
     capture(&place, "pilot.toml");
     let bill = vendor.books().nanos as f64 / 1e9;
     assert!(band("low") <= bill && bill <= band("high"), "{bill} {pilot}");

@@ -12,6 +12,7 @@ mod config;
 mod customers;
 mod data;
 mod drain;
+mod evaluated;
 mod full;
 mod gateway;
 mod import;
