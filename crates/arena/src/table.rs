@@ -111,7 +111,7 @@ fn write_gone(text: &mut String, standings: &Standings, stage: &str, of: fn(&Del
     writeln!(text, "\nwhat was gone of a campaign at the {stage} (median of those that came to it, and its interval)")?;
     let heads = ["hours", "exchanges", "tokens", "% of it"];
     write!(text, "{:<52}{:>8}", "", "found")?;
-    heads.iter().try_for_each(|head| write!(text, "{head:>24}"))?;
+    heads.iter().try_for_each(|head| write!(text, "{head:>28}"))?;
     writeln!(text)?;
     for row in &standings.delays {
         let gone = of(row);
@@ -120,7 +120,7 @@ fn write_gone(text: &mut String, standings: &Standings, stage: &str, of: fn(&Del
         for (spread, times) in spreads {
             let shown = |value: f64| format!("{:.0}", times * value);
             let all = format!("{} ({} to {})", shown(spread.median), shown(spread.low), shown(spread.high));
-            write!(text, "{:>24}", if gone.found == 0 { "-" } else { &all })?;
+            write!(text, "{:>28}", if gone.found == 0 { "-" } else { &all })?;
         }
         writeln!(text)?;
     }
