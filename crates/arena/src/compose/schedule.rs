@@ -145,7 +145,7 @@ impl Composer<'_> {
         let gap = match task.shape {
             Shape::Even | Shape::Hours { .. } => chance,
             // Within a sitting the next prompt follows the answer.
-            Shape::Sittings { length } if number % length == 0 => length as f64 * chance,
+            Shape::Sittings { length } if number.is_multiple_of(length) => length as f64 * chance,
             Shape::Sittings { .. } => 0.02 * chance,
             Shape::Bursts => arrival.gap,
         };
