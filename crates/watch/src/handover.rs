@@ -205,3 +205,69 @@ impl Reliefs {
         (sum / pairs as f64).ln().max(0.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use anbiq_domain::AccountId;
+
+    use super::*;
+
+    const DAY: i64 = 86_400_000;
+
+    /// What accounts did, each with the moments at which it began after it was idle, and refusals `(account, moment)`.
+    fn reliefs(wakes: &[Vec<i64>], refusals: &[(usize, i64)]) -> Reliefs {
+        let config = Config::default();
+        let account = |place: usize| AccountId::new(format!("account-{place:03}")).unwrap();
+        let mut profiles: Vec<Profile> = (0..wakes.len()).map(|place| Profile::new(account(place), &config)).collect();
+        let begun = wakes.iter().enumerate().flat_map(|(place, times)| times.iter().map(move |at| (*at, 1, place)));
+        let refused = refusals.iter().map(|(place, at)| (*at, 0, *place));
+        let mut all: Vec<(i64, u8, usize)> = begun.chain(refused).collect();
+        all.sort_unstable();
+        let mut stops = Stops::default();
+        for (at, kind, place) in all {
+            let (profile, at) = (&mut profiles[place], Timestamp::from_milliseconds(at));
+            if kind == 0 {
+                stops.refuse(&Refusal { at, account: account(place), code: "rate_limit_exceeded".to_owned() }, profile);
+                continue;
+            }
+            stops.begin(at, profile);
+            profile.first = profile.first.or(Some(at));
+            profile.last = Some(at);
+            profile.hours[crate::profile::hour_of_day(at)] += 1;
+        }
+        Reliefs::of(&profiles, &(0..wakes.len()).collect::<Vec<_>>(), &config)
+    }
+
+    fn random_moments(seed: u64, count: usize) -> Vec<i64> {
+        let mut random = Seeded::new(seed);
+        (0..count).map(|_| random.below(5 * DAY as usize) as i64).collect()
+    }
+
+    #[test]
+    fn who_goes_on_where_another_is_refused_is_linked_to_it() {
+        let mut wakes: Vec<Vec<i64>> = (0..40).map(|seed| random_moments(seed, 20)).collect();
+        let refusals: Vec<(usize, i64)> = (1..=4).map(|day| (0, day * DAY)).collect();
+        wakes[1].extend(refusals.iter().map(|(_, at)| at + 1_500));
+        let reliefs = reliefs(&wakes, &refusals);
+        assert_eq!(reliefs.between(0, 1).0, 4.0);
+        assert!(reliefs.nats(&[0], &[1]) > 2.0, "{}", reliefs.nats(&[0], &[1]));
+        // Whoever does something else meanwhile is not, and the chance of it is small.
+        assert!((2..40).all(|other| reliefs.nats(&[0], &[other]) < 0.0 && reliefs.between(0, other).1 < 0.1));
+    }
+
+    #[test]
+    fn where_all_are_refused_and_come_back_at_once_nobody_is_linked() {
+        let moments: Vec<i64> = (1..=4).map(|day| day * DAY).collect();
+        let refusals: Vec<(usize, i64)> = (0..40).flat_map(|one| moments.iter().map(move |at| (one, *at))).collect();
+        let wakes: Vec<Vec<i64>> = (0..40_u64)
+            .map(|seed| {
+                let mut random = Seeded::new(seed);
+                moments.iter().map(|at| at + random.below(3_000) as i64).chain(random_moments(seed + 100, 20)).collect()
+            })
+            .collect();
+        let reliefs = reliefs(&wakes, &refusals);
+        let pairs = (0..40).flat_map(|a| (0..a).map(move |b| (a, b)));
+        let linked = pairs.filter(|(a, b)| reliefs.nats(&[*a], &[*b]) > 1.0).count();
+        assert!(linked <= 8, "{linked} of 780 pairs");
+    }
+}
