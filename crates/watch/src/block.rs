@@ -43,6 +43,14 @@ impl Linker<'_> {
             .collect();
         by_opening.sort_by_key(|place| (self.profiles[*place as usize].opened, *place));
         self.pair_up(&by_opening, rarity(count, 10.0), &mut shared);
+        for order in self.pivots.in_order() {
+            self.pair_up(&order, rarity(count, 10.0), &mut shared);
+        }
+        for (a, b) in self.reliefs.pairs() {
+            let nats = rarity(count, 2.0);
+            *shared[a].entry(b as u32).or_default() += nats;
+            *shared[b].entry(a as u32).or_default() += nats;
+        }
         let mut pairs = Vec::new();
         for (place, partners) in shared.iter().enumerate() {
             let mut partners: Vec<(u32, f64)> = partners.iter().map(|(other, nats)| (*other, *nats)).collect();

@@ -271,6 +271,21 @@ impl<'a> Desk<'a> {
                     "has {seen:.0} prompts in common with {whom} where chance would give {expected:.1}: a list is divided"
                 )
             }
+            Channel::HandOver => {
+                let (seen, expected) = with
+                    .iter()
+                    .map(|other| self.linker.took_over(one, *other))
+                    .fold((0.0, 0.0), |sum, pair| (sum.0 + pair.0, sum.1 + pair.1));
+                format!(
+                    "{seen:.0} times one of them went on within seconds where another was refused, of it and {whom}; chance would give {expected:.1}"
+                )
+            }
+            Channel::Pivot => {
+                let pivots = with.iter().filter_map(|other| self.linker.pivot(one, *other));
+                let widest = pivots.max_by(|a, b| a.1.total_cmp(&b.1));
+                let (model, hours) = widest.unwrap_or(("a new model", 0.0));
+                format!("went over to {model} within {hours:.1} hours of {whom}")
+            }
             Channel::Rhythm => {
                 format!(
                     "works at the pace of {whom}: {:.1} exchanges an hour, as even over the day",
@@ -395,7 +410,7 @@ impl<'a> Desk<'a> {
         let offered = || {
             accounts
                 .iter()
-                .flat_map(|account| &account.models)
+                .flat_map(|account| account.models.keys())
                 .find_map(|model| self.world.teachers.get(model))
                 .cloned()
         };

@@ -9,7 +9,9 @@ use crate::Config;
 use crate::cells::{Cells, tally};
 use crate::fit::{Calibration, Habitat, Likelihoods, Row, optional, two_covariance};
 use crate::habits::{HABITS, Spread, fit_habits, habits};
+use crate::handover::Reliefs;
 use crate::parallel::map;
+use crate::pivot::Pivots;
 use crate::profile::Profile;
 use crate::report::Channel;
 
@@ -88,9 +90,13 @@ pub(crate) struct Linker<'a> {
     /// For every account the distinct prompts of each of its cells, all sorted.
     prompts: Vec<Vec<(usize, Vec<Keyed>)>>,
     repeats: Vec<Repeats>,
+    /// Is an account one of those that the repeats were counted among?
+    counted: Vec<bool>,
     repeat_rate: f64,
     habits: Vec<Option<[f64; HABITS]>>,
     habit_fit: Option<[Spread; HABITS]>,
+    pub(crate) reliefs: Reliefs,
+    pub(crate) pivots: Pivots,
     /// Every pair `a < b`, where all are examined anyway: row after row, with the work-queue nats before their cap.
     known: Vec<(Evidence, f64)>,
 }
@@ -112,11 +118,14 @@ impl<'a> Linker<'a> {
         let threads = config.threads();
         let everybody: Vec<usize> = (0..profiles.len()).collect();
         let prompts = map(threads, &everybody, |place| by_cell(&profiles[*place], &cells.of[*place]));
-        let repeats = repeats(&prompts, cells.count);
+        // Of unrelated accounts alone: those that divide a list would make it look as if nobody repeated anybody.
+        let repeats = repeats(reference.iter().map(|place| &prompts[*place]), cells.count);
         let all = repeats.iter().fold(Repeats::default(), |sum, one| Repeats {
             compared: sum.compared + one.compared,
             equal: sum.equal + one.equal,
         });
+        let mut counted = vec![false; profiles.len()];
+        reference.iter().for_each(|place| counted[*place] = true);
         let habits = map(threads, profiles, |profile| habits(&profile.samples, profile.exchanges, config));
         let mut this = Self {
             profiles,
@@ -133,8 +142,11 @@ impl<'a> Linker<'a> {
             prompts,
             repeat_rate: if all.compared > 0.0 { all.equal / all.compared } else { 0.0 },
             repeats,
+            counted,
             habit_fit: fit_habits(profiles, reference, &habits, config),
             habits,
+            reliefs: Reliefs::of(profiles, reference, config),
+            pivots: Pivots::of(profiles, reference, config),
             known: Vec::new(),
         };
         let count = profiles.len();
@@ -168,6 +180,8 @@ impl<'a> Linker<'a> {
         evidence.put(Channel::Network, self.network(one, two));
         evidence.put(Channel::Client, self.client(one, two));
         evidence.put(Channel::SignUp, self.sign_up(one, two));
+        evidence.put(Channel::HandOver, self.reliefs.nats(&[a], &[b]));
+        evidence.put(Channel::Pivot, self.pivots.nats(a, b));
         if one.exchanges >= self.config.min_exchanges && two.exchanges >= self.config.min_exchanges {
             queue = self.queue(a, b);
             evidence.put(Channel::Content, self.content(a, b));
@@ -190,12 +204,12 @@ impl<'a> Linker<'a> {
 
     /// The same with the evidence of their `pairs` at hand.
     ///
-    /// Networks, prompts and repeats are pooled, since a whole shows more than its parts; the rest is the mean over pairs.
+    /// Networks, prompts, repeats and hand-overs are pooled, since a whole shows more than its parts; the rest is the mean over pairs.
     pub(crate) fn pooled(&self, a: &[usize], b: &[usize], pairs: &[(Evidence, f64)]) -> Evidence {
         let mean =
             |channel: Channel| pairs.iter().map(|pair| pair.0.of(channel)).sum::<f64>() / pairs.len().max(1) as f64;
         let mut evidence = Evidence::default();
-        for channel in [Channel::Payment, Channel::Client, Channel::SignUp, Channel::Rhythm] {
+        for channel in [Channel::Payment, Channel::Client, Channel::SignUp, Channel::Rhythm, Channel::Pivot] {
             evidence.put(channel, mean(channel));
         }
         let networks = |group: &[usize]| -> BTreeSet<Keyed> {
@@ -205,6 +219,7 @@ impl<'a> Linker<'a> {
         evidence.put(Channel::Network, shared.max(mean(Channel::Network)));
         evidence.put(Channel::Content, self.pooled_content(a, b, mean(Channel::Content)));
         evidence.put(Channel::Queue, optional(QUEUE_SHARE, pairs.iter().map(|pair| pair.1).sum()));
+        evidence.put(Channel::HandOver, self.reliefs.nats(a, b));
         evidence.without(&self.config.ignored)
     }
 
@@ -259,12 +274,23 @@ impl<'a> Linker<'a> {
             let compared = (mine.len() * theirs.len()) as f64;
             let equal = common(mine, theirs) as f64;
             let others = self.repeats[cell];
+            let own = if self.counted[a] && self.counted[b] { (equal, compared) } else { (0.0, 0.0) };
             let rate =
-                (others.equal - equal + REPEAT_PRIOR * self.repeat_rate) / (others.compared - compared + REPEAT_PRIOR);
+                (others.equal - own.0 + REPEAT_PRIOR * self.repeat_rate) / (others.compared - own.1 + REPEAT_PRIOR);
             seen += equal;
             expected += rate * compared;
         }
         (seen, expected)
+    }
+
+    /// How often one of two accounts went on where the other was refused, and how often by chance.
+    pub(crate) fn took_over(&self, a: usize, b: usize) -> (f64, f64) {
+        self.reliefs.between(a, b)
+    }
+
+    /// The new model to which both went over, and the hours between.
+    pub(crate) fn pivot(&self, a: usize, b: usize) -> Option<(&str, f64)> {
+        self.pivots.shared(a, b)
     }
 
     /// Fellegi and Sunter's weight (1969), with a stated chance of coincidence.
@@ -433,7 +459,7 @@ fn common(a: &[Keyed], b: &[Keyed]) -> usize {
     count
 }
 
-fn repeats(prompts: &[Vec<(usize, Vec<Keyed>)>], cells: usize) -> Vec<Repeats> {
+fn repeats<'p>(prompts: impl Iterator<Item = &'p Vec<(usize, Vec<Keyed>)>>, cells: usize) -> Vec<Repeats> {
     let mut sums = vec![(0.0, 0.0); cells];
     let mut users: HashMap<(usize, Keyed), f64> = HashMap::new();
     for account in prompts {

@@ -1,6 +1,6 @@
 //! What is remembered of an account: bounded, whatever its traffic.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use anbiq_domain::{
     AccountId, Exchange, GrantId, ImportedExchange, Keyed, Money, RequestFacts, Sketch, TermsRef, Timestamp, flags,
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::Config;
 use crate::alarm::{Bets, Scores};
 use crate::cells::Finder;
+use crate::handover::Handovers;
 
 /// Distinct networks, agents and the like that one account may show before further ones are ignored.
 pub(crate) const TALLY: usize = 32;
@@ -81,7 +82,8 @@ pub(crate) struct Profile {
     pub(crate) networks: BTreeMap<Keyed, u64>,
     pub(crate) agents: BTreeMap<Keyed, u64>,
     pub(crate) settings: BTreeMap<u64, u64>,
-    pub(crate) models: BTreeSet<String>,
+    /// The models that it used, and when first.
+    pub(crate) models: BTreeMap<String, Timestamp>,
     pub(crate) exchanges: u64,
     /// Those of them whose prompts were sketched.
     pub(crate) sketched: u64,
@@ -104,8 +106,10 @@ pub(crate) struct Profile {
     pub(crate) samples: Vec<Sample>,
     /// What was bet against its honesty.
     pub(crate) bets: Bets,
+    /// What it did where others were refused.
+    pub(crate) handovers: Handovers,
     /// Fixes which exchanges are kept, by their number; so nothing of a generator need be remembered.
-    salt: u64,
+    pub(crate) salt: u64,
 }
 
 /// A map as a list of pairs, since not every key can be a name in JSON.
@@ -201,7 +205,7 @@ impl Profile {
             networks: BTreeMap::new(),
             agents: BTreeMap::new(),
             settings: BTreeMap::new(),
-            models: BTreeSet::new(),
+            models: BTreeMap::new(),
             exchanges: 0,
             sketched: 0,
             prompt_tokens: 0,
@@ -220,6 +224,7 @@ impl Profile {
             timeline: Timeline::default(),
             samples: Vec::new(),
             bets: Bets::default(),
+            handovers: Handovers::default(),
         }
     }
 
@@ -282,6 +287,15 @@ impl Profile {
         self.hours[hour_of_day(seen.at)] += 1;
         seen.sketch.iter().for_each(|sketch| self.distinct.add(sketch.exact));
         self.timeline.add(seen.at, seen.output_tokens);
+    }
+
+    /// `model` was used at `at`.
+    pub(crate) fn uses(&mut self, model: &str, at: Timestamp) {
+        if let Some(first) = self.models.get_mut(model) {
+            *first = at.min(*first);
+        } else if self.models.len() < TALLY {
+            self.models.insert(model.to_owned(), at);
+        }
     }
 
     /// What the samples ask for, in their order.

@@ -162,12 +162,25 @@ pub enum Channel {
     Queue,
     /// The same rate, spread over the day, and regularity.
     Rhythm,
+    /// Where one is refused, the other goes on within seconds.
+    HandOver,
+    /// They went over to a new model together.
+    Pivot,
 }
 
 impl Channel {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Payment, Self::Network, Self::Client, Self::SignUp, Self::Content, Self::Queue, Self::Rhythm];
+    pub const ALL: [Self; 9] = [
+        Self::Payment,
+        Self::Network,
+        Self::Client,
+        Self::SignUp,
+        Self::Content,
+        Self::Queue,
+        Self::Rhythm,
+        Self::HandOver,
+        Self::Pivot,
+    ];
 
     /// Channels of one family can be wrong for one reason, so they count as one signal.
     pub const fn family(self) -> &'static str {
@@ -178,6 +191,8 @@ impl Channel {
             Self::SignUp => "sign-up",
             Self::Content | Self::Queue => "prompts",
             Self::Rhythm => "rhythm",
+            Self::HandOver => "hand-over",
+            Self::Pivot => "new model",
         }
     }
 
@@ -201,6 +216,8 @@ impl Channel {
             Self::Queue => (-1.0, 2.0),
             // Below the minimum of a signal: people of one kind keep the same hours.
             Self::Rhythm => (-0.9, 0.9),
+            Self::HandOver => (-0.5, 3.0),
+            Self::Pivot => (-0.5, 2.0),
         }
     }
 }

@@ -7,11 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::alarm::Looks;
 use crate::cells::Finder;
-use crate::profile::{Observed, Profile, TALLY};
+use crate::handover::Stops;
+use crate::profile::{Observed, Profile};
 use crate::{Config, Report, Seen};
 
 /// Version of a state's shape.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// What `watch` remembers of a stream: bounded for each account, whatever its traffic.
 ///
@@ -83,6 +84,7 @@ pub(crate) struct World {
     pub(crate) unsketched: u64,
     pub(crate) looks: Looks,
     finder: Finder,
+    stops: Stops,
     /// Where the profile of an account stands; made anew where it is missing.
     #[serde(skip)]
     index: HashMap<AccountId, usize>,
@@ -140,13 +142,17 @@ impl World {
             Entry::Exchange(exchange) => {
                 let place = self.place(&exchange.account, config);
                 let profile = &mut self.profiles[place];
-                if profile.models.len() < TALLY && !profile.models.contains(&exchange.model) {
-                    profile.models.insert(exchange.model.clone());
-                }
+                profile.uses(&exchange.model, exchange.at);
+                self.stops.begin(exchange.at, profile);
                 let explained = explained(&self.grants, exchange.grant.as_ref(), profile, exchange.at);
                 profile.observe(&Observed::of(&exchange), explained, config.samples, &mut self.finder);
             }
-            Entry::Refused(_) => self.refusals += 1,
+            Entry::Refused(refusal) => {
+                self.refusals += 1;
+                if let Some(place) = self.known(&refusal.account) {
+                    self.stops.refuse(&refusal, &mut self.profiles[place]);
+                }
+            }
             Entry::CoinsCommitted { .. }
             | Entry::PricesSet { .. }
             | Entry::TermsAccepted { .. }
@@ -174,8 +180,8 @@ impl World {
                 self.unsketched += u64::from(exchange.sketch.is_none());
                 let place = self.place(&exchange.account, config);
                 let profile = &mut self.profiles[place];
-                if profile.models.len() < TALLY {
-                    profile.models.extend(exchange.model.clone());
+                if let Some(model) = &exchange.model {
+                    profile.uses(model, exchange.at);
                 }
                 profile.observe(&Observed::of_imported(&exchange), false, config.samples, &mut self.finder);
             }
@@ -183,12 +189,17 @@ impl World {
         }
     }
 
-    /// Where the profile of `account` stands.
-    fn place(&mut self, account: &AccountId, config: &Config) -> usize {
+    /// Where the profile of `account` stands, if it was seen before.
+    fn known(&mut self, account: &AccountId) -> Option<usize> {
         if self.index.len() != self.profiles.len() {
             self.index = self.profiles.iter().map(|profile| profile.account.clone()).zip(0..).collect();
         }
-        self.index.get(account).copied().unwrap_or_else(|| {
+        self.index.get(account).copied()
+    }
+
+    /// Where the profile of `account` stands; it gets one where it has none.
+    fn place(&mut self, account: &AccountId, config: &Config) -> usize {
+        self.known(account).unwrap_or_else(|| {
             self.profiles.push(Profile::new(account.clone(), config));
             self.index.insert(account.clone(), self.profiles.len() - 1);
             self.profiles.len() - 1
