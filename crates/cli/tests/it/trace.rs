@@ -365,7 +365,8 @@ async fn marked_answers_are_seen_by_whoever_holds_the_key() {
     let gateway = Running::start(&place);
     let client = gateway.client(&key);
     let (mut marked, mut others) = (String::new(), String::new());
-    for number in 0..80 {
+    // The key is drawn anew in every run, and of 80 answers one key in some hundred shows less than is asked for below.
+    for number in 0..240 {
         let prompt = format!("Tell me of number {number}.");
         let answer = client.chat(&ask(&prompt), &[]).await.unwrap();
         let text = answer.choices[0].message.content.clone().unwrap_or_default();
@@ -389,7 +390,7 @@ async fn marked_answers_are_seen_by_whoever_holds_the_key() {
     let found = place.run(&format!("{words} --commitment {commitment} --out found.json"));
     let report: Value = serde_json::from_str(&place.read("found.json")).unwrap();
     let p = |place: usize| report["models"][place]["p_holm"].as_f64().unwrap();
-    // The key is drawn anew in every run: the second fails in one of 100,000.
+    // The second fails under one key of 100,000.
     assert!(p(0) < 1e-6 && p(1) > 1e-5, "{}{}", found.out, found.err);
     assert_eq!((found.code, &report["commitment"]), (1, &json!(commitment)));
 
