@@ -174,7 +174,7 @@ impl Progress for Bars {
     }
 
     fn note(&self, text: &str) {
-        self.talk.say(&format!("  {text}"));
+        text.lines().for_each(|line| self.talk.say(format!("  {line}").trim_end()));
     }
 }
 
