@@ -14,6 +14,7 @@
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
 
+mod network;
 mod own;
 
 use std::collections::BTreeMap;
@@ -64,7 +65,7 @@ fn main() -> Fallible<()> {
             continue;
         }
         let folder = place.join(size);
-        let network = own::network(size)?;
+        let network = network::network(size)?;
         network.save(&folder, anbiq_lm::Dtype::F32)?;
         own::codec()?.save(&folder)?;
         gguf::write(&folder.join("model.gguf"), &network, &own::codec()?, gguf::Storage::F32, &[])?;

@@ -5,41 +5,15 @@ use std::time::{Duration, Instant};
 use anbiq_domain::Prompt;
 use anbiq_lm::lora::{Adapter, Shape};
 use anbiq_lm::train::{self, Example, Trainer};
-use anbiq_lm::{
-    Codec, Config, LmError, Local, LocalOptions, Network, Precision, RopeScaling, SPECIALS, Tokenizer, Variant,
-};
+use anbiq_lm::{Codec, LmError, Local, LocalOptions, Precision, SPECIALS, Tokenizer};
 use anbiq_model::{Model, Request, Sampling, collect};
 
+use crate::network::network;
 use crate::{Fallible, Measured};
 
 /// Answers that are generated together, and the tokens of each and of its prompt.
 const ANSWERS: usize = 32;
 const LENGTH: usize = 64;
-
-/// The network of a size.
-pub(crate) fn network(size: &str) -> Result<Network, LmError> {
-    let (vocab_size, hidden_size, intermediate_size, layers, heads) =
-        if size == "6m" { (4096, 256, 704, 6, 8) } else { (16_384, 768, 2048, 14, 12) };
-    let config = Config {
-        variant: Variant::default(),
-        vocab_size,
-        hidden_size,
-        intermediate_size,
-        layers,
-        heads,
-        kv_heads: heads,
-        head_dim: hidden_size / heads,
-        rope_theta: 1e4,
-        rope_scaling: RopeScaling::None,
-        rms_norm_eps: 1e-5,
-        tied: true,
-        max_positions: 512,
-        bos: None,
-        eos: vec![0],
-        pad: None,
-    };
-    Network::random(config, 1)
-}
 
 /// One token a byte, so that a prompt of 64 characters has 64 tokens.
 pub(crate) fn codec() -> Result<Codec, LmError> {

@@ -11,6 +11,9 @@
 #![expect(clippy::print_stdout, reason = "it prints tables")]
 
 mod bench;
+// The networks that `bench_engine` measures, so that the figures of both are of the same ones.
+#[path = "../bench_engine/network.rs"]
+mod network;
 
 use std::path::{Path, PathBuf};
 
