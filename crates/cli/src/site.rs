@@ -320,6 +320,11 @@ pub(crate) fn json_lines<T: DeserializeOwned>(
     Ok(())
 }
 
+/// `Some` of what was read; after an error `None`, with the error put aside.
+pub(crate) fn keep<T, E>(read: Result<T, E>, damage: &mut Option<E>) -> Option<T> {
+    read.map_err(|error| *damage = Some(error)).ok()
+}
+
 /// Reads a JSON file; an error names it.
 pub(crate) fn read_json<T: serde::de::DeserializeOwned>(path: &Path) -> anyhow::Result<T> {
     Ok(read_digested(path)?.1)

@@ -10,8 +10,8 @@ use anyhow::Context;
 use serde::Serialize;
 
 use super::Outcome;
-use super::watch::keep;
 use crate::args::Twins;
+use crate::site::keep;
 use crate::talk;
 
 const DAY: i64 = 24 * 3_600_000;

@@ -14,8 +14,8 @@ use super::{Opening, grouped, open};
 use crate::args::{CanaryDraw, CanaryTest, TraceCanary};
 use crate::commands::Outcome;
 use crate::commands::admin::Office;
-use crate::commands::watch::{keep, refuse_import, refuse_imported};
-use crate::site::{json_lines, read_json, secret_file, text_keys, write_new};
+use crate::commands::watch::{refuse_import, refuse_imported};
+use crate::site::{json_lines, keep, read_json, secret_file, text_keys, write_new};
 use crate::talk::{self, Talk};
 
 /// What is signed, in the folder of a draw.

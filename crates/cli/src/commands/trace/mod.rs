@@ -29,9 +29,9 @@ use anyhow::{Context, bail, ensure};
 use serde::Deserialize;
 
 use super::Outcome;
-use super::watch::{keep, refuse_import, refuse_imported};
+use super::watch::{refuse_import, refuse_imported};
 use crate::args::{Trace, TraceErrors, TraceMeans, TraceOverlap, TraceStyle, TraceTwins};
-use crate::site::{json_lines, local, open_local, open_upstream, read_digested, read_json, text_keys};
+use crate::site::{json_lines, keep, local, open_local, open_upstream, read_digested, read_json, text_keys};
 use crate::talk::{self, Talk};
 
 /// One text, and who wrote it.

@@ -84,8 +84,3 @@ pub(crate) fn watch(journal: &Path, config: &Config) -> anyhow::Result<Report> {
     .with_context(|| format!("cannot read the journal `{}`", journal.display()))?;
     Ok(state.report())
 }
-
-/// `Some` of what was read; after an error `None`, with the error put aside.
-pub(crate) fn keep<T, E>(read: Result<T, E>, damage: &mut Option<E>) -> Option<T> {
-    read.map_err(|error| *damage = Some(error)).ok()
-}

@@ -13,10 +13,9 @@ const EDGES: usize = 100;
 
 pub(super) fn findings(report: &Report) -> Findings {
     let told: Vec<&Operator> = report.operators.iter().filter(|operator| is_told(operator)).collect();
-    let count = |name: &str| told.iter().filter(|operator| operator.standing.name() == name).count();
     let fact = |name: &str, value: String| (name.to_owned(), value);
     Findings {
-        title: match count("campaign") {
+        title: match report.campaigns().count() {
             0 => "No campaign was found".to_owned(),
             1 => "One campaign was found".to_owned(),
             campaigns => format!("{campaigns} campaigns were found"),
