@@ -14,7 +14,7 @@ use anbiq_ledger::{Ledger, Plan};
 use anbiq_lm::{Local, LocalOptions, Precision};
 use anbiq_model::Model;
 use anbiq_secret::Secret;
-use anbiq_upstream::{Dialect, Member, Pool, PoolConfig, Upstream};
+use anbiq_upstream::{Dialect, Form, Member, Pool, PoolConfig, Scoring, Upstream};
 use anyhow::{Context, bail};
 use serde::de::DeserializeOwned;
 
@@ -278,10 +278,12 @@ pub(crate) fn open_upstream(
     name: &str,
     model: &str,
     key_env: Option<&str>,
+    form: Option<Form>,
 ) -> anyhow::Result<Arc<dyn Model>> {
     let key = server_key(key_env, None)?;
     let mut config = anbiq_upstream::UpstreamConfig::new(name, url, key);
     model.clone_into(&mut config.model);
+    config.scoring = Some(Scoring::Asked(form));
     Ok(Arc::new(Upstream::new(config)?))
 }
 

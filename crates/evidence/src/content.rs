@@ -233,6 +233,9 @@ pub struct SuspectPage {
     pub plot: Plot,
     /// The same test for each operator.
     pub per_operator: Vec<OperatorTest>,
+    /// The same test for versions of the teacher and for periods.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_part: Vec<PartTest>,
     /// What so many pairs could have shown, in words.
     #[serde(default)]
     pub power: Vec<String>,
@@ -284,6 +287,23 @@ pub struct OperatorTest {
     /// The exact p-value.
     pub p: f64,
     /// The same, adjusted for the number of operators tested (Holm 1979).
+    pub p_holm: f64,
+    /// Decimal logarithm of the e-value.
+    pub log10_e: f64,
+}
+
+/// The twin test on the pairs of a version of the teacher, or of a period.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PartTest {
+    /// Which.
+    pub part: String,
+    /// How many pairs.
+    pub n: u64,
+    /// In how many the served answer ranked first.
+    pub wins: u64,
+    /// The exact p-value.
+    pub p: f64,
+    /// The same, adjusted for the number of hypotheses.
     pub p_holm: f64,
     /// Decimal logarithm of the e-value.
     pub log10_e: f64,

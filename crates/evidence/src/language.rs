@@ -107,6 +107,7 @@ labels! {
     AskTwins: "Does it prefer what was served?", "هل يفضّل ما قُدِّم؟";
     AskNearness: "Does it come nearer to the teacher along what was served?", "هل يقترب من المعلِّم على طول ما قُدِّم؟";
     AskOverlap: "Has what it wrote more words in a row in common with what was served?", "هل في ما كتبه كلماتٌ متتالية أكثر ممّا قُدِّم؟";
+    AskProbe: "Does it go on as what was served does?", "هل يُكمل كما يُكمل ما قُدِّم؟";
     AskCanaries: "Does it remember the secrets that were served?", "هل يتذكّر الأسرار التي قُدِّمت؟";
     AskWeights: "Are its weights derived from the teacher's?", "هل أوزانه مشتقّة من أوزان المعلِّم؟";
     AskWatermark: "Does it fit the key of the watermark?", "هل يوافق مفتاحَ العلامة المائية؟";
@@ -169,6 +170,8 @@ labels! {
         "عملية القيمة e، زوجًا زوجًا بترتيب السجلّ. ولو لم يكن المشتبه به قد رأى شيئًا لكان احتمال بلوغها الخطَّ المتقطّع في أيّ وقت واحدًا من مليون على الأكثر.";
     Threshold: "one in a million", "واحد من مليون";
     PerOperator: "The same test, operator by operator", "الاختبار نفسه لكلّ مشغِّل";
+    PerPart: "The same test, by version of the teacher and period", "الاختبار نفسه لكلّ إصدارٍ من المعلِّم ولكلّ مدّة";
+    Part: "Part", "الجزء";
     AdjustedP: "p (Holm)", "p (هولم)";
     RivalExplanations: "What else could explain it", "ما الذي قد يفسّره غير ذلك";
     DoesNotShow: "What it does not show", "ما لا يُثبته";

@@ -18,8 +18,8 @@ pub mod signed;
 pub mod statement;
 
 pub use content::{
-    Dossier, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, OperatorRow, OperatorTest, Plot, Provenance, Reason,
-    Strength, StudentRow, SuspectPage, TermsPage, Timeline, TimelineBucket, Tone,
+    Dossier, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, OperatorRow, OperatorTest, PartTest, Plot,
+    Provenance, Reason, Strength, StudentRow, SuspectPage, TermsPage, Timeline, TimelineBucket, Tone,
 };
 pub use dossier::{
     Broken, Contents, Disclosed, EvidenceError, Twin, Verified, Written, attachment_name, verify, write,

@@ -15,6 +15,8 @@ pub enum Question {
     Nearness,
     /// Has what it wrote more words in a row in common with what was served?
     Overlap,
+    /// Does it go on as what was served does?
+    Probe,
     /// Does it remember secrets that were served?
     Canaries,
     /// Are its weights derived from the teacher's?

@@ -11,8 +11,8 @@ use anbiq_statistics::{conformal, special};
 use serde::{Deserialize, Serialize};
 
 use crate::gaps::rounded;
-use crate::report::recheck;
-use crate::{OperatorResult, Protocol, Report, Row, TestResult, TraceError, twin};
+use crate::report::{Hypotheses, recheck};
+use crate::{OperatorResult, Protocol, Report, Row, SliceResult, TraceError, twin};
 
 /// Largest p-value by which a preference is excluded, and one less the confidence of the bounds.
 const EXCLUDED: f64 = 1e-3;
@@ -46,7 +46,7 @@ pub struct Acquittal {
     pub alternative: String,
     /// The weakest preference of a calibration student.
     pub win_rate: f64,
-    /// The bound on the suspect's preference over all traffic, and over the pairs of each operator that was tested.
+    /// The bound on the suspect's preference over all traffic, and over the pairs of each operator, version and period that was tested.
     pub bounds: Vec<Bound>,
     /// Operators with too few pairs to be tested: of their answers nothing is excluded.
     pub not_covered: Vec<OperatorId>,
@@ -63,9 +63,12 @@ pub struct Acquittal {
 /// How often the suspect can prefer what was served.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Bound {
-    /// Of this operator's pairs; of all traffic where it is absent.
+    /// Of this operator's pairs; of all traffic where both are absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorId>,
+    /// Of the pairs of this version or period.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slice: Option<String>,
     /// Pairs.
     pub pairs: u64,
     /// Those in which it does not prefer the twin: cancelled exchanges and draws that it finds equally likely count as
@@ -97,13 +100,15 @@ impl Alternative {
             if !same {
                 return Err(wrong("it was traced against another teacher, with another statistic or other controls"));
             }
-            if (theirs.pairs_digest, &theirs.operators) != (like.pairs_digest, &like.operators) {
-                return Err(wrong("it was traced over other pairs, or pairs of other operators"));
+            if (theirs.pairs_digest, &theirs.operators, &theirs.slices)
+                != (like.pairs_digest, &like.operators, &like.slices)
+            {
+                return Err(wrong("it was traced over other pairs, or pairs of other operators or periods"));
             }
             if students.iter().any(|student| student.report == *digest || student.name == name) {
                 return Err(wrong("it is given twice"));
             }
-            let win_rate = preference(&report.all_traffic, &report.per_operator);
+            let win_rate = preference(Hypotheses::of(report));
             students.push(Calibration { name, report: *digest, win_rate });
         }
         Ok(Self { students })
@@ -116,31 +121,33 @@ impl Alternative {
 }
 
 /// How often a model prefers what was served, in the pairs in which that shows most: of all traffic or of one operator,
-/// whichever has the smallest p-value. The same for suspects and calibration students, which are compared by it.
-pub(crate) fn preference(all_traffic: &TestResult, per_operator: &[OperatorResult]) -> f64 {
-    let tests = std::iter::once(all_traffic).chain(per_operator.iter().map(|operator| &operator.result));
-    let most = tests.min_by(|one, other| one.p_exact.total_cmp(&other.p_exact));
+/// version or period, whichever has the smallest p-value. The same for suspects and calibration students, which are compared by it.
+pub(crate) fn preference(tested: Hypotheses<'_>) -> f64 {
+    let most = tested.all().min_by(|one, other| one.p_exact.total_cmp(&other.p_exact));
     rounded(most.map_or(0.5, |test| test.win_rate))
 }
 
 pub(crate) fn assess(
     protocol: &Protocol,
-    all_traffic: &TestResult,
-    per_operator: &[OperatorResult],
+    tested: Hypotheses<'_>,
     not_covered: Vec<OperatorId>,
     rows: &[Row],
 ) -> Option<Acquittal> {
     let alternative = protocol.alternative.as_ref()?;
     let win_rate = alternative.weakest();
-    let of = |operator: Option<&OperatorId>| {
-        let own = rows.iter().filter(|row| operator.is_none() || row.operator.as_ref() == operator);
-        bound(operator, own.filter_map(twin::difference), win_rate)
-    };
-    let operators = per_operator.iter().map(|operator| Some(&operator.operator));
-    let bounds: Vec<Bound> = std::iter::once(None).chain(operators).map(of).collect();
+    let all = bound(rows.iter().filter_map(twin::difference), win_rate);
+    let operators = tested.per_operator.iter().map(|OperatorResult { operator, .. }| {
+        let own = rows.iter().filter(|row| row.operator.as_ref() == Some(operator));
+        Bound { operator: Some(operator.clone()), ..bound(own.filter_map(twin::difference), win_rate) }
+    });
+    let slices = tested.per_slice.iter().map(|SliceResult { slice, .. }| {
+        let own = rows.iter().filter(|row| row.slices.contains(slice));
+        Bound { slice: Some(slice.clone()), ..bound(own.filter_map(twin::difference), win_rate) }
+    });
+    let bounds: Vec<Bound> = std::iter::once(all).chain(operators).chain(slices).collect();
     let p_pairs = bounds.iter().map(|bound| bound.p_value).fold(0.0, f64::max);
     // The conformal p-value is small for large scores; a weak preference is the large one here.
-    let own = -preference(all_traffic, per_operator);
+    let own = -preference(tested);
     let theirs: Vec<f64> = alternative.students.iter().map(|student| -student.win_rate).collect();
     let p_students = conformal::p_value(own, &theirs);
     let students = alternative.students.len();
@@ -159,7 +166,7 @@ pub(crate) fn assess(
     })
 }
 
-fn bound(operator: Option<&OperatorId>, differences: impl Iterator<Item = f64>, win_rate: f64) -> Bound {
+fn bound(differences: impl Iterator<Item = f64>, win_rate: f64) -> Bound {
     let (mut pairs, mut preferred) = (0, 0);
     for difference in differences {
         pairs += 1;
@@ -168,7 +175,8 @@ fn bound(operator: Option<&OperatorId>, differences: impl Iterator<Item = f64>, 
     // P(Binomial(pairs, w) <= preferred), as the upper tail of those that are not preferred.
     let p_value = special::binomial_upper_tail(pairs - preferred, pairs, 1.0 - win_rate).min(1.0);
     Bound {
-        operator: operator.cloned(),
+        operator: None,
+        slice: None,
         pairs,
         preferred,
         upper: clopper_pearson(preferred, pairs, 1.0 - 2.0 * EXCLUDED).high,

@@ -44,6 +44,8 @@ pub enum Kind {
     Nearness,
     /// The same of words in a row.
     Overlap,
+    /// The same of how it goes on.
+    Probe,
     /// Does it rank the secrets that were served first?
     Canaries,
     /// Are its weights derived?
@@ -105,7 +107,7 @@ impl AnyReport {
     fn of(value: Value) -> Result<Self, ReadError> {
         let kind = MARKS.iter().find(|(mark, _)| value.get(mark).is_some()).ok_or(ReadError::Unknown)?.1;
         Ok(match kind {
-            Kind::Twins | Kind::Nearness | Kind::Overlap => Self::Twins(serde_json::from_value(value)?),
+            Kind::Twins | Kind::Nearness | Kind::Overlap | Kind::Probe => Self::Twins(serde_json::from_value(value)?),
             Kind::Canaries => Self::Canaries(serde_json::from_value(value)?),
             Kind::Weights => Self::Weights(serde_json::from_value(value)?),
             Kind::Watermark => Self::Watermark(serde_json::from_value(value)?),
@@ -201,16 +203,18 @@ impl Report {
             Statistic::Residual | Statistic::MinusTeacher => Kind::Twins,
             Statistic::Nearness => Kind::Nearness,
             Statistic::Overlap => Kind::Overlap,
+            Statistic::Probe => Kind::Probe,
         }
     }
 }
 
 impl Kind {
     /// All kinds.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Twins,
         Self::Nearness,
         Self::Overlap,
+        Self::Probe,
         Self::Canaries,
         Self::Weights,
         Self::Watermark,
@@ -226,6 +230,7 @@ impl Kind {
             Self::Twins => "trace",
             Self::Nearness => "trace-nearness",
             Self::Overlap => "trace-overlap",
+            Self::Probe => "trace-probe",
             Self::Canaries => "canaries",
             Self::Weights => "weights",
             Self::Watermark => "watermark",
@@ -247,7 +252,7 @@ impl Kind {
     /// What whoever has the report alone can compute again, and does.
     pub const fn recomputed(self) -> &'static str {
         match self {
-            Self::Twins | Self::Nearness | Self::Overlap => {
+            Self::Twins | Self::Nearness | Self::Overlap | Self::Probe => {
                 "statistics, p-values, e-values, exclusions and verdict, from the gaps and coins of its rows"
             }
             Self::Canaries => "bits, p-values, Holm's adjustment and verdicts, from the ranks",
@@ -267,6 +272,7 @@ impl Kind {
         match self {
             Self::Twins => "the gaps: they need suspect, teacher and controls, and the texts of the pairs",
             Self::Nearness => "the gaps: they need the weights of suspect and teacher, and the texts of the pairs",
+            Self::Probe => "the gaps: they need suspect, teacher and controls to answer, and the texts of the pairs",
             Self::Overlap => "the gaps: they need the texts of the suspect and of the pairs",
             Self::Canaries => "the ranks: they need the suspect, the draw and its key",
             Self::Weights => "the hits, and the likenesses without a p-value: they need the weights of both models",

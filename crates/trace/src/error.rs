@@ -60,6 +60,14 @@ pub enum TraceError {
         /// Why not.
         what: String,
     },
+    /// A server whose answers do not count.
+    #[error("nothing that the server of `{model}` answers counts: {why}")]
+    Server {
+        /// The model that it is said to be.
+        model: String,
+        /// Why not.
+        why: String,
+    },
     /// Canaries that cannot be drawn or tested so.
     #[error("these canaries cannot be: {what}")]
     Canaries {
@@ -116,6 +124,7 @@ impl TraceError {
             Self::TooFew { .. } => "too_few_twins",
             Self::SharedAccount { .. } => "shared_account",
             Self::Calibration { .. } => "calibration_differs",
+            Self::Server { .. } => "server_differs",
             Self::Canaries { .. } => "canaries_wrong",
             Self::ScoringUnsupported { .. } => "scoring_unsupported",
             Self::NotAsPlanned(_) => "not_as_planned",

@@ -23,6 +23,9 @@ pub enum Statistic {
     /// As [`Statistic::Residual`], where the suspect's gap is by how much more of the first draw than of the second stands in its
     /// texts: see [`crate::overlap`]. The teacher is not asked.
     Overlap,
+    /// As [`Statistic::Residual`], where the gap of every model is by how much more often it would go on as the first draw does than as
+    /// the second: see [`crate::probe`]. Needs no log-probabilities.
+    Probe,
 }
 
 impl Statistic {
@@ -49,6 +52,13 @@ impl Statistic {
                  regression without intercept, over all pairs in the order of drawing, on the difference in length in words; \
                  with the sign turned where the second draw was served. The teacher is not asked."
             }
+            Self::Probe => {
+                "Gap of every model: over places of a draw, given the draw up to there, how far it goes on word for word at temperature 0 \
+                 (of a model in a folder, over all tokens, whether it finds the token likeliest), of the first draw less that of the \
+                 second. Residual of the suspect's gap in a least-squares regression without intercept, over all pairs in the order of \
+                 drawing, on the teacher's gap, the difference in the number of the teacher's places, and each control's gap; with the \
+                 sign turned where the second draw was served."
+            }
             Self::MinusTeacher => {
                 "Gap: a model's log-probability of one draw less that of the other. The suspect's gap less the teacher's; \
                  with the sign turned where the second draw was served."
@@ -65,7 +75,7 @@ impl Statistic {
                     *value -= gaps.teacher;
                 }
             }
-            Self::Residual | Self::Nearness | Self::Overlap => {
+            Self::Residual | Self::Nearness | Self::Overlap | Self::Probe => {
                 let controls = gaps.iter().map(|gaps| gaps.controls.len()).min().unwrap_or(0);
                 let mut columns: Vec<Vec<f64>> = vec![
                     gaps.iter().map(|gaps| gaps.teacher).collect(), //

@@ -8,7 +8,7 @@ use anbiq_domain::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::{OperatorAccounts, TraceError};
+use crate::{By, OperatorAccounts, TraceError};
 
 /// Which exchanges to take.
 #[derive(Debug, Clone, Default)]
@@ -17,6 +17,8 @@ pub struct Selection {
     pub operators: Vec<OperatorAccounts>,
     /// Only answers of this model; of every model where it is `None`.
     pub model: Option<String>,
+    /// By what pairs are parted besides.
+    pub by: Vec<By>,
     /// At most so many pairs, the first ones; `None` for no limit. Bounds the memory that texts take.
     pub most_items: Option<usize>,
     /// Only exchanges that were twinned in this mode: pairs of the two modes rest on different things and are never tested
@@ -40,6 +42,8 @@ pub struct TwinItem {
     pub account: AccountId,
     /// Who stands behind the account, where that is known.
     pub operator: Option<OperatorId>,
+    /// The parts to which it belongs.
+    pub slices: Vec<String>,
     /// What was asked.
     pub prompt: Prompt,
     /// When the twin was drawn.
@@ -254,6 +258,7 @@ impl Gathering<'_> {
         if items.len() + self.waiting.len() >= self.selection.most_items.unwrap_or(usize::MAX) {
             return left_out.over_limit += 1;
         }
+        let build = builds.get(served).map_or("", String::as_str);
         let operator = self.operators.get(&exchange.account).map(|operator| (*operator).clone());
         let item = TwinItem {
             index,
@@ -261,6 +266,7 @@ impl Gathering<'_> {
             at: exchange.at,
             account: exchange.account,
             operator,
+            slices: self.selection.by.iter().map(|by| by.part(exchange.at, &exchange.model, build)).collect(),
             prompt,
             mode: twinning.mode,
             draws: [first, second],

@@ -113,6 +113,9 @@ pub struct PlannedModel {
     /// The environment variable that holds the key of its server.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_env: Option<String>,
+    /// The folder whose chat template puts conversations in form for its server, and SHA-256 of that and of what ends a turn.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub template: Option<PlannedFile>,
 }
 
 /// A file and its digest.
@@ -194,7 +197,9 @@ impl TwinsPlan {
             collected.items.iter().filter(|item| item.operator.as_ref() == Some(&group.operator)).count()
         };
         let enough = collected.operators.iter().filter(|group| pairs(group) >= settings.minimum_items).count();
-        let hypotheses = settings.tests.max(1) * (1 + enough);
+        let own = |slice: &String| collected.items.iter().filter(|item| item.slices.contains(slice)).count();
+        let slices = protocol.slices.iter().filter(|slice| own(slice) >= settings.minimum_items).count();
+        let hypotheses = settings.tests.max(1) * (1 + enough + slices);
         let power = power::of(collected.items.len(), ESTABLISHED, hypotheses);
         Ok(Self { protocol, settings: settings.clone(), left_out: collected.left_out, power })
     }

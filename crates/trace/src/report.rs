@@ -9,8 +9,8 @@ use crate::gaps::rounded;
 use crate::items::by_account;
 use crate::score::PairScore;
 use crate::{
-    Acquittal, BlindBaseline, Fixed, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict, acquittal, blind,
-    power, twin, verdict,
+    Acquittal, AtServer, BlindBaseline, Fixed, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict,
+    acquittal, blind, power, twin, verdict,
 };
 
 /// The version of the report's form.
@@ -37,6 +37,12 @@ pub struct Report {
     pub per_operator: Vec<OperatorResult>,
     /// Operators with too few pairs to be tested, and how many they have.
     pub too_few: Vec<(OperatorId, usize)>,
+    /// The test on the pairs of each version of the teacher and of each period that has enough of them, in the protocol's order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub per_slice: Vec<SliceResult>,
+    /// Those with too few pairs, and how many they have.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub too_few_of_slices: Vec<(String, usize)>,
     /// The same test with what cannot have seen the answers.
     pub blind_baseline: BlindBaseline,
     /// What the pairs exclude, where the protocol says what they may.
@@ -67,6 +73,15 @@ pub struct OperatorResult {
     pub result: TestResult,
 }
 
+/// The test on the pairs of one version of the teacher, or of one period.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SliceResult {
+    /// Which, as the protocol names it.
+    pub slice: String,
+    /// What was found.
+    pub result: TestResult,
+}
+
 /// Pairs that were taken and could not be scored, whichever draw was served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct Dropped {
@@ -86,6 +101,9 @@ pub struct Row {
     /// Who stands behind the account.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub operator: Option<OperatorId>,
+    /// The version and the period to which it belongs, where these are tested.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub slices: Vec<String>,
     /// Which draw was served: 0 or 1.
     pub served: u8,
     /// How the exchange ended.
@@ -169,6 +187,7 @@ pub(crate) fn rows(items: &[TwinItem], scores: &[Vec<Option<PairScore>>]) -> Vec
         exchange: item.exchange,
         account: item.account.clone(),
         operator: None,
+        slices: item.slices.clone(),
         served: item.served,
         state: item.state,
         gaps: if item.is_complete() { places.next().and_then(&gaps) } else { None },
@@ -182,28 +201,33 @@ pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) 
     fill_in(&protocol, &mut rows);
     let mut all_traffic = twin::test(rows.iter());
     let (mut per_operator, too_few) = operators(&protocol, &rows);
+    let (mut per_slice, too_few_of_slices) = slices(&protocol, &rows);
     let tests = protocol.tests_side_by_side.max(1);
-    adjust(&mut all_traffic, &mut per_operator, tests);
+    adjust(&mut all_traffic, &mut per_operator, &mut per_slice, tests);
     let blind_baseline = blind::test(&protocol, &rows);
     let not_covered = too_few.iter().map(|(operator, _)| operator.clone()).collect();
-    let acquittal = acquittal::assess(&protocol, &all_traffic, &per_operator, not_covered, &rows);
-    let verdict = Verdict::of(&protocol, &all_traffic, &per_operator, &blind_baseline, acquittal.as_ref());
+    let hypotheses = Hypotheses { all_traffic: &all_traffic, per_operator: &per_operator, per_slice: &per_slice };
+    let acquittal = acquittal::assess(&protocol, hypotheses, not_covered, &rows);
+    let verdict = Verdict::of(&protocol, hypotheses, &blind_baseline, acquittal.as_ref());
+    let count = tests * hypotheses.all().count();
     let not_scored = rows.iter().filter(|row| row.state == State::Complete && row.gaps.is_none()).count() as u64;
     Report {
         format: FORMAT,
         software: concat!("anbiq ", env!("CARGO_PKG_VERSION")).to_owned(),
-        power: power::of(all_traffic.n, verdict::ESTABLISHED, tests * (1 + per_operator.len())),
+        power: power::of(all_traffic.n, verdict::ESTABLISHED, count),
         plan: None,
         verdict,
         all_traffic,
         per_operator,
         too_few,
+        per_slice,
+        too_few_of_slices,
         blind_baseline,
         acquittal,
         left_out,
         dropped: Dropped { not_scored },
         rival_explanations: rival_explanations(protocol.mode),
-        does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
+        does_not_show: does_not_show(&protocol),
         rows,
         protocol,
     }
@@ -238,10 +262,50 @@ fn operators(protocol: &Protocol, rows: &[Row]) -> (Vec<OperatorResult>, Vec<(Op
     (tested, too_few)
 }
 
-/// Holm's adjustment over all traffic and the operators, times the number of tests that are made side by side.
-fn adjust(all_traffic: &mut TestResult, per_operator: &mut [OperatorResult], side_by_side: usize) {
-    let mut tests: Vec<&mut TestResult> =
-        std::iter::once(all_traffic).chain(per_operator.iter_mut().map(|operator| &mut operator.result)).collect();
+fn slices(protocol: &Protocol, rows: &[Row]) -> (Vec<SliceResult>, Vec<(String, usize)>) {
+    let mut tested = Vec::new();
+    let mut too_few = Vec::new();
+    for slice in &protocol.slices {
+        let own = || rows.iter().filter(|row| row.slices.contains(slice));
+        let pairs = own().filter(|row| twin::difference(row).is_some()).count();
+        if pairs < protocol.minimum_items {
+            too_few.push((slice.clone(), pairs));
+        } else {
+            tested.push(SliceResult { slice: slice.clone(), result: twin::test(own()) });
+        }
+    }
+    (tested, too_few)
+}
+
+/// Everything that was tested of a suspect, for whoever asks about all of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Hypotheses<'report> {
+    pub(crate) all_traffic: &'report TestResult,
+    pub(crate) per_operator: &'report [OperatorResult],
+    pub(crate) per_slice: &'report [SliceResult],
+}
+
+impl<'report> Hypotheses<'report> {
+    pub(crate) fn of(report: &'report Report) -> Self {
+        Self { all_traffic: &report.all_traffic, per_operator: &report.per_operator, per_slice: &report.per_slice }
+    }
+
+    pub(crate) fn all(self) -> impl Iterator<Item = &'report TestResult> {
+        let operators = self.per_operator.iter().map(|operator| &operator.result);
+        std::iter::once(self.all_traffic).chain(operators).chain(self.per_slice.iter().map(|slice| &slice.result))
+    }
+}
+
+/// Holm's adjustment over all that is tested, times the number of tests that are made side by side.
+fn adjust(
+    all_traffic: &mut TestResult,
+    per_operator: &mut [OperatorResult],
+    per_slice: &mut [SliceResult],
+    side_by_side: usize,
+) {
+    let operators = per_operator.iter_mut().map(|operator| &mut operator.result);
+    let slices = per_slice.iter_mut().map(|slice| &mut slice.result);
+    let mut tests: Vec<&mut TestResult> = std::iter::once(all_traffic).chain(operators).chain(slices).collect();
     let p_values: Vec<f64> = tests.iter().map(|test| test.p_exact).collect();
     for (test, adjusted) in tests.iter_mut().zip(holm::adjust(&p_values)) {
         test.p_holm = (adjusted * side_by_side as f64).min(1.0);
@@ -255,6 +319,11 @@ fn rival_explanations(mode: TwinMode) -> Vec<String> {
         TwinMode::Deferred => Some(OTHER_TEACHER),
     };
     own.into_iter().chain(RIVAL_EXPLANATIONS).map(str::to_owned).collect()
+}
+
+fn does_not_show(protocol: &Protocol) -> Vec<String> {
+    let servers = protocol.servers.iter().map(AtServer::in_words);
+    servers.chain(DOES_NOT_SHOW.map(str::to_owned)).collect()
 }
 
 const OTHER_TEACHER: &str = "Another teacher by then: the twins were drawn later than the answers that were served. If the model, its \

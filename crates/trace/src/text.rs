@@ -1,6 +1,6 @@
 use std::fmt::Write;
 
-use anbiq_domain::TwinMode;
+use anbiq_domain::{OperatorId, TwinMode};
 
 use crate::plan::in_words;
 use crate::{Report, TestResult};
@@ -60,6 +60,12 @@ fn tests(text: &mut String, report: &Report) -> std::fmt::Result {
     for (operator, pairs) in &report.too_few {
         writeln!(text, "{:<28} {pairs:>6} too few to test", name(operator.as_str()))?;
     }
+    for slice in &report.per_slice {
+        row(text, &name(&slice.slice), &slice.result)?;
+    }
+    for (slice, pairs) in &report.too_few_of_slices {
+        writeln!(text, "{:<28} {pairs:>6} too few to test", name(slice))?;
+    }
     let against = report.all_traffic.against;
     if against > 0 {
         writeln!(text, "{against} cancelled exchanges count as the largest differences against.")?;
@@ -115,7 +121,7 @@ fn acquittal(text: &mut String, report: &Report) -> std::fmt::Result {
     let Some(acquittal) = &report.acquittal else { return Ok(()) };
     writeln!(text, "To be excluded: {}", acquittal.alternative)?;
     for bound in &acquittal.bounds {
-        let of = bound.operator.as_ref().map_or("all traffic", |operator| operator.as_str());
+        let of = bound.operator.as_ref().map(OperatorId::as_str).or(bound.slice.as_deref()).unwrap_or("all traffic");
         let excluded = if bound.excluded { "excluded" } else { "NOT excluded" };
         let (upper, p) = (bound.upper, p_value(bound.p_value));
         writeln!(text, "  {of:<28} prefers the served at most in {upper:.3} (99.9 %), p {p}: {excluded}")?;

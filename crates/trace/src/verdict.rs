@@ -1,7 +1,8 @@
 use anbiq_domain::OperatorId;
 use serde::{Deserialize, Serialize};
 
-use crate::{Acquittal, BlindBaseline, OperatorResult, Protocol, TestResult};
+use crate::report::Hypotheses;
+use crate::{Acquittal, BlindBaseline, Protocol};
 
 /// Largest adjusted p-value that is *established*.
 pub(crate) const ESTABLISHED: f64 = 1e-6;
@@ -70,16 +71,14 @@ pub struct Verdict {
 impl Verdict {
     pub(crate) fn of(
         protocol: &Protocol,
-        all_traffic: &TestResult,
-        per_operator: &[OperatorResult],
+        tested: Hypotheses<'_>,
         blind: &BlindBaseline,
         acquittal: Option<&Acquittal>,
     ) -> Self {
         let (suspect, teacher) = (protocol.suspect.as_str(), protocol.teacher.as_str());
-        let tests = || std::iter::once(all_traffic).chain(per_operator.iter().map(|operator| &operator.result));
-        let hypotheses = (tests().count() * protocol.tests_side_by_side.max(1)) as f64;
-        let smallest = tests().map(|test| test.p_holm).fold(1.0, f64::min);
-        let largest = tests().map(|test| test.log10_e_largest).fold(0.0, f64::max) - hypotheses.log10();
+        let hypotheses = (tested.all().count() * protocol.tests_side_by_side.max(1)) as f64;
+        let smallest = tested.all().map(|test| test.p_holm).fold(1.0, f64::min);
+        let largest = tested.all().map(|test| test.log10_e_largest).fold(0.0, f64::max) - hypotheses.log10();
         if !blind.passed {
             let sentence = format!(
                 "No verdict on {suspect}: a blind baseline that cannot have seen the answers is not at one half, so the \
@@ -91,7 +90,8 @@ impl Verdict {
             (Strength::NotShown, Some(acquittal)) if acquittal.excluded => Strength::Contradicted,
             (strength, _) => strength,
         };
-        let points_at: Vec<OperatorId> = per_operator
+        let points_at: Vec<OperatorId> = tested
+            .per_operator
             .iter()
             .filter(|operator| {
                 strength > Strength::NotShown && Strength::of_p_value(operator.result.p_holm) == strength

@@ -7,6 +7,7 @@
 mod batch;
 pub mod client;
 mod dialect;
+mod given;
 mod head;
 mod pool;
 pub mod probe;
@@ -16,8 +17,9 @@ mod upstream;
 pub use batch::{Batch, BatchAnswer, BatchLine, BatchResponse, Batches, FileLines};
 pub use client::{ChatStream, Client, ClientConfig, ClientError, CompletionStream, ErrorKind};
 pub use dialect::Dialect;
+pub use given::{Form, Scoring};
 pub use head::{Quota, Told};
 pub use pool::{Member, Pool, PoolConfig};
 pub use probe::{Probe, Scores};
 pub use reach::{Reach, Unreachable};
-pub use upstream::{Scoring, Upstream, UpstreamConfig};
+pub use upstream::{Upstream, UpstreamConfig};

@@ -3,7 +3,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use anbiq_domain::{Finish, Prompt, Usage};
-use anbiq_model::template::ChatTemplate;
 use anbiq_model::{
     Abilities, Alternative, EmbedRequest, Embedded, Event, Fault, Generation, Inputs, Model, ModelError, Request,
     ScoreRequest, Scored, Server, TokenLogprob, ToolCallDelta,
@@ -15,13 +14,12 @@ use anbiq_openai::{
 };
 use anbiq_secret::{Secret, redact_url};
 use futures::stream::{self, BoxStream, SelectAll};
-use futures::{FutureExt, Stream, StreamExt, TryStreamExt};
+use futures::{Stream, StreamExt, TryStreamExt};
 use serde_json::Map;
+use tokio::sync::OnceCell;
 
 use crate::client::{Client, ClientConfig, ClientError, ErrorKind};
-
-/// Completions scored at the same time.
-const SCORED_AT_ONCE: usize = 8;
+use crate::given::{self, Scoring};
 
 /// One model of a server.
 #[derive(Debug, Clone)]
@@ -50,15 +48,6 @@ pub struct UpstreamConfig {
     pub scoring: Option<Scoring>,
 }
 
-/// How a server that echoes prompts with their log-probabilities, as vLLM does, scores given text.
-#[derive(Debug, Clone, Default)]
-pub struct Scoring {
-    /// Puts conversations in form; without one only plain texts can be scored.
-    pub template: Option<ChatTemplate>,
-    /// The text of the token that ends a turn; scored after an answer that the model ended.
-    pub end_of_turn: String,
-}
-
 impl UpstreamConfig {
     /// The model `name` of the server at `base_url`, which knows it by the same name; no log-probabilities.
     pub fn new(name: impl Into<String>, base_url: impl Into<String>, key: Option<Secret<String>>) -> Self {
@@ -82,6 +71,8 @@ pub struct Upstream {
     client: Client,
     /// The server was seen not to give several completions in one request. Clones share it.
     one_by_one: Arc<AtomicBool>,
+    /// How the server scores given text, once it was asked. Clones share it.
+    scoring: Arc<OnceCell<Scoring>>,
 }
 
 impl Upstream {
@@ -91,7 +82,7 @@ impl Upstream {
     /// The address or the key is unusable.
     pub fn new(config: UpstreamConfig) -> Result<Self, ModelError> {
         let client = Client::new(config.client.clone()).map_err(to_model_error)?;
-        Ok(Self { config, client, one_by_one: Arc::default() })
+        Ok(Self { config, client, one_by_one: Arc::default(), scoring: Arc::default() })
     }
 
     /// Opens the streams that together give the `n` completions of `request`.
@@ -195,34 +186,6 @@ impl Upstream {
     fn counts_by_logprobs(&self, n: u32) -> bool {
         n > 1 && self.config.logprobs.is_some()
     }
-
-    async fn score_one(&self, scoring: &Scoring, request: &ScoreRequest) -> Result<Scored, ModelError> {
-        let before = match (&request.prompt, &scoring.template) {
-            (Prompt::Text(text), _) => text.clone(),
-            (Prompt::Chat(messages), Some(template)) => template
-                .render(messages, true)
-                .map_err(|why| ModelError::new(Fault::Request, why.code(), why.to_string()))?,
-            (Prompt::Chat(_), None) => {
-                return Err(unsupported("scoring a conversation needs the model's chat template"));
-            }
-        };
-        let mut whole = [before.as_str(), &request.answer.text].concat();
-        if request.answer.finish == Finish::Stop {
-            whole.push_str(&scoring.end_of_turn);
-        }
-        let echo = CompletionRequest {
-            // Some servers refuse to write nothing; what is written after the echo is cut off again.
-            max_tokens: Some(1),
-            temperature: Some(0.0),
-            logprobs: Some(1),
-            echo: Some(true),
-            ..CompletionRequest::new(&self.config.model, whole.as_str())
-        };
-        let completion = self.client.completions(&echo, &[]).await.map_err(to_model_error)?;
-        let logprobs = completion.choices.into_iter().next().and_then(|choice| choice.logprobs);
-        let logprobs = logprobs.ok_or_else(|| unsupported("the server gives no log-probabilities of a prompt"))?;
-        cut_echo(&logprobs, &before, &whole)
-    }
 }
 
 #[async_trait::async_trait]
@@ -257,9 +220,9 @@ impl Model for Upstream {
 
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {
         let scoring = self.config.scoring.as_ref();
-        let scoring = scoring.ok_or_else(|| unsupported("this server cannot score given text"))?;
-        let scores: Vec<_> = requests.iter().map(|request| self.score_one(scoring, request).boxed()).collect();
-        stream::iter(scores).buffered(SCORED_AT_ONCE).try_collect().await
+        let scoring = scoring.ok_or_else(|| given::unsupported("this server cannot score given text"))?;
+        let found = self.scoring.get_or_try_init(|| given::found(&self.client, &self.config.model, scoring)).await?;
+        given::score(&self.client, &self.config.model, found, requests).await
     }
 
     fn servers(&self) -> Vec<Server> {
@@ -634,41 +597,7 @@ impl Tally {
     }
 }
 
-/// The log-probabilities of what follows `before` in an echo of `whole`.
-///
-/// A token that begins in `before` and reaches beyond it counts to the answer: it holds some of it.
-fn cut_echo(echo: &CompletionLogprobs, before: &str, whole: &str) -> Result<Scored, ModelError> {
-    let rows = echo.tokens.len();
-    if rows == 0 || echo.token_logprobs.len() != rows || echo.text_offset.len() != rows {
-        return Err(unsupported("the server does not say which token stands where in a prompt"));
-    }
-    // Some servers show the token that begins every text, and count its name as text.
-    let shown_start = !whole.starts_with(echo.tokens[0].as_str());
-    let shift =
-        if shown_start && rows > 1 { echo.text_offset[1] - echo.text_offset[0].min(echo.text_offset[1]) } else { 0 };
-    let (begin, end) = (before.chars().count() as u64 + shift, whole.chars().count() as u64 + shift);
-    let mut scored = Scored { logprobs: Vec::new(), greedy: Vec::new() };
-    for row in usize::from(shown_start)..rows {
-        let stops = echo.text_offset.get(row + 1).copied().unwrap_or(u64::MAX);
-        // Nothing precedes the first token of a text, so it has no log-probability.
-        if let (true, Some(logprob)) = (stops > begin && echo.text_offset[row] < end, echo.token_logprobs[row]) {
-            let best = echo.top_logprobs.as_ref().and_then(|tops| tops.get(row)?.as_ref());
-            let best = best.map(|tops| tops.values().fold(f32::NEG_INFINITY, |best, one| best.max(*one)));
-            scored.logprobs.push(logprob);
-            scored.greedy.extend(best.map(|best| logprob >= best));
-        }
-    }
-    if scored.greedy.len() != scored.logprobs.len() {
-        scored.greedy.clear();
-    }
-    Ok(scored)
-}
-
-fn unsupported(message: &str) -> ModelError {
-    ModelError::new(Fault::Setup, "scoring_unsupported", message)
-}
-
-fn to_model_error(error: ClientError) -> ModelError {
+pub(crate) fn to_model_error(error: ClientError) -> ModelError {
     let says_context = error.code.as_deref() == Some("context_length_exceeded")
         || error.message.contains("maximum context length")
         || error.message.contains("context size");

@@ -10,7 +10,7 @@ use anbiq_domain::{Answer, Finish, Message, Prompt, Role, ToolCall};
 use anbiq_model::{Event, Fault, Model, Request, ScoreRequest, collect};
 use anbiq_openai::{ChatMessage, ChatRequest};
 use anbiq_secret::Secret;
-use anbiq_upstream::{Client, ClientConfig, ErrorKind, Scoring, Upstream, UpstreamConfig};
+use anbiq_upstream::{Client, ClientConfig, ErrorKind, Form, Scoring, Upstream, UpstreamConfig};
 use axum::body::Body;
 use axum::http::{HeaderMap, Response, StatusCode, Uri};
 use axum::response::IntoResponse;
@@ -363,7 +363,7 @@ async fn given_text_is_scored_by_an_echo() {
         )
     })
     .await;
-    let scoring = Scoring { template: None, end_of_turn: "<e>".into() };
+    let scoring = Scoring::Echo(Form { template: None, end_of_turn: "<e>".into() });
     let model =
         Upstream::new(UpstreamConfig { scoring: Some(scoring), ..UpstreamConfig::new("m", base, None) }).unwrap();
     let answer = Answer::new(" ab", Finish::Stop);
@@ -375,6 +375,73 @@ async fn given_text_is_scored_by_an_echo() {
 
     let chat = ScoreRequest { prompt: prompt(), answer };
     assert_eq!(model.score(&[chat]).await.unwrap_err().code, "scoring_unsupported");
+}
+
+/// A server that reads conversations as vLLM does: a token a word, after one that begins the text and before one that begins an answer.
+fn reads_conversations(body: &Value) -> Response<Body> {
+    if body["echo"] == true {
+        return json_reply(400, &json!({"error": {"message": "no echo"}}));
+    }
+    let words =
+        |message: &Value| message["content"].as_str().unwrap().split(' ').map(str::to_owned).collect::<Vec<_>>();
+    let mut tokens: Vec<String> = vec!["<s>".into()];
+    tokens.extend(body["messages"].as_array().unwrap().iter().flat_map(|message| {
+        let begin = (message["role"] == "assistant").then(|| "<a>".to_owned());
+        begin.into_iter().chain(words(message))
+    }));
+    if body["continue_final_message"] != true {
+        tokens.push("<a>".into());
+    }
+    // The token of the text is at the number of its letters; where it is not the likeliest, that one is shown as well.
+    let row = |token: &String| {
+        let own = json!({"logprob": -(token.len() as f64), "rank": token.len(), "decoded_token": token});
+        match token.len() {
+            1 => json!({"7": own}),
+            _ => json!({"7": own, "9": {"logprob": -0.5, "rank": 1, "decoded_token": "x"}}),
+        }
+    };
+    let rows: Vec<Value> = std::iter::once(Value::Null).chain(tokens.iter().skip(1).map(row)).collect();
+    let asked = body["prompt_logprobs"].is_number();
+    json_reply(
+        200,
+        &json!({
+            "choices": [{"index": 0, "message": {"role": "assistant", "content": "x"}, "finish_reason": "length"}],
+            "prompt_logprobs": if asked { json!(rows) } else { Value::Null },
+            "usage": {"prompt_tokens": tokens.len(), "completion_tokens": 1, "total_tokens": tokens.len() + 1}
+        }),
+    )
+}
+
+#[tokio::test]
+async fn given_text_is_scored_by_what_it_adds_to_a_conversation() {
+    let (base, seen) = server(reads_conversations).await;
+    // The form is known, but the server repeats nothing.
+    for form in [None, Some(Form::default())] {
+        let scoring = Some(Scoring::Asked(form));
+        let model = Upstream::new(UpstreamConfig { scoring, ..UpstreamConfig::new("m", &base, None) }).unwrap();
+        assert!(model.abilities().scoring);
+        let request = |answer: &str| ScoreRequest { prompt: prompt(), answer: Answer::new(answer, Finish::Stop) };
+        let before = seen.0.lock().unwrap().len();
+        let scored = model.score(&[request("a bcd e"), request("fg")]).await.unwrap();
+        assert_eq!(
+            (&scored[0].logprobs[..], &scored[0].greedy[..]),
+            (&[-1.0, -3.0, -1.0][..], &[true, false, true][..])
+        );
+        assert_eq!((&scored[1].logprobs[..], &scored[1].greedy[..]), (&[-2.0][..], &[false][..]));
+        // How it scores is asked once, what a prompt is alone once for both of its answers.
+        model.score(&[request("h")]).await.unwrap();
+        let asked: Vec<bool> = seen.0.lock().unwrap()[before..]
+            .iter()
+            .map(|(_, _, body)| body["continue_final_message"] == true)
+            .collect();
+        assert_eq!(asked.iter().filter(|continued| !**continued).count(), 2 + usize::from(asked.len() > 6));
+    }
+
+    let (base, _) = server(|_| json_reply(200, &json!({"choices": []}))).await;
+    let model = UpstreamConfig { scoring: Some(Scoring::Asked(None)), ..UpstreamConfig::new("m", base, None) };
+    let request = ScoreRequest { prompt: prompt(), answer: Answer::new("a", Finish::Stop) };
+    let error = Upstream::new(model).unwrap().score(&[request]).await.unwrap_err();
+    assert_eq!((error.fault, error.code), (Fault::Setup, "scoring_unsupported"));
 }
 
 #[tokio::test]

@@ -3,6 +3,7 @@
 //!
 //! `anbiq verify` and the binary `anbiq-verify` are both [`run`], so they say the same.
 
+pub mod draws;
 pub mod plans;
 mod reports;
 

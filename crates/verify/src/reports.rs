@@ -9,7 +9,7 @@ use anbiq_trace::plan::same;
 use anbiq_trace::{Alternative, AnyReport, Kind, Report};
 use serde::Serialize;
 
-use crate::plans;
+use crate::{draws, plans};
 
 /// What was done with one report.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -59,6 +59,10 @@ fn report(dossier: &Path, name: &str, folder: &Verified, served: &BTreeMap<u64, 
         }
     }
     if let AnyReport::Canaries(canaries) = &report {
+        match draws::check(dossier, canaries).map_err(&broken)? {
+            true => recomputed += "; that its canaries are those of the signed draw",
+            false => on_trust += "; which canaries were drawn, among how many and for whom: it needs the signed draw",
+        }
         match &canaries.journal {
             Some(witness) => {
                 let drawn = folder.canaries.get(&witness.committed_at);

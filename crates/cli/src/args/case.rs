@@ -29,6 +29,9 @@ pub(crate) struct Case {
     /// The plans that the reports name; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) plan: Vec<PathBuf>,
+    /// The signed draws that reports on canaries name, or their folders; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) draw: Vec<PathBuf>,
     /// Reports of `anbiq distill run --json`; may be given several times.
     #[arg(long, value_name = "FILE")]
     pub(crate) student: Vec<PathBuf>,

@@ -20,8 +20,9 @@ pub(crate) use journal::{Journal, Twins};
 pub(crate) use lab::Lab;
 pub(crate) use terms::{Described, Grant, Permits, PriceClass, Purpose, Terms};
 pub(crate) use trace::{
-    CanaryDraw, CanaryTest, IdentityCompare, Modes, Trace, TraceCanary, TraceEndpoint, TraceErrors, TraceIdentity,
-    TraceMeans, TraceOverlap, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins, TraceWatermark, TraceWeights,
+    Asking, CanaryDraw, CanaryTest, IdentityCompare, Modes, Parts, Trace, TraceAsk, TraceCanary, TraceEndpoint,
+    TraceErrors, TraceIdentity, TraceMeans, TraceOverlap, TracePlan, TracePower, TraceRun, TraceStyle, TraceTwins,
+    TraceWatermark, TraceWeights,
 };
 pub(crate) use watch::{How, Import, Measure, Method, Watch};
 
@@ -137,9 +138,13 @@ pub(crate) struct Remote {
     /// Name of an API key's environment variable, for models behind a URL.
     #[arg(long, value_name = "VARIABLE")]
     pub(crate) key_env: Option<String>,
-    /// Name that a model behind a URL is asked for.
+    /// Name that models behind a URL are asked for; `URL#NAME` says it of one.
     #[arg(long)]
     pub(crate) model: Option<String>,
+    /// Folder with the chat template of models behind a URL (`tokenizer_config.json`), or `NAME=DIR` with that of one: where their server
+    /// scores and continues texts alone, conversations are put in form by it. May be given several times.
+    #[arg(long, value_name = "[NAME=]DIR")]
+    pub(crate) template: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -27,6 +27,8 @@ pub(crate) enum TraceMeans {
     Power(TracePower),
     /// Was a model trained on answers that carry the teacher's watermark?
     Watermark(TraceWatermark),
+    /// Collect what a model answers, as the file of answers that other commands read.
+    Ask(TraceAsk),
     /// Is a server the model that it is said to be? Before anything that it answers counts.
     Endpoint(TraceEndpoint),
     /// Whose answers do given answers look like, and is any model that is known to be independent as much like them?
@@ -43,6 +45,35 @@ pub(crate) enum TraceMeans {
     /// Answers with a secret that is drawn before they are served, and whether a suspect remembers them.
     #[command(subcommand)]
     Canary(TraceCanary),
+}
+
+#[derive(Debug, Clone, Args)]
+pub(crate) struct TraceAsk {
+    /// The model: a Hugging Face folder, or the base URL of an OpenAI-compatible server.
+    pub(crate) model_at: String,
+    /// What to ask, as JSON lines with `prompt`, such as `anbiq trace identity questions` prints; may be given several times.
+    #[arg(long, value_name = "FILE", required_unless_present = "journal")]
+    pub(crate) prompts: Vec<PathBuf>,
+    /// Ask what was asked in the twinned exchanges of this journal, for `anbiq trace overlap`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) journal: Option<PathBuf>,
+    /// The gateway's folder of secrets, where the journal's texts are sealed.
+    #[arg(long, value_name = "DIR", requires = "journal")]
+    pub(crate) secrets: Option<PathBuf>,
+    /// Longest answer, in tokens.
+    #[arg(long, value_name = "N", default_value_t = 512)]
+    pub(crate) max_tokens: u32,
+    /// Divides the logits; 0 takes the likeliest token.
+    #[arg(long, default_value_t = 0.0)]
+    pub(crate) temperature: f32,
+    /// Name of the model in the file.
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    #[command(flatten)]
+    pub(crate) remote: Remote,
+    /// The file of answers. What is in it already is not asked again.
+    #[arg(short, long, value_name = "FILE", default_value = "answers.jsonl")]
+    pub(crate) out: PathBuf,
 }
 
 #[derive(Debug, Clone, Args)]
@@ -152,9 +183,8 @@ pub(crate) struct TracePlan {
     /// what the pairs may exclude.
     #[arg(long, value_name = "FILE", requires = "suspect")]
     pub(crate) calibration: Vec<PathBuf>,
-    /// Test by how near the suspect comes to the teacher's distributions, as `anbiq trace --nearness` does.
-    #[arg(long, requires = "suspect")]
-    pub(crate) nearness: bool,
+    #[command(flatten)]
+    pub(crate) asking: Asking,
     /// Name of the suspect in the report.
     #[arg(long)]
     pub(crate) name: Option<String>,
@@ -179,6 +209,37 @@ pub(crate) struct TracePlan {
     /// The plan; must be absent.
     #[arg(short, long, value_name = "FILE", default_value = "plan.json")]
     pub(crate) out: PathBuf,
+}
+
+/// In which way models are asked for the twins of a journal, and what is tested besides all traffic and operators.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Asking {
+    /// Test by how near the suspect comes to the teacher's distributions, as `anbiq trace --nearness` does.
+    #[arg(long)]
+    pub(crate) nearness: bool,
+    /// Test by how the models go on, as `anbiq trace --probe` does.
+    #[arg(long, conflicts_with = "nearness")]
+    pub(crate) probe: bool,
+    /// At how many places of a draw a model behind a URL is probed: so many requests each.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) places: u16,
+    /// Test versions of the teacher or periods by themselves too; may be given several times.
+    #[arg(long, value_enum, value_name = "PARTS")]
+    pub(crate) by: Vec<Parts>,
+    /// What `anbiq trace endpoint` said of the server of a model; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) endpoint: Vec<PathBuf>,
+}
+
+/// By what pairs are parted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Parts {
+    /// By the teacher's name and, where its server says it, its build.
+    Model,
+    /// By the day, in UTC.
+    Day,
+    /// By the month.
+    Month,
 }
 
 /// Which pairs are tested.
@@ -392,7 +453,7 @@ pub(crate) struct TraceStyle {
     pub(crate) output: Output,
 }
 
-/// It may be absent as a whole, which clap tells only of arguments that are its own: so `Output` and `Remote` are written out.
+/// It may be absent as a whole, which clap tells only of arguments that are its own: so `Output`, `Remote` and `Asking` are written out.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct TraceTwins {
     /// The suspect: a Hugging Face folder, or the base URL of an OpenAI-compatible server.
@@ -424,19 +485,49 @@ pub(crate) struct TraceTwins {
     /// for students that learnt from log-probabilities. Both are folders, with the same tokens.
     #[arg(long)]
     pub(crate) nearness: bool,
+    /// Test by how the models go on from the beginning of either draw, at temperature 0: for a suspect that gives no log-probabilities.
+    #[arg(long, conflicts_with = "nearness")]
+    pub(crate) probe: bool,
+    /// At how many places of a draw a model behind a URL is probed: so many requests each.
+    #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub(crate) places: u16,
+    /// Test versions of the teacher or periods by themselves too; may be given several times.
+    #[arg(long, value_enum, value_name = "PARTS")]
+    pub(crate) by: Vec<Parts>,
+    /// What `anbiq trace endpoint` said of the server of a model; may be given several times.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) endpoint: Vec<PathBuf>,
     /// Name of the suspect in the report.
     #[arg(long)]
     pub(crate) name: Option<String>,
     /// Name of an API key's environment variable, for models behind a URL.
     #[arg(long, value_name = "VARIABLE")]
     pub(crate) key_env: Option<String>,
-    /// Name that a model behind a URL is asked for.
+    /// Name that models behind a URL are asked for; `URL#NAME` says it of one.
     #[arg(long)]
     pub(crate) model: Option<String>,
+    /// Folder with the chat template of models behind a URL (`tokenizer_config.json`), or `NAME=DIR` with that of one: where their
+    /// server scores and continues texts alone, conversations are put in form by it. May be given several times.
+    #[arg(long, value_name = "[NAME=]DIR")]
+    pub(crate) template: Vec<String>,
     /// As JSON.
     #[arg(long)]
     pub(crate) json: bool,
     /// Also write the JSON here.
     #[arg(short, long, value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
+}
+
+impl TraceTwins {
+    /// How models behind a URL are asked.
+    pub(crate) fn remote(&self) -> Remote {
+        let (key_env, model, template) = (self.key_env.clone(), self.model.clone(), self.template.clone());
+        Remote { key_env, model, template }
+    }
+
+    /// In which way models are asked.
+    pub(crate) fn asking(&self) -> Asking {
+        let (by, endpoint) = (self.by.clone(), self.endpoint.clone());
+        Asking { nearness: self.nearness, probe: self.probe, places: self.places, by, endpoint }
+    }
 }

@@ -8,9 +8,10 @@ use crate::support::Place;
 use crate::trace::served;
 
 /// A report of every kind in a folder with a journal, as files.
-const REPORTS: [(&str, &str); 11] = [
+const REPORTS: [(&str, &str); 12] = [
     ("trace.json", "trace suspect --teacher teacher --journal journal --calibration student.json"),
     ("near.json", "trace suspect --teacher teacher --journal journal --nearness"),
+    ("probe.json", "trace suspect --teacher teacher --journal journal --probe --by day"),
     ("overlap.json", "trace overlap wrote.jsonl --suspect writer --journal journal"),
     ("canaries.json", "trace canary test canaries --suspect teacher"),
     ("weights.json", "trace weights --suspect suspect --teacher teacher"),
@@ -97,7 +98,7 @@ fn column(page: &str, name: &str) -> String {
 async fn a_dossier_takes_every_kind_of_report_and_checks_what_can_be_computed() {
     let place = investigated().await;
     let given: Vec<String> = REPORTS.iter().map(|(file, _)| format!("--trace {file}")).collect();
-    let case = format!("case --watch watch.json {} --calibration student.json", given.join(" "));
+    let case = format!("case --watch watch.json {} --calibration student.json --draw canaries", given.join(" "));
     let written = place.run(&format!("{case} --out dossier"));
     assert_eq!(written.code, 0, "{}", written.err);
 
@@ -107,7 +108,7 @@ async fn a_dossier_takes_every_kind_of_report_and_checks_what_can_be_computed() 
         verified.out.lines().filter(|line| line.ends_with(".json") || line.starts_with("    ")).collect();
     assert_snapshot!(reports.join("\n"), @r"
     canaries-teacher.json
-      computed again: bits, p-values, Holm's adjustment and verdicts, from the ranks
+      computed again: bits, p-values, Holm's adjustment and verdicts, from the ranks; that its canaries are those of the signed draw
       taken on trust: the ranks: they need the suspect, the draw and its key; that the draw came before what was served: no journal was asked
     endpoint-suspect.json
       computed again: the joint p-value and the verdict, from the two statistics
@@ -127,6 +128,9 @@ async fn a_dossier_takes_every_kind_of_report_and_checks_what_can_be_computed() 
     trace-overlap-writer.json
       computed again: statistics, p-values, e-values, exclusions and verdict, from the gaps and coins of its rows
       taken on trust: the gaps: they need the texts of the suspect and of the pairs
+    trace-probe-suspect.json
+      computed again: statistics, p-values, e-values, exclusions and verdict, from the gaps and coins of its rows
+      taken on trust: the gaps: they need suspect, teacher and controls to answer, and the texts of the pairs
     trace-suspect.json
       computed again: statistics, p-values, e-values, exclusions and verdict, from the gaps and coins of its rows; what the calibration students prefer, from their traces
       taken on trust: the gaps: they need suspect, teacher and controls, and the texts of the pairs
@@ -144,6 +148,7 @@ async fn a_dossier_takes_every_kind_of_report_and_checks_what_can_be_computed() 
     assert_snapshot!(column(&page, "Exact evidence"), @r"
     suspect: Does it prefer what was served? Not shown
     suspect: Does it come nearer to the teacher along what was served? Not shown
+    suspect: Does it go on as what was served does? Not shown
     writer: Has what it wrote more words in a row in common with what was served? Not shown
     suspect: Does the server differ from what it is said to be? Not shown
     teacher: Does it remember the secrets that were served? Not shown
@@ -165,11 +170,18 @@ async fn a_dossier_takes_every_kind_of_report_and_checks_what_can_be_computed() 
     assert!(bare.contains("what the calibration students prefer: it needs their traces"), "{bare}");
     let other = place.run("case --watch watch.json --trace trace.json --calibration near.json --out other").told();
     assert!(other.contains("no trace names `near.json` as the trace of a calibration student"), "{other}");
+    // Without the signed draw of canaries, what it fixed is; another draw is none of theirs.
+    assert_eq!(place.run("case --watch watch.json --trace canaries.json --out bare-canaries").code, 0);
+    let bare = place.run("verify bare-canaries").out;
+    assert!(bare.contains("for whom: it needs the signed draw"), "{bare}");
+    assert_eq!(place.run("trace canary draw wanted.jsonl --candidates 16 --out others --key other.key").code, 0);
+    let other = place.run("case --watch watch.json --trace canaries.json --draw others --out other").told();
+    assert!(other.contains("no report names the draw `others/draw.json`"), "{other}");
     // In Arabic, from right to left.
     assert_eq!(place.run(&format!("{case} --language ar --out arabic")).code, 0);
     let arabic = place.read("arabic/dossier.html");
     assert!(arabic.contains("dir=\"rtl\"") && arabic.contains("لا يُجمع العمودان أبدًا"));
-    assert_eq!(column(&arabic, "دليل محكم").lines().count(), 8);
+    assert_eq!(column(&arabic, "دليل محكم").lines().count(), 9);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -190,6 +202,7 @@ async fn a_report_whose_numbers_do_not_follow_is_in_no_dossier() {
         ("trace.json", &["acquittal", "excluded"], json!(true)),
         ("near.json", &["all_traffic", "p_exact"], json!(1e-9)),
         ("overlap.json", &["all_traffic", "p_exact"], json!(1e-9)),
+        ("probe.json", &["all_traffic", "p_exact"], json!(1e-9)),
         ("canaries.json", &["ranks", "0", "bits"], json!(9)),
         ("canaries.json", &["tests", "0", "p_holm"], json!(1e-9)),
         ("weights.json", &["tests", "0", "log10_p"], json!(-900.0)),

@@ -23,6 +23,7 @@ mod preflight;
 mod refusals;
 mod resume;
 mod served;
+mod servers;
 mod support;
 mod terms;
 mod trace;

@@ -10,6 +10,7 @@ mod other;
 mod shown;
 mod timeline;
 mod twins;
+mod verdicts;
 
 use base64::Engine as _;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
@@ -17,9 +18,9 @@ use maud::{DOCTYPE, Markup, PreEscaped, html};
 use anbiq_domain::{Digest, Timestamp};
 
 use crate::language::Label;
-use crate::{Dossier, Language, OperatorRow, Provenance, Reason, Strength, SuspectPage, Tone};
+use crate::{Dossier, Language, OperatorRow, Provenance, Reason, Strength, Tone};
 pub use findings::findings;
-use numbers::{duration, grouped, p_value, percent, power_of_ten};
+use numbers::{duration, grouped, p_value, percent};
 use shown::Shown;
 
 const STYLE: &str = include_str!("page.css");
@@ -33,7 +34,7 @@ pub fn page(dossier: &Dossier) -> String {
             (summary(dossier, say))
             (timeline_section(dossier, say))
             (operators(dossier, say))
-            (verdicts(dossier, say))
+            (verdicts::verdicts(dossier, say))
             (other::tests(dossier, say))
             (licence(dossier, say))
             (students(dossier, say))
@@ -317,101 +318,6 @@ const fn tone(tone: Tone) -> &'static str {
         Tone::Good => "good",
         Tone::Warning => "warning",
         Tone::Finding => "finding",
-    }
-}
-
-fn verdicts(dossier: &Dossier, say: Say) -> Markup {
-    html! {
-        section #verdicts {
-            h2 { (say.the(Label::Verdicts)) }
-            (other::columns(dossier, say))
-            @for (number, suspect) in (1_usize..).zip(&dossier.suspects) { (verdict(number, suspect, say)) }
-        }
-    }
-}
-
-fn verdict(number: usize, suspect: &SuspectPage, say: Say) -> Markup {
-    html! {
-        article.suspect.(tone_of(suspect.verdict)) id={ "suspect-" (number) } {
-            header {
-                p.kind { (say.the(other::ask(suspect.question))) }
-                h3 { (Shown(&suspect.name)) }
-                p.strength { (say.strength(suspect.verdict)) }
-                (scale(suspect.verdict))
-                p.words { (Shown(&suspect.words)) }
-                @if suspect.verdict == Strength::NotShown { p.note { (say.the(Label::NotShownNote)) } }
-                @if suspect.verdict == Strength::Contradicted { p.note { (say.the(Label::ContradictedNote)) } }
-            }
-            dl.figures {
-                div { dt { (say.the(Label::PValue)) } dd { (p_value(suspect.p_value)) } }
-                div { dt { (say.the(Label::EValue)) } dd { (power_of_ten(suspect.log10_e)) } }
-                div { dt { (say.the(Label::Pairs)) } dd { (grouped(suspect.n)) } }
-                div { dt { (say.the(Label::ServedFirst)) } dd { (share(suspect.wins, suspect.n)) } }
-                div { dt { (say.the(Label::Teacher)) } dd { (Shown(&suspect.teacher)) } }
-                @if let Some(operator) = &suspect.points_at {
-                    div { dt { (say.the(Label::PointsAt)) } dd { (Shown(operator)) } }
-                }
-            }
-            div.plots {
-                figure {
-                    h4 { (say.the(Label::DifferencesPlot)) }
-                    (twins::differences(&suspect.plot.differences, say))
-                    figcaption { (say.the(Label::DifferencesNote)) }
-                }
-                figure {
-                    h4 { (say.the(Label::PathPlot)) }
-                    (twins::path(&suspect.plot.log10_e, say))
-                    figcaption { (say.the(Label::PathNote)) }
-                }
-            }
-            (operator_tests(suspect, say))
-            dl.protocol {
-                dt { (say.the(Label::NullHypothesis)) } dd { (Shown(&suspect.null_hypothesis)) }
-                dt { (say.the(Label::Randomness)) } dd { (Shown(&suspect.randomness)) }
-                dt { (say.the(Label::Statistic)) } dd { (Shown(&suspect.statistic)) }
-            }
-            (sentences(Label::Power, &suspect.power, say))
-            (sentences(Label::Excluded, &suspect.excluded, say))
-            (sentences(Label::Against, &suspect.counter_evidence, say))
-            (sentences(Label::RivalExplanations, &suspect.rival_explanations, say))
-            (sentences(Label::DoesNotShow, &suspect.does_not_show, say))
-        }
-    }
-}
-
-fn operator_tests(suspect: &SuspectPage, say: Say) -> Markup {
-    html! {
-        @if !suspect.per_operator.is_empty() {
-            h4 { (say.the(Label::PerOperator)) }
-            div.scroll {
-                table {
-                    thead {
-                        tr {
-                            th { (say.the(Label::Operator)) }
-                            th.number { (say.the(Label::Accounts)) }
-                            th.number { (say.the(Label::Pairs)) }
-                            th.number { (say.the(Label::ServedFirst)) }
-                            th.number { "p" }
-                            th.number { (say.the(Label::AdjustedP)) }
-                            th.number { (say.the(Label::EValue)) }
-                        }
-                    }
-                    tbody {
-                        @for test in &suspect.per_operator {
-                            tr.pointed[suspect.points_at.as_ref() == Some(&test.operator)] {
-                                th scope="row" { (Shown(&test.operator)) }
-                                td.number { (grouped(test.accounts)) }
-                                td.number { (grouped(test.n)) }
-                                td.number { (share(test.wins, test.n)) }
-                                td.number { (p_value(test.p)) }
-                                td.number { (p_value(test.p_holm)) }
-                                td.number { (power_of_ten(test.log10_e)) }
-                            }
-                        }
-                    }
-                }
-            }
-        }
     }
 }
 

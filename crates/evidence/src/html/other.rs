@@ -218,6 +218,7 @@ pub(super) const fn ask(question: Question) -> Label {
         Question::Twins => Label::AskTwins,
         Question::Nearness => Label::AskNearness,
         Question::Overlap => Label::AskOverlap,
+        Question::Probe => Label::AskProbe,
         Question::Canaries => Label::AskCanaries,
         Question::Weights => Label::AskWeights,
         Question::Watermark => Label::AskWatermark,

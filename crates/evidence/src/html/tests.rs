@@ -5,8 +5,8 @@ use anbiq_domain::{Digest, Money, Seeded};
 use super::*;
 use crate::{
     Among, Basis, Fact, Findings, FoundAccount, FoundOperator, FoundStage, GrantRow, Graph, GraphEdge, GraphNode,
-    Licence, Mark, Measure, OperatorTest, OtherTest, Plot, Question, StudentRow, Table, TermsPage, Timeline,
-    TimelineBucket, Value,
+    Licence, Mark, Measure, OperatorTest, OtherTest, PartTest, Plot, Question, StudentRow, SuspectPage, Table,
+    TermsPage, Timeline, TimelineBucket, Value,
 };
 
 const HOUR: i64 = 3_600_000;
@@ -173,6 +173,14 @@ fn suspect(name: &str, verdict: Strength, shift: f64, random: &mut Seeded) -> Su
             p: 2e-11,
             p_holm: 6e-11,
             log10_e: 8.2,
+        }],
+        per_part: vec![PartTest {
+            part: "month 2026-10".to_owned(),
+            n: 400,
+            wins: 250,
+            p: 4e-7,
+            p_holm: 1.2e-6,
+            log10_e: 4.1,
         }],
         power: vec!["800 pairs show a win rate of 0.60 with a chance of 9 in 10.".to_owned()],
         excluded: match verdict {

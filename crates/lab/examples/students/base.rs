@@ -101,6 +101,11 @@ impl Base {
         Ok(trainer.into_network()?)
     }
 
+    /// The teacher once more, for a test that takes it whole.
+    pub(super) fn another_teacher(&self) -> Result<Local, Failure> {
+        open(&self.teacher_folder, None)
+    }
+
     /// A student as a model that can be asked.
     pub(super) fn model(&self, network: Network, name: &str) -> Result<Local, Failure> {
         Ok(Local::from_parts(network, Codec::load(&self.teacher_folder)?, name, local())?)
@@ -172,6 +177,7 @@ pub(super) fn pairs(drawn: &[Drawn], coins: &mut Seeded) -> Result<Collected, Fa
             at,
             account: account.clone(),
             operator: None,
+            slices: Vec::new(),
             prompt: prompt.clone(),
             mode: TwinMode::Together,
             draws: [answers[0].clone(), answers[1].clone()],

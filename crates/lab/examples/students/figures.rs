@@ -31,6 +31,9 @@ pub(super) struct Suspect {
     /// Is this the test by which it comes near to the teacher's distributions? Otherwise by log-probabilities.
     #[serde(default)]
     pub(super) nearness: bool,
+    /// Is it the test by how it goes on?
+    #[serde(default)]
+    pub(super) probe: bool,
     pub(super) pairs: usize,
     pub(super) win_rate: f64,
     pub(super) p: f64,
@@ -246,9 +249,9 @@ fn suspects(all: &[&Suspect], pairs: usize) {
         "{:<8} {:>6} {:<8} {:<10} {:>8} {:>9} {:>9} {:>8} {:>8}  shown",
         "served", "epochs", "learns", "by", "students", "win rate", "log10 p", "50 %", "90 %"
     );
-    let mut groups: BTreeMap<(bool, i64, u32, bool), Vec<&Suspect>> = BTreeMap::new();
+    let mut groups: BTreeMap<(bool, i64, u32, &str), Vec<&Suspect>> = BTreeMap::new();
     for of in all {
-        groups.entry((of.by_logprobs, -(of.share * 1000.0) as i64, of.epochs, of.nearness)).or_default().push(of);
+        groups.entry((of.by_logprobs, -(of.share * 1000.0) as i64, of.epochs, way(of))).or_default().push(of);
     }
     for of in groups.values() {
         let first = of[0];
@@ -269,12 +272,21 @@ fn suspects(all: &[&Suspect], pairs: usize) {
             format!("{} %", 100.0 * first.share),
             first.epochs,
             if first.by_logprobs { "logprobs" } else { "texts" },
-            if first.nearness { "nearness" } else { "likelihood" },
+            way(first),
             of.len(),
             needed(|of| of.needed_50, 0.5),
             needed(|of| of.needed_90, 0.9),
             of.len(),
         );
+    }
+}
+
+/// By what a suspect was tested.
+const fn way(of: &Suspect) -> &'static str {
+    match (of.nearness, of.probe) {
+        (true, _) => "nearness",
+        (_, true) => "probe",
+        _ => "likelihood",
     }
 }
 

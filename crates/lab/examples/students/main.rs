@@ -2,11 +2,11 @@
 //!
 //! *Innocent* students never see a served or a marked answer; under the null their p-values must be uniform, and none may be
 //! established. *Suspects* learn from served answers, alone or diluted with other text, for some epochs; the table says how
-//! many pairs establish them. *Marked* ones learn from text that carries a watermark. *Acquittals* say whom the pairs clear of training
+//! many pairs establish them; *probes* asks some of them without log-probabilities. *Marked* ones learn from text that carries a watermark. *Acquittals* say whom the pairs clear of training
 //! like that of known students, and *weights* whose weights are not independent.
 //!
 //! ```text
-//! students [--dir DIR] [--short] [--pairs N] [--innocent N] [--marked N] [--minutes M] [--only base|innocent|suspects|acquittals|weights|marked]
+//! students [--dir DIR] [--short] [--pairs N] [--innocent N] [--marked N] [--minutes M] [--only base|innocent|suspects|probes|acquittals|weights|marked]
 //! ```
 //!
 //! All that was made lies in DIR: whoever calls again goes on where it stopped, also after `--minutes`. Every choice has its
@@ -98,6 +98,9 @@ async fn main() -> Result<(), Failure> {
     }
     if options.wants("suspects") {
         twins::suspects(&options, &base, &mut results).await?;
+    }
+    if options.wants("probes") {
+        twins::probes(&options, &base, &mut results).await?;
     }
     if options.wants("acquittals") {
         twins::acquittals(&options, &base, &mut results).await?;

@@ -1,11 +1,14 @@
 //! The twin test on students that never saw what was served, and on those that learnt from it.
 
+use std::sync::Arc;
+
 use anbiq_domain::{Digest, Seeded};
 use anbiq_lm::score::likeliest;
 use anbiq_lm::train::Example;
 use anbiq_lm::{Nearness, Network};
 use anbiq_model::Model;
-use anbiq_trace::{Alternative, Collected, Config, Protocol, Report, Row, State};
+use anbiq_trace::probe::{GoingOn, Probe};
+use anbiq_trace::{Alternative, Collected, Config, Protocol, Report, Row, State, Statistic};
 
 use super::base::{Base, Drawn, THREADS, draw, open_ended};
 use super::figures::{Acquitted, Innocent, Results, Suspect};
@@ -171,31 +174,55 @@ pub(super) async fn suspects(options: &Options, base: &Base, results: &mut Resul
                 return Ok(());
             }
             let student = base.model(learn_served(base, share, epochs, by_logprobs, seed)?, "student")?;
-            let found = |id: String, report: &Report, nearness| {
-                let differences: Vec<f64> = report.rows.iter().filter_map(difference).collect();
-                let all = &report.all_traffic;
-                Suspect {
-                    id,
-                    share,
-                    epochs,
-                    by_logprobs,
-                    nearness,
-                    pairs: all.n,
-                    win_rate: all.win_rate,
-                    p: all.p_exact,
-                    strength: report.verdict.strength,
-                    needed_50: needed(&differences, 0.5),
-                    needed_90: needed(&differences, 0.9),
-                }
-            };
             let likelihood = trace(base, &base.items, &student, None).await?;
             if by_logprobs {
                 let near = Nearness::new(student, base.teacher.local())?;
                 let nearness = trace(base, &base.items, &near, None).await?;
-                results.add(found(format!("{id} nearness"), &nearness, true))?;
+                let of = found(format!("{id} nearness"), (share, epochs, by_logprobs), &nearness);
+                results.add(Suspect { nearness: true, ..of })?;
             }
-            results.add(found(id, &likelihood, false))?;
+            results.add(found(id, (share, epochs, by_logprobs), &likelihood))?;
         }
+    }
+    Ok(())
+}
+
+/// What the test says of a suspect.
+fn found(id: String, (share, epochs, by_logprobs): (f64, u32, bool), report: &Report) -> Suspect {
+    let differences: Vec<f64> = report.rows.iter().filter_map(difference).collect();
+    let all = &report.all_traffic;
+    Suspect {
+        id,
+        share,
+        epochs,
+        by_logprobs,
+        nearness: false,
+        probe: false,
+        pairs: all.n,
+        win_rate: all.win_rate,
+        p: all.p_exact,
+        strength: report.verdict.strength,
+        needed_50: needed(&differences, 0.5),
+        needed_90: needed(&differences, 0.9),
+    }
+}
+
+/// Suspects that give no log-probabilities: at every token only whether they find it likeliest is known.
+pub(super) async fn probes(options: &Options, base: &Base, results: &mut Results) -> Result<(), Failure> {
+    let teacher = Probe::new(Arc::new(base.another_teacher()?), GoingOn::Greedy);
+    for (share, epochs) in [(1.0, 1), (1.0, 2), (1.0, 5), (0.5, 2), (0.2, 2), (0.2, 5)] {
+        let id = format!("probe {share} {epochs}");
+        if results.has(&id) {
+            continue;
+        }
+        if options.is_late() {
+            return Ok(());
+        }
+        let student = base.model(learn_served(base, share, epochs, false, 0)?, "student")?;
+        let student = Probe::new(Arc::new(student), GoingOn::Greedy);
+        let config = Config { batch: 128, statistic: Statistic::Probe, ..Config::default() };
+        let report = anbiq_trace::run(&base.items, &student, &teacher, &[], &config, &mut |_, _| {}).await?;
+        results.add(Suspect { probe: true, ..found(id, (share, epochs, false), &report) })?;
     }
     Ok(())
 }

@@ -122,7 +122,7 @@ fn students_that_cannot_be_compared_are_refused() {
     insta::assert_snapshot!(refused(&students, &other), @"the calibration student `student-0` cannot be compared with: it was traced against another teacher, with another statistic or other controls");
     let elsewhere = items::from_journal(journal(exchanges(26)), &Selection::default()).unwrap();
     let elsewhere = Protocol::fix(&elsewhere, "suspect", "teacher", Vec::new(), &Config::default()).unwrap();
-    insta::assert_snapshot!(refused(&students, &elsewhere), @"the calibration student `student-0` cannot be compared with: it was traced over other pairs, or pairs of other operators");
+    insta::assert_snapshot!(refused(&students, &elsewhere), @"the calibration student `student-0` cannot be compared with: it was traced over other pairs, or pairs of other operators or periods");
     let mut changed = students.clone();
     changed[1].1.all_traffic.win_rate = 0.5;
     let error = refused(&changed, &like);

@@ -4,5 +4,6 @@
 
 mod acquittal;
 mod canary;
+mod probe;
 mod support;
 mod trace;

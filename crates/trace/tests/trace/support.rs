@@ -30,6 +30,11 @@ impl Mock {
         Self { name, ..Self::default() }
     }
 
+    /// What a model says that cannot do what it is asked.
+    pub(crate) fn refusal() -> ModelError {
+        ModelError::new(Fault::Request, "not_here", "only scores")
+    }
+
     /// One that was trained on what `served` says.
     pub(crate) fn trained_on(name: &'static str, texts: impl Iterator<Item = String>, by: f64) -> Self {
         Self { remembers: texts.collect(), by, ..Self::named(name) }
@@ -54,7 +59,7 @@ impl Model for Mock {
     }
 
     async fn generate(&self, _: Request) -> Result<Generation, ModelError> {
-        Err(ModelError::new(Fault::Request, "not_here", "only scores"))
+        Err(Self::refusal())
     }
 
     async fn score(&self, requests: &[ScoreRequest]) -> Result<Vec<Scored>, ModelError> {

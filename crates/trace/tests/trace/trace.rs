@@ -334,7 +334,7 @@ fn the_report_reads_well() {
 
     Power: 700 pairs establish a win rate of about 0.577 with 50 % probability, of 0.598 with 90 %.
 
-    Null hypothesis: The suspect's training is independent of the gateway's secret coin: of each pair, the served answer and its unserved twin were exchangeable to whoever trained the suspect. For an operator: the same, for the coins of its accounts' exchanges.
+    Null hypothesis: The suspect's training is independent of the gateway's secret coin: of each pair, the served answer and its unserved twin were exchangeable to whoever trained the suspect. For an operator: the same, for the coins of its accounts' exchanges; for a version of the teacher or a period: for those of its exchanges.
     What is random in it: Only the coins: one for each exchange, drawn under a key that the journal committed to before. The texts, the suspect, the teacher and the controls are taken as given, so nothing is assumed of their style, size, data or likeness. The test itself draws no random number.
     Statistic: Gap: a model's log-probability of one draw less that of the other. Residual of the suspect's gap in a least-squares regression without intercept, over all pairs in the order of drawing, on the teacher's gap, the difference in length in the teacher's tokens, and each control's gap; with the sign turned where the second draw was served.
     What else could explain it:

@@ -5,8 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use anbiq_distill::Report as Student;
 use anbiq_domain::{AccountId, Conditions, Entry, Grant, Money, Permission, Terms, Timestamp};
 use anbiq_evidence::{
-    Basis, Dossier, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, OperatorRow, OperatorTest, OtherTest, Plot,
-    Provenance, Question, Reason, Strength, StudentRow, SuspectPage, TermsPage, Timeline, TimelineBucket, Tone,
+    Basis, Dossier, GrantRow, Graph, GraphEdge, GraphNode, Licence, Mark, OperatorRow, OperatorTest, OtherTest,
+    PartTest, Plot, Provenance, Question, Reason, Strength, StudentRow, SuspectPage, TermsPage, Timeline,
+    TimelineBucket, Tone,
 };
 use anbiq_journal::Reader;
 use anbiq_trace::{AnyReport, Report as Trace};
@@ -286,6 +287,18 @@ fn suspect((file, trace): (&str, &Trace)) -> SuspectPage {
                 log10_e: operator.result.log10_e,
             })
             .collect(),
+        per_part: trace
+            .per_slice
+            .iter()
+            .map(|slice| PartTest {
+                part: slice.slice.clone(),
+                n: slice.result.n as u64,
+                wins: slice.result.wins as u64,
+                p: slice.result.p_exact,
+                p_holm: slice.result.p_holm,
+                log10_e: slice.result.log10_e,
+            })
+            .collect(),
         power: power(trace),
         excluded: excluded(trace),
         counter_evidence: trace.blind_baseline.baselines.iter().map(baseline).collect(),
@@ -316,7 +329,8 @@ fn power(trace: &Trace) -> Vec<String> {
 fn excluded(trace: &Trace) -> Vec<String> {
     let Some(acquittal) = &trace.acquittal else { return Vec::new() };
     let bound = |bound: &anbiq_trace::Bound| {
-        let of = bound.operator.as_ref().map_or_else(|| "all traffic".to_owned(), |of| format!("the pairs of {of}"));
+        let of = bound.operator.as_ref().map(ToString::to_string).or_else(|| bound.slice.clone());
+        let of = of.map_or_else(|| "all traffic".to_owned(), |of| format!("the pairs of {of}"));
         let word = if bound.excluded { "excluded" } else { "not excluded" };
         format!(
             "Of {of} it prefers the served draw in at most {:.1} % (99.9 % confidence; p = {:.1e}): {word}.",

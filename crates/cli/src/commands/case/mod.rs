@@ -2,6 +2,7 @@
 
 pub(super) mod content;
 mod disclose;
+mod draws;
 mod plans;
 mod tests;
 
@@ -49,6 +50,7 @@ pub(crate) fn write(args: &Case, talk: Talk) -> anyhow::Result<Outcome> {
         traces: &args.trace,
         calibrations: &args.calibration,
         plans: &args.plan,
+        draws: &args.draw,
         students: &args.student,
     };
     let written = write_dossier(&site, &from, args.language, &args.out, talk)?;
@@ -68,6 +70,8 @@ pub(crate) struct Sources<'files> {
     pub(crate) calibrations: &'files [PathBuf],
     /// The plans that they name.
     pub(crate) plans: &'files [PathBuf],
+    /// The draws of canaries that they name.
+    pub(crate) draws: &'files [PathBuf],
     /// Reports of `distill`.
     pub(crate) students: &'files [PathBuf],
 }
@@ -82,6 +86,7 @@ pub(crate) fn write_dossier(
 ) -> anyhow::Result<Written> {
     let reports = from.traces.iter().map(|path| report(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let plans = plans::read(from.plans, &reports)?;
+    let draws = draws::read(from.draws, &reports)?;
     let calibrations = calibrations(from.calibrations, &reports)?;
     let found = Found { watch: read_json(from.watch)?, reports: named(reports), students: read_all(from.students)? };
     refuse_imported(&found.watch, from.watch)?;
@@ -97,8 +102,8 @@ pub(crate) fn write_dossier(
         attachments.push((file.clone(), lines(report)?));
     }
     attachments.extend(calibrations);
-    for (name, plan) in &plans {
-        attachments.push((name.clone(), lines(plan)?));
+    for (name, signed) in plans.iter().chain(&draws) {
+        attachments.push((name.clone(), lines(signed)?));
     }
     for student in &found.students {
         attachments.push((attachment_name("student", &student.student), lines(student)?));

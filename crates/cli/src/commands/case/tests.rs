@@ -54,6 +54,7 @@ pub(super) const fn question(kind: Kind) -> Question {
         Kind::Twins => Question::Twins,
         Kind::Nearness => Question::Nearness,
         Kind::Overlap => Question::Overlap,
+        Kind::Probe => Question::Probe,
         Kind::Canaries => Question::Canaries,
         Kind::Weights => Question::Weights,
         Kind::Watermark => Question::Watermark,

@@ -54,7 +54,14 @@ pub(crate) async fn run(args: Demo, talk: Talk) -> anyhow::Result<Outcome> {
     let traces = STUDENTS.map(|name| folder.at(&format!("trace-{name}.json")));
     let dossier = folder.at("dossier");
     let watch = folder.at("watch.json");
-    let from = case::Sources { watch: &watch, traces: &traces, calibrations: &[], plans: &[], students: &students };
+    let from = case::Sources {
+        watch: &watch,
+        traces: &traces,
+        calibrations: &[],
+        plans: &[],
+        draws: &[],
+        students: &students,
+    };
     let written = case::write_dossier(&site, &from, Language::En, &dossier, talk)?;
     let verified = anbiq_verify::check(&dossier, None)?;
     talk.say(&format!("  {} files, {} records proved", written.files, verified.folder.records));

@@ -10,7 +10,8 @@ use anbiq_trace::canary::{self, CanaryKey, Draw, Served, Wanted, Witness, render
 use anbiq_trace::{Config, Strength};
 use anyhow::{Context, ensure};
 
-use super::{Opening, grouped, open};
+use super::asked::{How, Named};
+use super::{Opening, grouped};
 use crate::args::{CanaryDraw, CanaryTest, TraceCanary};
 use crate::commands::Outcome;
 use crate::commands::admin::Office;
@@ -19,7 +20,7 @@ use crate::site::{json_lines, keep, read_json, secret_file, text_keys, write_new
 use crate::talk::{self, Talk};
 
 /// What is signed, in the folder of a draw.
-const DRAW: &str = "draw.json";
+pub(crate) const DRAW: &str = "draw.json";
 /// What is to be served.
 const SERVED: &str = "served.jsonl";
 
@@ -88,8 +89,7 @@ async fn test(args: &CanaryTest, talk: Talk) -> anyhow::Result<Outcome> {
         .with_context(|| format!("the draw `{}` is not taken", path.display()))?;
     ensure!(args.key.exists(), "there is no key `{}`", args.key.display());
     let key = CanaryKey::new(&secret_file(&args.key)?);
-    let suspect =
-        open(&args.suspect, args.name.as_deref(), args.remote.model.as_deref(), args.remote.key_env.as_deref())?;
+    let suspect = Named::new(&args.suspect, args.name.as_deref(), &args.remote).open(How::Likelihood)?;
     let witness =
         args.journal.as_deref().map(|journal| witness(args, journal, &draw, signed.digest(), &key)).transpose()?;
     let mut step = talk.step(&format!("asking `{}`", suspect.name()), 0);

@@ -6,7 +6,7 @@ use anbiq_trace::endpoint::{Comparison, compare, render_endpoint};
 use anyhow::ensure;
 use serde::Deserialize;
 
-use super::open;
+use super::asked::{How, Named};
 use crate::args::TraceEndpoint;
 use crate::commands::Outcome;
 use crate::site::json_lines;
@@ -27,9 +27,9 @@ pub(super) async fn run(args: &TraceEndpoint, talk: Talk) -> anyhow::Result<Outc
         ..Comparison::default()
     };
     ensure!(!prompts.is_empty() || comparison.steps > 0, "there is nothing to ask\nhint: give prompts by `--prompts`");
-    let (model, key_env) = (args.remote.model.as_deref(), args.remote.key_env.as_deref());
-    let endpoint = open(&args.endpoint, args.name.as_deref(), model, key_env)?;
-    let reference = open(&args.reference, None, model, key_env)?;
+    let opened = |place: &str, name| Named::new(place, name, &args.remote).open(How::Likelihood);
+    let endpoint = opened(&args.endpoint, args.name.as_deref())?;
+    let reference = opened(&args.reference, None)?;
     let mut step = talk.step("asking both", 0);
     let mut progress = |done, total| step.reach_of(done, total);
     let report = compare(endpoint.as_ref(), reference.as_ref(), &prompts, &comparison, &mut progress).await?;

@@ -1,6 +1,8 @@
 //! `anbiq trace`: a suspect, a teacher and the twins of a journal; or given answers and their style. At once, or by a signed
 //! plan.
 
+mod ask;
+mod asked;
 pub(crate) mod canary;
 mod endpoint;
 mod identity;
@@ -18,24 +20,25 @@ use std::sync::Arc;
 use anbiq_domain::{AccountId, Digest, Entry, TwinMode};
 use anbiq_evidence::attachment_name;
 use anbiq_journal::{Reader, Record, TextKeys, TextsError};
-use anbiq_lm::Nearness;
 use anbiq_model::Model;
 use anbiq_trace::controls::{Part, roles};
 use anbiq_trace::items::{self, Selection};
 use anbiq_trace::overlap::{Overlap, Unasked};
 use anbiq_trace::style::Answers;
-use anbiq_trace::{Alternative, Collected, Config, OperatorAccounts, Protocol, Report, Statistic, Strength};
+use anbiq_trace::{Alternative, By, Collected, Config, OperatorAccounts, Protocol, Report, Statistic, Strength};
 use anyhow::{Context, bail, ensure};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use asked::{Asked, Named};
 
 use super::Outcome;
 use super::watch::{refuse_import, refuse_imported};
 use crate::args::{Trace, TraceErrors, TraceMeans, TraceOverlap, TraceStyle, TraceTwins};
-use crate::site::{json_lines, keep, local, open_local, open_upstream, read_digested, read_json, text_keys};
+use crate::site::{json_lines, keep, read_digested, read_json, text_keys};
 use crate::talk::{self, Talk};
 
 /// One text, and who wrote it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Written {
     model: String,
     prompt: String,
@@ -54,6 +57,7 @@ pub(crate) async fn run(args: &Trace, talk: Talk) -> anyhow::Result<Outcome> {
         (Some(TraceMeans::Plan(args)), _) => plan::write(args, talk),
         (Some(TraceMeans::Run(args)), _) => run::run(args, talk).await,
         (Some(TraceMeans::Power(args)), _) => plan::power(args),
+        (Some(TraceMeans::Ask(args)), _) => ask::run(args, talk).await,
         (Some(TraceMeans::Endpoint(args)), _) => endpoint::run(args, talk).await,
         (Some(TraceMeans::Watermark(args)), _) => watermark::run(args, talk),
         (Some(TraceMeans::Style(args)), _) => style(args),
@@ -151,36 +155,23 @@ async fn twins(args: &TraceTwins, talk: Talk) -> anyhow::Result<Outcome> {
     let mode = if args.deferred { TwinMode::Deferred } else { TwinMode::Together };
     let keys = args.secrets.as_deref().map(text_keys);
     refuse_import(&args.journal)?;
+    let asking = Asked::of(&args.asking());
     let operators = operators(args.operators.as_deref(), &args.journal, mode, keys.as_ref())?;
-    let (collected, closed) = collect(&args.journal, operators, mode, keys.as_ref())?;
+    let (collected, closed) = collect_by(&args.journal, operators, mode, &asking.by, keys.as_ref(), u64::MAX)?;
     say_closed(closed, keys.is_some(), talk);
-    let opened = |place: &str, name| open(place, name, args.model.as_deref(), args.key_env.as_deref());
-    let teacher = opened(&args.teacher, None)?;
-    let suspect = match args.nearness {
-        true => nearness(&args.suspect, &folder_name(&args.suspect, args.name.as_deref()), &args.teacher)?,
-        false => opened(&args.suspect, args.name.as_deref())?,
-    };
-    let controls = args.control.iter().map(|control| opened(control, None)).collect::<anyhow::Result<Vec<_>>>()?;
-    let mut config = Config { statistic: statistic(args.nearness), ..Config::default() };
-    let names: Vec<String> = controls.iter().map(|control| control.name().to_owned()).collect();
-    config.alternative = alternative(&args.calibration, &collected, suspect.name(), teacher.name(), &names, &config)?;
+    let named = |place: &str, name| Named::new(place, name, &args.remote());
+    let (suspect, teacher) = (named(&args.suspect, args.name.as_deref()), named(&args.teacher, None));
+    let controls: Vec<Named> = args.control.iter().map(|control| named(control, None)).collect();
+    let models: Vec<&Named> = [&suspect, &teacher].into_iter().chain(&controls).collect();
+    let mut config = asking.config(&models)?;
+    let names: Vec<String> = controls.iter().map(|control| control.name.clone()).collect();
+    config.alternative = alternative(&args.calibration, &collected, &suspect.name, &teacher.name, &names, &config)?;
+    let suspect = suspect.open_suspect(asking.how, &teacher)?;
+    let teacher = teacher.open(asking.how)?;
+    let controls = controls.iter().map(|control| control.open(asking.how)).collect::<anyhow::Result<Vec<_>>>()?;
     let report = trace(&collected, &suspect, &teacher, &controls, &config, talk).await?;
     talk::report(&report, args.json, args.out.as_deref(), anbiq_trace::render_text)?;
     Ok(Outcome::found(report.verdict.strength == Strength::Established))
-}
-
-/// A suspect in a folder that is asked how near it comes to the teacher in another one.
-fn nearness(suspect: &str, name: &str, teacher: &str) -> anyhow::Result<Arc<dyn Model>> {
-    ensure!(
-        !is_url(suspect) && !is_url(teacher),
-        "no server gives the whole distribution of its tokens\nhint: `--nearness` wants suspect and teacher as folders"
-    );
-    let teacher = local(Path::new(teacher), &folder_name(teacher, None))?;
-    Ok(Arc::new(Nearness::new(local(Path::new(suspect), name)?, &teacher)?))
-}
-
-const fn statistic(nearness: bool) -> Statistic {
-    if nearness { Statistic::Nearness } else { Statistic::Residual }
 }
 
 /// What the traces of calibration students say that the pairs may exclude.
@@ -245,14 +236,15 @@ pub(crate) fn collect(
     mode: TwinMode,
     keys: Option<&TextKeys>,
 ) -> anyhow::Result<(Collected, u64)> {
-    collect_until(journal, operators, mode, keys, u64::MAX)
+    collect_by(journal, operators, mode, &[], keys, u64::MAX)
 }
 
-/// As [`collect`], from the first `size` entries that the journal ever had.
-fn collect_until(
+/// As [`collect`], parted in some ways, from the first `size` entries that the journal ever had.
+fn collect_by(
     journal: &Path,
     operators: Vec<OperatorAccounts>,
     mode: TwinMode,
+    by: &[By],
     keys: Option<&TextKeys>,
     size: u64,
 ) -> anyhow::Result<(Collected, u64)> {
@@ -260,7 +252,7 @@ fn collect_until(
     let (mut damage, mut opening) = (None, Opening::new(keys));
     let records = reader.entries()?;
     let first_index = records.before().size();
-    let selection = Selection { operators, mode, first_index, ..Selection::default() };
+    let selection = Selection { operators, mode, by: by.to_vec(), first_index, ..Selection::default() };
     let within = usize::try_from(size.saturating_sub(first_index)).unwrap_or(usize::MAX);
     let entries =
         records.take(within).map_while(|record| keep(record.map(|record| opening.entry(record)), &mut damage));
@@ -313,33 +305,8 @@ fn each_account(journal: &Path, mode: TwinMode, keys: Option<&TextKeys>) -> anyh
     accounts.into_iter().map(alone).collect()
 }
 
-/// A folder or a base URL, where `model` is what it is asked as.
-fn open(place: &str, name: Option<&str>, model: Option<&str>, key_env: Option<&str>) -> anyhow::Result<Arc<dyn Model>> {
-    if is_url(place) {
-        let (name, model) = url_names(model, name);
-        return open_upstream(place, &name, &model, key_env);
-    }
-    open_local(Path::new(place), &folder_name(place, name))
-}
-
 /// The name of a report's file, by what was traced and by which pairs.
 pub(crate) fn file_name(report: &Report) -> String {
     let when = if report.protocol.mode == TwinMode::Deferred { "-deferred" } else { "" };
     attachment_name(&format!("{}{when}", report.kind().name()), &report.protocol.suspect)
-}
-
-fn is_url(place: &str) -> bool {
-    place.starts_with("http://") || place.starts_with("https://")
-}
-
-/// What a model behind a URL is called in reports, and what it is asked as.
-fn url_names(model: Option<&str>, name: Option<&str>) -> (String, String) {
-    let model = model.or(name).unwrap_or("default");
-    (name.unwrap_or(model).to_owned(), model.to_owned())
-}
-
-/// What the model of a folder or file is called in reports.
-fn folder_name(place: &str, name: Option<&str>) -> String {
-    let own = Path::new(place).file_name().map_or_else(|| place.to_owned(), |name| name.to_string_lossy().into_owned());
-    name.map_or(own, str::to_owned)
 }

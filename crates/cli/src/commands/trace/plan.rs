@@ -11,6 +11,7 @@ use anbiq_trace::power::{self, Needed};
 use anbiq_trace::{Config, Power};
 use anyhow::ensure;
 
+use super::asked::{Asked, Named};
 use super::{operators, planned, read_answers, say_closed};
 use crate::args::{Modes, TracePlan, TracePower};
 use crate::commands::Outcome;
@@ -69,17 +70,17 @@ fn twins(
     talk: Talk,
 ) -> anyhow::Result<()> {
     refuse_import(journal)?;
-    let (asked_as, key_env) = (args.remote.model.as_deref(), args.remote.key_env.as_deref());
-    let mut add = |role, place: &str, name| -> anyhow::Result<String> {
-        let model = planned::model(role, place, name, asked_as, key_env)?;
-        let name = model.name.clone();
-        plan.models.push(model);
-        Ok(name)
-    };
-    let suspect = add(ModelRole::Suspect, suspect, args.name.as_deref())?;
-    let teacher = add(ModelRole::Teacher, teacher, None)?;
-    let controls = args.control.iter().map(|control| add(ModelRole::Control, control, None));
-    let controls = controls.collect::<anyhow::Result<Vec<String>>>()?;
+    let named = |place: &str, name| Named::new(place, name, &args.remote);
+    let (suspect, teacher) = (named(suspect, args.name.as_deref()), named(teacher, None));
+    let controls: Vec<Named> = args.control.iter().map(|control| named(control, None)).collect();
+    let controls = || controls.iter().map(|control| (ModelRole::Control, control));
+    let models = || [(ModelRole::Suspect, &suspect), (ModelRole::Teacher, &teacher)].into_iter().chain(controls());
+    let asking = Asked::of(&args.asking);
+    let config = asking.config(&models().map(|(_, model)| model).collect::<Vec<_>>())?;
+    for (role, model) in models() {
+        plan.models.push(model.planned(role)?);
+    }
+    let names: Vec<String> = controls().map(|(_, control)| control.name.clone()).collect();
     // The journal may grow meanwhile: what is collected ends where this did.
     let state = planned::journal(journal, u64::MAX)?;
     let keys = args.secrets.as_deref().map(text_keys);
@@ -88,14 +89,14 @@ fn twins(
         Modes::Deferred => vec![TwinMode::Deferred],
         Modes::Both => vec![TwinMode::Together, TwinMode::Deferred],
     };
-    let mut settings = Config { tests: modes.len(), statistic: super::statistic(args.nearness), ..Config::default() };
+    let mut settings = Config { tests: modes.len(), ..config };
     for mode in modes {
         let operators = operators(args.operators.as_deref(), journal, mode, keys.as_ref())?;
-        let (collected, closed) = super::collect_until(journal, operators, mode, keys.as_ref(), state.size)?;
+        let (collected, closed) = super::collect_by(journal, operators, mode, &asking.by, keys.as_ref(), state.size)?;
         say_closed(closed, keys.is_some(), talk);
         settings.alternative =
-            super::alternative(&args.calibration, &collected, &suspect, &teacher, &controls, &settings)?;
-        plan.twins.push(TwinsPlan::of(&collected, &suspect, &teacher, &controls, &settings)?);
+            super::alternative(&args.calibration, &collected, &suspect.name, &teacher.name, &names, &settings)?;
+        plan.twins.push(TwinsPlan::of(&collected, &suspect.name, &teacher.name, &names, &settings)?);
     }
     plan.journal = Some(state);
     if let (Some(share), Some(first)) = (args.effect, plan.twins.first()) {

@@ -8,10 +8,9 @@ use anbiq_domain::{Digest, DigestBuilder};
 use anbiq_evidence::signed::Signed;
 use anbiq_journal::tree::Tree;
 use anbiq_journal::{PublicKey, Reader};
-use anbiq_trace::plan::{self, JournalState, ModelRole, Plan, PlannedFile, PlannedModel};
+use anbiq_trace::plan::{self, JournalState, Plan, PlannedFile};
 use anyhow::{Context, bail};
 
-use super::{folder_name, is_url, url_names};
 use crate::site::read_json;
 
 /// Reads a signed plan: what it says, and who says so.
@@ -19,24 +18,6 @@ pub(crate) fn read(path: &Path, key: Option<&PublicKey>) -> anyhow::Result<(Plan
     let signed: Signed = read_json(path)?;
     let plan = signed.open(plan::KIND, key).with_context(|| format!("the plan `{}` is not taken", path.display()))?;
     Ok((plan, signed))
-}
-
-/// A model as a plan names it: of a folder the digests of its files, of a URL what it is asked as.
-pub(super) fn model(
-    role: ModelRole,
-    place: &str,
-    name: Option<&str>,
-    asked_as: Option<&str>,
-    key_env: Option<&str>,
-) -> anyhow::Result<PlannedModel> {
-    let place = place.to_owned();
-    if is_url(&place) {
-        let (name, asked_as) = url_names(asked_as, name);
-        let key_env = key_env.map(str::to_owned);
-        return Ok(PlannedModel { role, name, place, files: Vec::new(), asked_as: Some(asked_as), key_env });
-    }
-    let (name, files) = (folder_name(&place, name), files_of(Path::new(&place))?);
-    Ok(PlannedModel { role, name, place, files, asked_as: None, key_env: None })
 }
 
 /// The files of a model: of its folder, without those of folders in it, or the one file that it is.

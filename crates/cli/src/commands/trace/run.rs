@@ -10,14 +10,15 @@ use anbiq_journal::PublicKey;
 use anbiq_model::Model;
 use anbiq_trace::plan::{Fixed, JournalState, ModelRole, Plan, PlannedModel, StylePlan, TwinsPlan, differs, same};
 use anbiq_trace::style::StyleReport;
-use anbiq_trace::{Collected, Report, Statistic, Strength};
+use anbiq_trace::{Collected, Report, Strength};
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
-use super::{collect_until, file_name, planned, read_answers, say_closed};
+use super::asked::{How, Named, nearness};
+use super::{collect_by, file_name, planned, read_answers, say_closed};
 use crate::args::TraceRun;
 use crate::commands::Outcome;
-use crate::site::{open_local, open_upstream, text_keys};
+use crate::site::text_keys;
 use crate::talk::{self, Talk};
 
 /// What a test of a plan found.
@@ -82,8 +83,8 @@ fn twins(args: &TraceRun, plan: &Plan, talk: Talk) -> anyhow::Result<Vec<Collect
     let controls: Vec<String> = controls.iter().map(|&name| name.to_owned()).collect();
     let mut all = Vec::new();
     for test in &plan.twins {
-        let (operators, mode) = (test.protocol.operators.clone(), test.protocol.mode);
-        let (collected, closed) = collect_until(&journal, operators, mode, keys.as_ref(), state.size)?;
+        let (operators, mode, by) = (test.protocol.operators.clone(), test.protocol.mode, &test.settings.by);
+        let (collected, closed) = collect_by(&journal, operators, mode, by, keys.as_ref(), state.size)?;
         say_closed(closed, keys.is_some(), talk);
         test.check(&collected, suspect, teacher, &controls)?;
         all.push(collected);
@@ -110,25 +111,27 @@ fn check_journal(place: &Path, planned: &JournalState) -> anyhow::Result<()> {
 /// The planned models, in the plan's order, loaded or connected.
 fn models(args: &TraceRun, plan: &Plan) -> anyhow::Result<Vec<Arc<dyn Model>>> {
     let mut elsewhere = args.control.iter();
-    let near = plan.twins.iter().any(|test| test.settings.statistic == Statistic::Nearness);
+    // All twin tests of a plan ask in one way.
+    let first = plan.twins.first().map(|test| &test.settings);
+    let how = first.map_or(How::Likelihood, |settings| How::planned(settings.statistic, settings.places));
     let mut open = |planned: &PlannedModel| -> anyhow::Result<Arc<dyn Model>> {
         let now = match planned.role {
             ModelRole::Suspect => args.suspect.as_ref(),
             ModelRole::Teacher => args.teacher.as_ref(),
             ModelRole::Control => elsewhere.next(),
         };
-        if let Some(asked_as) = &planned.asked_as {
+        if planned.asked_as.is_some() {
             ensure!(now.is_none(), "`{}` is planned behind a URL: it cannot be elsewhere", planned.name);
-            return open_upstream(&planned.place, &planned.name, asked_as, planned.key_env.as_deref());
+            return Named::at_server(planned)?.open(how);
         }
         let place = now.cloned().unwrap_or_else(|| PathBuf::from(&planned.place));
         check_files(&planned.name, planned, &place)?;
-        if planned.role == ModelRole::Suspect && near {
+        if planned.role == ModelRole::Suspect && how == How::Nearness {
             let teacher = plan.model(ModelRole::Teacher).map(|teacher| PathBuf::from(&teacher.place));
             let teacher = args.teacher.clone().or(teacher).unwrap_or_default();
-            return super::nearness(&place.to_string_lossy(), &planned.name, &teacher.to_string_lossy());
+            return nearness(&place, &planned.name, &teacher);
         }
-        open_local(&place, &planned.name)
+        Named::folder(&planned.name, &place).open(how)
     };
     plan.models.iter().map(&mut open).collect()
 }

@@ -28,7 +28,7 @@ pub(super) fn run(args: &TraceWatermark, talk: Talk) -> anyhow::Result<Outcome> 
     let (mode, fits) = match &args.suspect {
         None => (Mode::Closed, written(args, &mark)?),
         Some(suspect) => {
-            let suspect = local(suspect, &super::folder_name(&suspect.display().to_string(), None))?;
+            let suspect = local(suspect, &super::asked::folder_name(&suspect.display().to_string(), None))?;
             let mode = if args.marked { Mode::ReadingMarked } else { Mode::ReadingUnmarked };
             (mode, vec![read(args, &mark, &suspect, talk)?])
         }

@@ -7,7 +7,7 @@ use anbiq_trace::Strength;
 use anbiq_trace::weights::{Anatomy, LAYERS, Tokens, compare, render_weights, spaced};
 use anyhow::Context;
 
-use super::folder_name;
+use super::asked::folder_name;
 use crate::args::TraceWeights;
 use crate::commands::Outcome;
 use crate::talk;
