@@ -155,10 +155,12 @@ async fn a_model_behind_a_server_is_traced_as_its_folder_is() {
     insta::assert_snapshot!(traced(&silent, "--model suspect").told(), @r"
     exit 2
     error: model `suspect` failed to score: the server gives no log-probabilities of a conversation (`prompt_logprobs`), and to ask it for those of a text (`echo`) the model's chat template must be known
+    hint: `--template` says how the model of a server writes a conversation; without log-probabilities there is `--probe`
     ");
     insta::assert_snapshot!(traced(&silent, "--model suspect --template form").told(), @r"
     exit 2
     error: model `suspect` failed to score: the server gives no log-probabilities of given text, neither by `echo` nor by `prompt_logprobs`
+    hint: `--template` says how the model of a server writes a conversation; without log-probabilities there is `--probe`
     ");
     let by_text = traced(&silent, "--model suspect --template form --probe --places 3");
     let by_talk = traced(&silent, "--model suspect --probe --places 3");

@@ -26,7 +26,7 @@ use anbiq_trace::items::{self, Selection};
 use anbiq_trace::overlap::{Overlap, Unasked};
 use anbiq_trace::style::Answers;
 use anbiq_trace::{Alternative, By, Collected, Config, OperatorAccounts, Protocol, Report, Statistic, Strength};
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, bail, ensure};
 use serde::{Deserialize, Serialize};
 
 use asked::{Asked, Named};
@@ -223,8 +223,14 @@ pub(crate) async fn trace(
     let controls: Vec<&dyn Model> = controls.iter().map(AsRef::as_ref).collect();
     let mut step = talk.step(&format!("tracing `{}`", suspect.name()), 0);
     let mut progress = |done, total| step.reach_of(done, total);
-    let report =
-        anbiq_trace::run(collected, suspect.as_ref(), teacher.as_ref(), &controls, config, &mut progress).await?;
+    let traced =
+        anbiq_trace::run(collected, suspect.as_ref(), teacher.as_ref(), &controls, config, &mut progress).await;
+    let report = traced.map_err(|error| match error.code() {
+        "scoring_unsupported" => anyhow!(
+            "{error}\nhint: `--template` says how the model of a server writes a conversation; without log-probabilities there is `--probe`"
+        ),
+        _ => error.into(),
+    })?;
     step.finish(report.verdict.strength.in_words());
     Ok(report)
 }
