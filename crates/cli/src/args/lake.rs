@@ -6,10 +6,6 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 
 #[derive(Debug, Subcommand)]
-#[cfg_attr(
-    not(feature = "cluster"),
-    expect(dead_code, reason = "a program without a cluster takes its words and refuses")
-)]
 pub(crate) enum Lake {
     /// List the questions that have a name, and what each can be asked with.
     List {
@@ -88,10 +84,6 @@ pub(crate) enum Lake {
 
 /// What a question is asked about, by what, and where the answer goes.
 #[derive(Debug, Clone, Args)]
-#[cfg_attr(
-    not(feature = "lake"),
-    expect(dead_code, reason = "a program without the engine takes its words and refuses")
-)]
 pub(crate) struct Asked {
     /// A journal's folder, or one of its sealed files; may be given several times.
     #[arg(short, long, value_name = "DIR")]
