@@ -85,7 +85,7 @@ impl Answer {
     /// The same answer, once all its rows are there, from the empty file `file`.
     pub(crate) async fn kept(mut self, file: File) -> Result<Self, LakeError> {
         self.write(&file).await?;
-        let rows = ParquetRecordBatchReaderBuilder::try_new(file).and_then(|reader| reader.build());
+        let rows = ParquetRecordBatchReaderBuilder::try_new(file).and_then(ParquetRecordBatchReaderBuilder::build);
         self.rows = Rows::File(rows.map_err(|error| engine(&error))?);
         Ok(self)
     }

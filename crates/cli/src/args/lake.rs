@@ -71,7 +71,7 @@ pub(crate) enum Lake {
         #[arg(long, default_value_t = 0)]
         orders_port: u16,
         /// MiB that sorting, grouping and joining may hold; what is more goes to the disk.
-        #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..))]
+        #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..))]
         memory: u64,
         /// Parts that it works on side by side; 0 for as many as there are cores.
         #[arg(long, default_value_t = 0)]
@@ -95,7 +95,7 @@ pub(crate) struct Asked {
     #[arg(long, value_name = "URL", env = "ANBIQ_CLUSTER")]
     pub(crate) cluster: Option<String>,
     /// MiB that sorting, grouping and joining may hold; what is more goes to the disk. Executors have a limit of their own.
-    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(16..))]
+    #[arg(long, value_name = "MIB", default_value_t = 1024, value_parser = clap::value_parser!(u64).range(64..))]
     pub(crate) memory: u64,
     /// Parts that are worked on side by side; 0 for as many as there are cores, or 16 on a cluster.
     #[arg(long, default_value_t = 0)]
