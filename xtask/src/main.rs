@@ -6,6 +6,7 @@
 //! request; `crates/lab/examples/bench_serve` says how, and what else can be set. `cargo xtask bench journal [DIR]`
 //! measures how many exchanges a second a journal takes, `cargo xtask bench sketch` how long a sketch takes.
 //! `cargo xtask bench import [ROWS] [DIR]` measures how many rows of a log are imported in a second, and in how much memory.
+//! `cargo xtask bench lake [EXCHANGES] [DIR] [MIB]` measures how long each named question takes, and in how much memory.
 //! `cargo xtask bench distill [--requests N] [--rows N] [faults] [ceiling] [estimate] [rate]` measures how a capture bears
 //! faults, kills, limits and size; `crates/lab/examples/bench_distill` says how.
 //! `cargo xtask bench engine [--python PATH] [--only train|generate] [--size 6m|110m] [--rounds N] ...` lets the engine take turns
@@ -25,6 +26,9 @@
 //! `cargo xtask prove journal [--points 10000] [--seed 1]` crashes a journal on a simulated disk at so many points; the
 //! tests do it at some hundred.
 //!
+//! `cargo xtask prove lake [--exchanges N]` builds the program with its engine for SQL and its cluster, and asks every named
+//! question of both: against answers that are worked out without SQL, and with an executor killed in the middle.
+//!
 //! `cargo xtask prove alarms [--worlds 200] [--streams 1000] [--seed 1]` simulates honest streams and counts false alarms.
 //!
 //! `cargo xtask students [--short] [--minutes M] ...` trains many tiny students, innocent and not, and says what the exact tests
@@ -40,7 +44,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
-                     | bench import [ROWS] [DIR] | bench watch [OPTION...] | bench follow [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench spans [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] \
+                     | bench import [ROWS] [DIR] | bench lake [EXCHANGES] [DIR] [MIB] | bench watch [OPTION...] | bench follow [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench spans [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] | prove lake [--exchanges N] \
                      | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
@@ -117,6 +121,11 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-import", "import_rate")).args(rest).status()?.success())
         }
+        "lake" => {
+            let mut command = Command::new("cargo");
+            command.args(["run", "--release", "--locked", "--package", "anbiq-lake", "--features", "local"]);
+            Ok(command.args(["--example", "lake_rate", "--"]).args(rest).status()?.success())
+        }
         "distill" => {
             let mut command = Command::new("cargo");
             command.args(example("anbiq-lab", "bench_distill")).arg("--program").arg(build()?);
@@ -162,8 +171,12 @@ fn fuzz(words: &[String]) -> Result<bool, Box<dyn Error>> {
         .success())
 }
 
-/// Crashes the journal at many points; true if it held at all of them. Or counts the false alarms of honest streams.
+/// Crashes the journal at many points; true if it held at all of them. Or counts the false alarms of honest streams, or asks
+/// questions in SQL.
 fn prove(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    if let Some((_, rest)) = words.split_first().filter(|(what, _)| *what == "lake") {
+        return lake(rest);
+    }
     if let Some((_, rest)) = words.split_first().filter(|(what, _)| *what == "alarms") {
         let mut command = Command::new("cargo");
         return Ok(command.args(example("anbiq-statistics", "alarm_null")).args(rest).status()?.success());
@@ -185,6 +198,24 @@ fn prove(words: &[String]) -> Result<bool, Box<dyn Error>> {
         rest = others;
     }
     if rest.is_empty() { Ok(command.status()?.success()) } else { Err(USAGE.into()) }
+}
+
+/// Asks every named question of DataFusion and of Ballista; true if all answers are as they are worked out without them.
+fn lake(words: &[String]) -> Result<bool, Box<dyn Error>> {
+    let mut command = Command::new("cargo");
+    command.args(["test", "--locked", "--package", "anbiq-cli"]);
+    // What is not ours is built as quickly as it can be: there is much of it, and little to do for it.
+    command.args(["--features", "anbiq-cli/cluster", "--config", "profile.dev.package.\"*\".opt-level=0"]);
+    command.args(["--", "lake"]);
+    match words {
+        [] => {}
+        [name, value] if name == "--exchanges" => {
+            value.parse::<usize>().map_err(|_| USAGE)?;
+            command.env("ANBIQ_PROVE_EXCHANGES", value);
+        }
+        _ => return Err(USAGE.into()),
+    }
+    Ok(command.status()?.success())
 }
 
 /// Compares with PyTorch and transformers; true if nothing differs by more than it may.

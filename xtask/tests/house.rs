@@ -18,6 +18,7 @@ const MAY_KNOW: &[(&str, &[&str])] = &[
     ("watermark", &["domain", "statistics"]),
     ("lm", &["domain", "model", "watermark"]),
     ("upstream", &["domain", "secret", "model", "openai"]),
+    ("lake", &["domain", "journal"]),
     ("evidence", &["domain", "secret", "journal"]),
     ("serve", &["domain", "secret", "openai", "statistics", "ledger", "journal", "model"]),
     ("desk", &["domain", "secret", "ledger", "journal"]),

@@ -90,10 +90,14 @@ const COLUMNS: &[Column] = &[
     }),
     Column("optional binary texts (UTF8)", |row| of(row, |exchange| text(texts(exchange)))),
     Column("optional int64 cached_tokens", |row| count(row, |exchange| exchange.usage.cached_tokens)),
+    Column("optional int64 payment (INTEGER(64,false))", |row| payment(&row.entry)),
 ];
 
-/// The schema of a sealed file.
-pub(crate) fn schema() -> Result<TypePtr> {
+/// The schema of a sealed file, in Parquet's own words. Files that were sealed by earlier versions lack its last columns.
+///
+/// # Errors
+/// None that a caller could cause: the definitions are constants.
+pub fn schema() -> Result<TypePtr> {
     let definitions: Vec<String> = COLUMNS.iter().map(|column| format!("  {};\n", column.0)).collect();
     let message = format!("message anbiq_journal {{\n  required binary {LEAF};\n{}}}", definitions.concat());
     parse_message_type(&message).map(Arc::new)
@@ -194,6 +198,14 @@ fn account(entry: &Entry) -> Option<&str> {
         | Entry::TermsAccepted { account, .. }
         | Entry::TextsForgotten { account, .. } => Some(account.as_str()),
         Entry::GrantGiven { grant } => Some(grant.account.as_str()),
+        _ => None,
+    }
+}
+
+fn payment(entry: &Entry) -> Option<Cell> {
+    match entry {
+        // The 64 bits of a hash; the column says that it has no sign.
+        Entry::AccountOpened { payment, .. } => payment.map(|payment| Cell::Number(payment.0 as i64)),
         _ => None,
     }
 }

@@ -37,6 +37,7 @@ mod read;
 mod sealed;
 #[cfg(test)]
 mod sim;
+mod snapshot;
 mod spool;
 mod store;
 mod texts;
@@ -46,11 +47,13 @@ mod verify;
 mod write;
 
 pub use checkpoint::Checkpoint;
+pub use columns::schema as sealed_schema;
 pub use error::{Fault, JournalError, Place};
 pub use format::{FORMAT, MAX_ENTRY_BYTES};
 pub use key::{PublicKey, PublicKeyError, SigningKey};
 pub use read::{Bookmark, Entries, Reader, Record, Torn};
 pub use sealed::{FileReport, Keep, Retained, SealedFile, verify_file};
+pub use snapshot::Snapshot;
 pub use spool::{Spool, SpoolError};
 pub use texts::{TextKeys, TextsError};
 pub use upkeep::{Pruned, prune, seal};

@@ -118,7 +118,15 @@ impl Reader {
         Ok(self.list()?.retained)
     }
 
-    fn list(&self) -> Result<List, JournalError> {
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        &*self.disk
+    }
+
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn list(&self) -> Result<List, JournalError> {
         List::read(&*self.disk, &self.dir, &self.header.id, &self.header.public_key)
     }
 

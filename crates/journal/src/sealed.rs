@@ -28,10 +28,10 @@ use crate::tree::{self, Tree};
 use crate::{Checkpoint, JournalError, PublicKey, SigningKey, checkpoint};
 
 /// Rows of one group at most; a query skips whole groups.
-const GROUP_ROWS: usize = 4096;
+pub(crate) const GROUP_ROWS: usize = 4096;
 
 /// Bytes of the leaves of one group at most, besides the last: what a reader holds in memory.
-const GROUP_BYTES: usize = 8 << 20;
+pub(crate) const GROUP_BYTES: usize = 8 << 20;
 
 /// Longest list that is read.
 const LONGEST_LIST: u64 = 256 << 20;
@@ -416,21 +416,7 @@ impl std::fmt::Debug for Leaves {
 impl Leaves {
     /// Opens `file` after comparing all its bytes with its digest: no decoder sees what nobody vouches for.
     pub(crate) fn open(disk: &dyn Disk, dir: &Path, file: &SealedFile) -> Result<Self, JournalError> {
-        let path = dir.join(file.name());
-        let source = Source::open(disk, &path)?;
-        let mut hasher = DigestBuilder::default();
-        let mut piece = vec![0; 1 << 16];
-        let mut whole = Stretch::new(Arc::clone(&source.file), 0, source.length);
-        loop {
-            let read = whole.read(&mut piece).map_err(|error| JournalError::io("read", &path, error))?;
-            if read == 0 {
-                break;
-            }
-            hasher.update(&piece[..read]);
-        }
-        if source.length != file.bytes || hasher.finish() != file.digest {
-            return Err(damaged(&file.name(), file.first, "its bytes are not those that were signed"));
-        }
+        let source = checked(disk, dir, file)?;
         Self::of(source).map_err(|error| damaged(&file.name(), file.first, &error.to_string()))
     }
 
@@ -460,6 +446,26 @@ impl Leaves {
         let pairs = self.reader.metadata().file_metadata().key_value_metadata()?;
         pairs.iter().find(|pair| pair.key == key)?.value.clone()
     }
+}
+
+/// Opens `file` after comparing all its bytes with its digest.
+pub(crate) fn checked(disk: &dyn Disk, dir: &Path, file: &SealedFile) -> Result<Source, JournalError> {
+    let path = dir.join(file.name());
+    let source = Source::open(disk, &path)?;
+    let mut hasher = DigestBuilder::default();
+    let mut piece = vec![0; 1 << 16];
+    let mut whole = Stretch::new(Arc::clone(&source.file), 0, source.length);
+    loop {
+        let read = whole.read(&mut piece).map_err(|error| JournalError::io("read", &path, error))?;
+        if read == 0 {
+            break;
+        }
+        hasher.update(&piece[..read]);
+    }
+    if source.length != file.bytes || hasher.finish() != file.digest {
+        return Err(damaged(&file.name(), file.first, "its bytes are not those that were signed"));
+    }
+    Ok(source)
 }
 
 /// A sealed file that was checked by itself.
@@ -506,7 +512,7 @@ pub(crate) fn damaged(file: &str, index: u64, what: &str) -> JournalError {
     JournalError::Damaged { place: crate::Place { file: file.to_owned(), offset: 0, index }, what: what.to_owned() }
 }
 
-fn io_error(error: ParquetError) -> io::Error {
+pub(crate) fn io_error(error: ParquetError) -> io::Error {
     match error {
         ParquetError::External(source) => match source.downcast::<io::Error>() {
             Ok(error) => *error,
@@ -518,7 +524,7 @@ fn io_error(error: ParquetError) -> io::Error {
 
 /// A file as the decoder reads it.
 #[derive(Debug)]
-struct Source {
+pub(crate) struct Source {
     file: Arc<dyn ReadAt>,
     length: u64,
 }

@@ -5,6 +5,7 @@ mod customers;
 mod distill;
 mod journal;
 mod lab;
+mod lake;
 mod terms;
 mod trace;
 mod watch;
@@ -18,6 +19,7 @@ pub(crate) use customers::{Account, Admin, AdminKeys, Budget, Holder, Key, Scope
 pub(crate) use distill::Distill;
 pub(crate) use journal::{Journal, Twins};
 pub(crate) use lab::Lab;
+pub(crate) use lake::{Asked, Lake};
 pub(crate) use terms::{Described, Grant, Permits, PriceClass, Purpose, Terms};
 pub(crate) use trace::{
     Asking, CanaryDraw, CanaryTest, IdentityCompare, Modes, Parts, Trace, TraceAsk, TraceCanary, TraceEndpoint,
@@ -94,6 +96,9 @@ pub(crate) enum Command {
     Import(Import),
     /// Find the operator behind many accounts.
     Watch(Watch),
+    /// Ask questions in SQL about journals and imported logs.
+    #[command(subcommand)]
+    Lake(Box<Lake>),
     /// Make a small model of a big one, lawfully.
     #[command(subcommand)]
     Distill(Distill),

@@ -10,6 +10,7 @@ mod distill;
 mod import;
 mod journal;
 mod lab;
+mod lake;
 mod serve;
 mod terms;
 mod trace;
@@ -54,6 +55,7 @@ pub(crate) async fn run(cli: Cli) -> anyhow::Result<Outcome> {
         Command::Twins(args) => twins::run(args),
         Command::Import(args) => import::run(&args, talk),
         Command::Watch(args) => watch::run(&args, talk).await,
+        Command::Lake(args) => lake::run(*args, talk).await,
         Command::Distill(args) => distill::run(args, talk).await,
         Command::Trace(args) => trace::run(&args, talk).await,
         Command::Case(args) => case::write(&args, talk),

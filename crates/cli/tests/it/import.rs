@@ -240,12 +240,12 @@ fn imported_logs_are_no_evidence() {
     assert_snapshot!(refused("watch imported"), @r"
     exit 2
     error: `imported` holds imported logs, which are no journal: no twins, no commitments, no signature
-    hint: only `anbiq watch --imported imported` reads them
+    hint: only `anbiq watch` and `anbiq lake` read them, with `--imported imported`
     ");
     assert_snapshot!(refused("trace suspect --teacher teacher --journal imported"), @r"
     exit 2
     error: `imported` holds imported logs, which are no journal: no twins, no commitments, no signature
-    hint: only `anbiq watch --imported imported` reads them
+    hint: only `anbiq watch` and `anbiq lake` read them, with `--imported imported`
     ");
     let by_imported = "trace suspect --teacher teacher --journal journal --operators findings.json";
     assert_snapshot!(refused(by_imported), @r"

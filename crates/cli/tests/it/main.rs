@@ -18,6 +18,7 @@ mod gateway;
 mod import;
 mod journal;
 mod kill;
+mod lake;
 mod lineage;
 mod preflight;
 mod refusals;

@@ -65,7 +65,7 @@ pub(crate) fn refuse_imported(report: &Report, file: &Path) -> anyhow::Result<()
 pub(crate) fn refuse_import(folder: &Path) -> anyhow::Result<()> {
     if Import::is_at(folder) {
         bail!(
-            "`{0}` holds imported logs, which are no journal: no twins, no commitments, no signature\nhint: only `anbiq watch --imported {0}` reads them",
+            "`{0}` holds imported logs, which are no journal: no twins, no commitments, no signature\nhint: only `anbiq watch` and `anbiq lake` read them, with `--imported {0}`",
             folder.display()
         );
     }

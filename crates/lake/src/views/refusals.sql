@@ -1,0 +1,3 @@
+SELECT coalesce("source", 'journal') AS "source", "index", "at", account, error_code AS code
+FROM entries
+WHERE entry = 'refused'
