@@ -19,6 +19,7 @@ mod import;
 mod journal;
 mod kill;
 mod lineage;
+mod matched;
 mod preflight;
 mod refusals;
 mod resume;

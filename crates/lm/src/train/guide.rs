@@ -31,6 +31,31 @@ impl HiddenStates {
     }
 }
 
+impl HiddenStates {
+    /// Says why two networks of these shapes cannot be matched so, if they cannot.
+    ///
+    /// # Errors
+    ///
+    /// The weight is not positive, or a layer is not there.
+    pub fn check(&self, student: &Config, teacher: &Config) -> Result<(), LmError> {
+        let wrong = |problem: String| Err(LmError::Setting { name: "hidden_states", problem });
+        if !self.weight.is_finite() || self.weight <= 0.0 {
+            return wrong(format!("its weight {} is not positive", self.weight));
+        }
+        if self.layers.is_empty() {
+            return wrong("no layers are matched".to_owned());
+        }
+        for &(own, theirs) in &self.layers {
+            for (whose, layer, most) in [("student", own, student.layers), ("teacher", theirs, teacher.layers)] {
+                if !(1..=most).contains(&layer) {
+                    return wrong(format!("the {whose} has the layers 1 to {most}, and no layer {layer}"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 /// A teacher to match, and the learned projection of states that are not as wide as its own. The projection serves training
 /// only: no student has it.
 #[derive(Debug, Clone)]
@@ -47,22 +72,9 @@ impl Guide {
     ///
     /// # Errors
     ///
-    /// A setting makes no sense: the weight is not positive, or a layer is not there.
+    /// As [`HiddenStates::check`].
     pub fn new(teacher: Arc<Network>, student: &Config, how: HiddenStates, seed: u64) -> Result<Self, LmError> {
-        let wrong = |problem: String| Err(LmError::Setting { name: "hidden_states", problem });
-        if !how.weight.is_finite() || how.weight <= 0.0 {
-            return wrong(format!("its weight {} is not positive", how.weight));
-        }
-        if how.layers.is_empty() {
-            return wrong("no layers are matched".to_owned());
-        }
-        for &(own, theirs) in &how.layers {
-            for (whose, layer, most) in [("student", own, student.layers), ("teacher", theirs, teacher.config.layers)] {
-                if !(1..=most).contains(&layer) {
-                    return wrong(format!("the {whose} has the layers 1 to {most}, and no layer {layer}"));
-                }
-            }
-        }
+        how.check(student, &teacher.config)?;
         let (narrow, wide) = (student.hidden_size, teacher.config.hidden_size);
         let count = if narrow == wide { 0 } else { how.layers.len() * narrow * wide };
         let mut random = Seeded::new(seed).fork("projection");
