@@ -33,6 +33,10 @@ struct Options {
     labels: usize,
     epochs: u32,
     label_epochs: u32,
+    /// Which tasks, by their names.
+    kinds: Vec<Kind>,
+    /// How much hidden states count in the loss; not at all where it is 0.
+    hidden: f64,
     /// Texts that are no tasks, from which every student knows the language.
     documents: usize,
     tasks: usize,
@@ -75,7 +79,12 @@ async fn one(options: &Options, seed: u64) -> Fallible<Report> {
          [student]\nname = \"distilled\"\ntokenizer = \"teacher\"\nhidden_size = 128\nlayers = 4\nheads = 4\n\
          intermediate_size = 288\ncontext = 256\n[train]\nepochs = {epochs}\nlearning_rate = 2e-3\nbatch_tokens = 2048\nkl_weight = 0.8\n\
          [evaluate]\nheld_out = \"tasks.jsonl\"\nmost_held_out = {tasks}\ntasks = \"tasks.jsonl\"\nmost_tasks = {tasks}\nmax_tokens = 96\n\
-         scratch = false\nlabels = \"labels.jsonl\"\nlabel_epochs = {label_epochs}\n",
+         scratch = false\nlabels = \"labels.jsonl\"\nlabel_epochs = {label_epochs}\n{hidden}",
+        hidden = if options.hidden > 0.0 {
+            format!("[train.hidden_states]\nweight = {}\n", options.hidden)
+        } else {
+            String::new()
+        },
         epochs = options.epochs,
         label_epochs = options.label_epochs,
         tasks = options.tasks,
@@ -89,11 +98,11 @@ fn material(dir: &Path, options: &Options, seed: u64) -> Fallible<()> {
     let corpus = Corpus::new(Seeded::new(seed).fork("gap").bits());
     let texts = corpus.training().filter(|document| !document.kind.is_checkable()).take(options.documents);
     write_jsonl(&dir.join("texts.jsonl"), texts)?;
-    let tasks: Vec<Document> = different(corpus.tasks(), options.tasks);
+    let of_kind = |document: &Document| options.kinds.contains(&document.kind);
+    let tasks: Vec<Document> = different(corpus.tasks().filter(of_kind), options.tasks);
     let asked: BTreeSet<&str> = tasks.iter().map(|task| task.prompt.as_str()).collect();
     let mut random = Seeded::new(seed).fork("tasks to learn from");
-    let kinds: Vec<Kind> = Kind::checkable().collect();
-    let fresh = kinds.iter().cycle().map(|&kind| corpus.document(kind, &mut random));
+    let fresh = options.kinds.iter().cycle().map(|&kind| corpus.document(kind, &mut random));
     let fresh = fresh.filter(|task| !asked.contains(task.prompt.as_str()));
     let lesson: Vec<Document> = fresh.take(options.labels + options.prompts).collect();
     let (labels, prompts) = lesson.split_at(options.labels);
@@ -142,6 +151,8 @@ fn options() -> Fallible<Options> {
         labels: 200,
         epochs: 8,
         label_epochs: 40,
+        kinds: vec![Kind::Comparison, Kind::Counting, Kind::Sorting],
+        hidden: 0.0,
         documents: 1_500,
         tasks: 500,
         dir: std::env::temp_dir().join(format!("anbiq-gap-{}", std::process::id())),
@@ -157,6 +168,11 @@ fn options() -> Fallible<Options> {
             "--label-epochs" => options.label_epochs = value.parse()?,
             "--documents" => options.documents = value.parse()?,
             "--tasks" => options.tasks = value.parse()?,
+            "--hidden" => options.hidden = value.parse()?,
+            "--kinds" => {
+                let kind = |name: &str| serde_json::from_value(serde_json::Value::from(name));
+                options.kinds = value.split(',').map(kind).collect::<Result<_, _>>()?;
+            }
             "--dir" => options.dir = value.into(),
             _ => return Err(format!("`{word}` is not known").into()),
         }

@@ -93,7 +93,7 @@ impl<D: Device> Pulls<D> {
             let own = device.room(projected, rows * wide);
             match &matrix {
                 Some(range) => {
-                    linear(device, own, wide, Write::Over, state, narrow, guided.projection.part(range.clone()))
+                    linear(device, own, wide, Write::Over, state, narrow, guided.projection.part(range.clone()));
                 }
                 None => device.copy(state, own),
             }
