@@ -11,8 +11,11 @@
 //! faults, kills, limits and size; `crates/lab/examples/bench_distill` says how.
 //! `cargo xtask bench engine [--python PATH] [--only train|generate] [--size 6m|110m] [--rounds N] ...` lets the engine take turns
 //! with PyTorch, transformers and llama.cpp; `crates/lm/examples/bench_engine` says how.
-//! `cargo xtask bench on-policy [--seeds N] [--steps N] ...` compares students that learn from a teacher's answers with students
+//! `cargo xtask bench on-policy [--seeds 1,2,3] [--steps N] ...` compares students that learn from a teacher's answers with students
 //! that learn from their own; `crates/distill/examples/on_policy.rs` says how.
+//! `cargo xtask bench gap [--seeds 1,2,3] ...` says how much of the distance between a student with few labels and its teacher distilling
+//! closes; `crates/distill/examples/gap.rs` says how. `cargo xtask bench signals [--seeds 1,2,3] ...` compares what may be stored of a teacher's word;
+//! `crates/lab/examples/signals.rs` says how.
 //! `cargo xtask bench spans [--seeds N] ...` says what a teacher is worth to a student of other tokens; `crates/distill/examples/spans.rs`
 //! says how.
 //! `cargo xtask bench watch [--quick] [--large] [--brief] [--seed N] [--seeds K] [--data DIR]` shows whom `watch` and others find and accuse.
@@ -44,7 +47,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
-                     | bench import [ROWS] [DIR] | bench lake [EXCHANGES] [DIR] [MIB] | bench watch [OPTION...] | bench follow [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench spans [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] | prove lake [--exchanges N] \
+                     | bench import [ROWS] [DIR] | bench lake [EXCHANGES] [DIR] [MIB] | bench watch [OPTION...] | bench follow [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench gap [OPTION...] | bench signals [OPTION...] | bench spans [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] | prove lake [--exchanges N] \
                      | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
@@ -138,6 +141,14 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "on-policy" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-distill", "on_policy")).args(rest).status()?.success())
+        }
+        "gap" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-distill", "gap")).args(rest).status()?.success())
+        }
+        "signals" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-lab", "signals")).args(rest).status()?.success())
         }
         "spans" => {
             let mut command = Command::new("cargo");

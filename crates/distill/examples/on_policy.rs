@@ -1,9 +1,9 @@
 //! Does a student learn more from its own answers, judged by the teacher, than from the teacher's?
 //!
-//! `cargo run --release -p anbiq-distill --example on_policy [--seeds 3] [--steps 300] [--teacher-epochs 40] [--digits 2] [--dir DIR]`
+//! `cargo run --release -p anbiq-distill --example on_policy [--seeds 1,2,3] [--steps 300] [--teacher-epochs 40] [--digits 2] [--dir DIR]`
 //!
 //! Sums that are worked out digit by digit, so that an early mistake is carried on, with an exact checker. The teacher is
-//! trained on many of them, the student first on a few. Then, from this same beginning and with the same prompts, batches and
+//! trained on many of them, once for all seeds, since that takes most of the time; the student first on a few. Then, from this same beginning and with the same prompts, batches and
 //! number of steps, it learns from the teacher's answers alone (`sft`), from these with the teacher's probabilities
 //! (`off-policy`), or from its own answers judged by the teacher (`on-policy`, by the reverse divergence, half and all of the
 //! steps; Agarwal et al. 2024). Every student is an `anbiq distill` recipe; the figures are those of its report: right
@@ -25,7 +25,7 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// What is tried.
 struct Options {
-    seeds: u64,
+    seeds: Vec<u64>,
     steps: u64,
     teacher_epochs: u64,
     digits: u32,
@@ -49,8 +49,16 @@ async fn main() -> Fallible<()> {
         "{:<6} {:<22} {:>8} {:>9} {:>9} {:>9} {:>8} {:>8}",
         "seed", "student", "right", "KL", "agree", "steps", "own", "seconds"
     );
-    for seed in 1..=options.seeds {
-        one(&options, seed).await?;
+    fs::create_dir_all(&options.dir)?;
+    let taken = teachers_material(&options.dir, options.digits)?;
+    let begun = Instant::now();
+    let teacher =
+        Student { name: "teacher", width: 128, layers: 4, corpus: "teacher.jsonl", epochs: options.teacher_epochs };
+    // What it is measured on is sums that it was not trained on, and so is what the students are.
+    let report = made(&options.dir, 1, &teacher.recipe(1, "", "tokenizer")).await?;
+    show(0, "teacher", &report, begun);
+    for &seed in &options.seeds {
+        one(&options, seed, taken.clone()).await?;
     }
     println!(
         "right: of {TASKS} sums that nobody was trained on; KL: teacher to student, nats a token of held-out sums"
@@ -58,22 +66,21 @@ async fn main() -> Fallible<()> {
     Ok(())
 }
 
-async fn one(options: &Options, seed: u64) -> Fallible<()> {
+async fn one(options: &Options, seed: u64, taken: BTreeSet<(u64, u64)>) -> Fallible<()> {
     let dir = options.dir.join(format!("seed-{seed}"));
     fs::create_dir_all(&dir)?;
-    material(&dir, options.digits, seed)?;
-    let begun = Instant::now();
-    let teacher =
-        Student { name: "teacher", width: 128, layers: 4, corpus: "teacher.jsonl", epochs: options.teacher_epochs };
-    let report = made(&dir, seed, &teacher.recipe(seed, "")).await?;
-    show(seed, "teacher", &report, begun);
+    material(&dir, options.digits, seed, taken)?;
     let begun = Instant::now();
     let student = Student { name: "begun", width: 64, layers: 2, corpus: "beginning.jsonl", epochs: 20 };
-    let report =
-        made(&dir, seed, &student.recipe(seed, "[teacher]\nname = \"teacher\"\nfolder = \"teacher\"\n")).await?;
+    let report = made(
+        &dir,
+        seed,
+        &student.recipe(seed, "[teacher]\nname = \"teacher\"\nfolder = \"../teacher\"\n", "../tokenizer"),
+    )
+    .await?;
     show(seed, "student, begun", &report, begun);
     // The teacher's own answers, likeliest first: one a prompt, with its probabilities.
-    let epochs = epochs(&dir, options.steps)?;
+    let epochs = epochs(&options.dir.join("tokenizer"), &dir, options.steps)?;
     let own = |share: &str| {
         format!("divergence = \"reverse-kl\"\nkl_weight = 1.0\n[train.on_policy]\nshare = {share}\nmax_tokens = 48\n")
     };
@@ -105,12 +112,12 @@ struct Student {
 }
 
 impl Student {
-    fn recipe(&self, seed: u64, teacher: &str) -> String {
+    fn recipe(&self, seed: u64, teacher: &str, tokenizer: &str) -> String {
         let Self { name, width, layers, corpus, epochs } = self;
         let ffn = width * 8 / 3;
         format!(
             "seed = {seed}\nout = \"{name}\"\n{teacher}[corpus]\npath = \"{corpus}\"\n[student]\nname = \"{name}\"\n\
-             tokenizer = \"tokenizer\"\nhidden_size = {width}\nlayers = {layers}\nheads = 4\nintermediate_size = {ffn}\n\
+             tokenizer = \"{tokenizer}\"\nhidden_size = {width}\nlayers = {layers}\nheads = 4\nintermediate_size = {ffn}\n\
              context = 80\n[pretrain]\nepochs = {epochs}\nbatch_tokens = 2048\n{EVALUATE}"
         )
     }
@@ -120,7 +127,7 @@ impl Student {
 fn going_on(name: &str) -> String {
     let out = name.replace([' ', ','], "-");
     format!(
-        "out = \"{out}\"\n[teacher]\nname = \"teacher\"\nfolder = \"teacher\"\nbasis = \"our own\"\n\
+        "out = \"{out}\"\n[teacher]\nname = \"teacher\"\nfolder = \"../teacher\"\nbasis = \"our own\"\n\
          prices = {{ input = \"0\", output = \"0\" }}\n[capture]\nsource = \"answers.jsonl\"\n[capture.ask]\n\
          prompts = \"prompts.jsonl\"\nmax_tokens = 48\ntemperature = 0.0\nlogprobs = 20\nceiling = \"1\"\n\
          [student]\nname = \"{out}\"\ninit = \"begun\"\ncontext = 80\n{EVALUATE}"
@@ -152,8 +159,8 @@ fn show(seed: u64, name: &str, report: &Report, begun: Instant) {
 }
 
 /// Epochs over the prompts that make about so many steps.
-fn epochs(dir: &Path, steps: u64) -> Fallible<u64> {
-    let codec = Codec::load(&dir.join("tokenizer"))?;
+fn epochs(tokenizer: &Path, dir: &Path, steps: u64) -> Fallible<u64> {
+    let codec = Codec::load(tokenizer)?;
     let mut tokens = 0;
     for line in fs::read_to_string(dir.join("prompts.jsonl"))?.lines() {
         let task: serde_json::Value = serde_json::from_str(line)?;
@@ -175,45 +182,61 @@ fn sum(a: u64, b: u64, digits: u32) -> (String, String, String) {
     (format!("{a}+{b}"), format!("{work}so {}", a + b), (a + b).to_string())
 }
 
-/// The files of one seed: no sum stands in two of them.
-fn material(dir: &Path, digits: u32, seed: u64) -> Fallible<()> {
-    let mut random = Seeded::new(seed).fork("sums");
-    let mut seen = BTreeSet::new();
+/// Two numbers of at most so many digits that were not taken before.
+fn fresh(random: &mut Seeded, digits: u32, taken: &mut BTreeSet<(u64, u64)>) -> (u64, u64) {
     let limit = 10_usize.pow(digits);
-    let wanted = TEACHER + BEGINNING + PROMPTS + TASKS;
-    if limit * limit < 2 * wanted {
+    loop {
+        let pair = (random.below(limit) as u64, random.below(limit) as u64);
+        if taken.insert(pair) {
+            return pair;
+        }
+    }
+}
+
+/// The files that the teacher is made of; gives what it is trained on.
+fn teachers_material(dir: &Path, digits: u32) -> Fallible<BTreeSet<(u64, u64)>> {
+    let wanted = TEACHER + BEGINNING + PROMPTS + 2 * TASKS;
+    if 100_usize.pow(digits) < 2 * wanted {
         return Err("there are too few sums of so few digits".into());
     }
-    let mut lines = Vec::with_capacity(wanted);
-    while lines.len() < wanted {
-        let (a, b) = (random.below(limit) as u64, random.below(limit) as u64);
-        if seen.insert((a, b)) {
-            let (prompt, answer, expected) = sum(a, b, digits);
-            lines.push((prompt, answer, expected));
-        }
-    }
-    let all = lines.iter().flat_map(|(prompt, answer, _)| [prompt.as_str(), answer.as_str()]);
+    let (mut random, mut taken) = (Seeded::new(0).fork("the teacher's sums"), BTreeSet::new());
+    let own: Vec<_> = (0..TEACHER).map(|_| fresh(&mut random, digits, &mut taken)).collect();
+    let tasks: Vec<_> = (0..TASKS).map(|_| fresh(&mut random, digits, &mut taken)).collect();
+    let texts = write(&dir.join("teacher.jsonl"), &own, digits)?;
+    write(&dir.join("tasks.jsonl"), &tasks, digits)?;
     // Every token is one character: how a sum is cut into tokens must not depend on its digits.
-    let tokenizer = Tokenizer::train_bpe(all, 256 + SPECIALS.len(), &SPECIALS)?;
+    let tokenizer = Tokenizer::train_bpe(texts.iter().map(String::as_str), 256 + SPECIALS.len(), &SPECIALS)?;
     fs::create_dir_all(dir.join("tokenizer"))?;
     Codec::plain(tokenizer, 80)?.save(&dir.join("tokenizer"))?;
-    let mut rest = lines.as_slice();
-    for (name, count) in [("teacher", TEACHER), ("beginning", BEGINNING), ("prompts", PROMPTS), ("tasks", TASKS)] {
-        let (own, others) = rest.split_at(count);
-        rest = others;
-        let mut text = String::new();
-        for (prompt, answer, expected) in own {
-            let line = serde_json::json!({ "prompt": prompt, "answer": answer, "expected": expected });
-            let _ = writeln!(text, "{line}");
-        }
-        fs::write(dir.join(format!("{name}.jsonl")), text)?;
+    Ok(taken)
+}
+
+/// The files of one seed: no sum stands in two of them, or in what the teacher was trained on.
+fn material(dir: &Path, digits: u32, seed: u64, mut taken: BTreeSet<(u64, u64)>) -> Fallible<()> {
+    let mut random = Seeded::new(seed).fork("sums");
+    for (name, count) in [("beginning", BEGINNING), ("prompts", PROMPTS), ("tasks", TASKS)] {
+        let sums: Vec<_> = (0..count).map(|_| fresh(&mut random, digits, &mut taken)).collect();
+        write(&dir.join(format!("{name}.jsonl")), &sums, digits)?;
     }
     Ok(())
 }
 
+/// Writes sums with their answers; gives all texts.
+fn write(path: &Path, sums: &[(u64, u64)], digits: u32) -> Fallible<Vec<String>> {
+    let (mut text, mut all) = (String::new(), Vec::new());
+    for &(a, b) in sums {
+        let (prompt, answer, expected) = sum(a, b, digits);
+        let line = serde_json::json!({ "prompt": &prompt, "answer": &answer, "expected": expected });
+        let _ = writeln!(text, "{line}");
+        all.extend([prompt, answer]);
+    }
+    fs::write(path, text)?;
+    Ok(all)
+}
+
 fn options() -> Fallible<Options> {
     let mut options = Options {
-        seeds: 3,
+        seeds: vec![1, 2, 3],
         steps: 300,
         teacher_epochs: 12,
         digits: 3,
@@ -223,7 +246,7 @@ fn options() -> Fallible<Options> {
     while let Some(word) = words.next() {
         let value = words.next().ok_or_else(|| format!("`{word}` needs a value"))?;
         match word.as_str() {
-            "--seeds" => options.seeds = value.parse()?,
+            "--seeds" => options.seeds = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--steps" => options.steps = value.parse()?,
             "--teacher-epochs" => options.teacher_epochs = value.parse()?,
             "--digits" => options.digits = value.parse()?,

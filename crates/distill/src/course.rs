@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anbiq_domain::Digest;
 use anbiq_lm::lora::{self, Adapter};
-use anbiq_lm::train::{self, Divergence, Example, Hardware, Member, Pair, Preference, Trainer};
+use anbiq_lm::train::{self, Divergence, Example, Hardware, HiddenStates, Member, Pair, Preference, Trainer};
 use anbiq_lm::{Codec, Network};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +27,8 @@ pub(crate) struct Plan {
     pub(crate) divergence: Divergence,
     pub(crate) temperature: f64,
     pub(crate) lora: Option<lora::Shape>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hidden: Option<HiddenStates>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) own: Option<OwnAnswers>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,6 +94,7 @@ impl Plans {
             divergence: Divergence::default(),
             temperature: 1.0,
             lora: None,
+            hidden: None,
             own: None,
             preference: None,
             seed,
@@ -148,24 +151,24 @@ pub(crate) struct Workshop<'a> {
 }
 
 impl Workshop<'_> {
-    /// Trains `network` on `set`, or takes the result from the store. `judge` is asked about the student's own answers,
-    /// where the plan wants that.
+    /// Trains `network` on `set`, or takes the result from the store. `judge` is asked about the student's own answers and
+    /// about hidden states, where the plan wants that.
     pub(crate) fn learn(
         &self,
         origin: &Digest,
         network: Network,
         set: &Set,
         plan: &Plan,
-        judge: Option<&Judge<'_>>,
+        judge: Option<&Judge>,
     ) -> Result<(Network, Stage), DistillError> {
-        let judge = judge.filter(|_| plan.own.is_some());
+        let judge = judge.filter(|_| plan.own.is_some() || plan.hidden.is_some());
         let judged = judge.map(Judge::digest);
         let key = key(origin, &[set.digest(), judged.unwrap_or_else(|| Digest::of(b""))], plan)?;
         let batches = || train::epochs(&set.examples, plan.epochs, plan.batch_tokens, plan.seed);
         self.stage(
             key,
             network,
-            plan,
+            (plan, judge),
             (set.examples.len(), set.cut(), set.too_long),
             batches,
             |trainer, batch: &[&Example]| {
@@ -204,10 +207,17 @@ impl Workshop<'_> {
             return Err(DistillError::Nothing(why.to_owned()));
         }
         let batches = || train::epochs(&pairs, plan.epochs, plan.batch_tokens, plan.seed);
-        self.stage(key, network, plan, (pairs.len(), set.cut(), set.too_long), batches, |trainer, batch: &[&Pair]| {
-            let step = trainer.prefer(batch, how)?;
-            Ok(Did { loss: step.loss, applied: step.applied, own: false })
-        })
+        self.stage(
+            key,
+            network,
+            (plan, None),
+            (pairs.len(), set.cut(), set.too_long),
+            batches,
+            |trainer, batch: &[&Pair]| {
+                let step = trainer.prefer(batch, how)?;
+                Ok(Did { loss: step.loss, applied: step.applied, own: false })
+            },
+        )
     }
 
     fn found(&self, plan: &Plan, key: &Digest) -> Result<Option<(Network, Stage)>, DistillError> {
@@ -224,7 +234,7 @@ impl Workshop<'_> {
         &self,
         key: Digest,
         network: Network,
-        plan: &Plan,
+        (plan, judge): (&Plan, Option<&Judge>),
         (examples, cut, too_long): (usize, u64, u64),
         batches: impl FnOnce() -> Vec<Vec<&'set M>>,
         mut step: impl FnMut(&mut Trainer, &[&M]) -> Result<Did, DistillError>,
@@ -237,7 +247,7 @@ impl Workshop<'_> {
         let total: u64 = batches.iter().map(size).sum();
         self.progress.stage(plan.name, Some(total));
         let steps = batches.len() as u64;
-        let mut trainer = trainer(network, plan, steps)?;
+        let mut trainer = trainer(network, plan, steps, judge)?;
         if let Some((card, needs, _)) = trainer.card() {
             self.progress.note(&format!(
                 "{}: on {card}, with about {:.2} GB of its memory",
@@ -364,7 +374,9 @@ fn key(origin: &Digest, data: &[Digest; 2], plan: &Plan) -> Result<Digest, Disti
     Ok(Digest::of_parts(&parts))
 }
 
-fn trainer(network: Network, plan: &Plan, steps: u64) -> Result<Trainer, DistillError> {
+fn trainer(network: Network, plan: &Plan, steps: u64, judge: Option<&Judge>) -> Result<Trainer, DistillError> {
+    let guided = plan.hidden.as_ref().zip(judge);
+    let guide = guided.map(|(how, judge)| judge.guide(&network, how, plan.seed)).transpose()?;
     let settings = train::Config {
         learning_rate: plan.learning_rate,
         warmup_steps: (steps / 10).clamp(1, 100),
@@ -378,12 +390,16 @@ fn trainer(network: Network, plan: &Plan, steps: u64) -> Result<Trainer, Distill
         seed: plan.seed,
         ..train::Config::default()
     };
-    Ok(match &plan.lora {
+    let trainer = match &plan.lora {
         None => Trainer::new(network, settings)?,
         Some(shape) => {
             let adapter = Adapter::new(&network, shape.clone(), plan.seed)?;
             Trainer::with_adapter(network, adapter, settings)?
         }
+    };
+    Ok(match guide {
+        None => trainer,
+        Some(guide) => trainer.guided(guide)?,
     })
 }
 

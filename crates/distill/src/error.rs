@@ -46,10 +46,10 @@ pub enum DistillError {
     /// There is nothing to train on.
     #[error("{0}")]
     Nothing(String),
-    /// What would be trained on would not make a student that stops.
+    /// What would be trained on would not make a student that stops, or cannot be had of this teacher.
     #[error("{problem}\nhint: {hint}")]
     Unready {
-        /// `stop_token_missing`, `stop_token_differs` or `end_token_unlikely`.
+        /// `stop_token_missing`, `stop_token_differs`, `end_token_unlikely` or `hidden_states_unmatched`.
         code: &'static str,
         /// What is wrong.
         problem: String,

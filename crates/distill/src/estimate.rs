@@ -19,7 +19,7 @@ use crate::report::grouped;
 use crate::student::Student;
 use crate::terms::{Clearance, Papers};
 use crate::train::{CorpusReader, Loss};
-use crate::work::{Lesson, load_teacher};
+use crate::work::{Lesson, load_teacher, matched};
 
 /// What a recipe would take: tokens, money, bytes, hours.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -77,6 +77,7 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
                 let lesson = Lesson::of(recipe, &student.codec, read.samples)?;
                 answer_tokens = lesson.set.tokens;
                 let teacher = load_teacher(recipe, &student.codec)?;
+                matched(recipe, &student.network, &lesson.set, teacher.as_ref())?;
                 let looked = preflight::look(recipe, &student.codec, &lesson.samples, &lesson.set, teacher.as_ref())?;
                 preflight = Some(looked);
             }

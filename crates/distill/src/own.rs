@@ -5,7 +5,7 @@ use std::sync::Arc;
 use anbiq_domain::{Digest, Seeded};
 use anbiq_lm::sample::{self, Draws};
 use anbiq_lm::score;
-use anbiq_lm::train::{Example, Pair, Trainer};
+use anbiq_lm::train::{Example, Guide, HiddenStates, Pair, Trainer};
 use anbiq_lm::{Codec, Network};
 use serde::Serialize;
 
@@ -23,23 +23,28 @@ pub(crate) struct OwnAnswers {
     pub(crate) alternatives: usize,
 }
 
-/// A teacher that says how likely it finds what it did not write itself.
+/// A teacher that says how likely it finds what it did not write itself, and what it thinks on the way.
 #[derive(Debug)]
-pub(crate) struct Judge<'teacher> {
-    network: &'teacher Network,
+pub(crate) struct Judge {
+    network: Arc<Network>,
     digest: Digest,
 }
 
-impl<'teacher> Judge<'teacher> {
+impl Judge {
     /// A teacher whose weights are at hand and whose tokens are the student's.
-    pub(crate) fn new(network: &'teacher Network) -> Self {
+    pub(crate) fn new(network: &Arc<Network>) -> Self {
         let bytes: Vec<u8> = network.weights.data().iter().flat_map(|number| number.to_le_bytes()).collect();
         let digest = Digest::of_parts(&[b"judge\0", network.config.to_json("float32").as_bytes(), b"\0", &bytes]);
-        Self { network, digest }
+        Self { network: Arc::clone(network), digest }
     }
 
     pub(crate) fn digest(&self) -> Digest {
         self.digest
+    }
+
+    /// The teacher as one whose hidden states `network` is to match.
+    pub(crate) fn guide(&self, network: &Network, how: &HiddenStates, seed: u64) -> Result<Guide, DistillError> {
+        Ok(Guide::new(Arc::clone(&self.network), &network.config, how.clone(), seed)?)
     }
 }
 
@@ -57,7 +62,7 @@ impl OwnAnswers {
         trainer: &mut Trainer,
         batch: &[&Example],
         codec: &Codec,
-        judge: &Judge<'_>,
+        judge: &Judge,
         plan: &Plan,
     ) -> Result<Vec<Example>, DistillError> {
         let seed = Seeded::new(plan.seed).fork("draws").fork(&trainer.steps().to_string()).bits();
@@ -67,7 +72,7 @@ impl OwnAnswers {
         own.retain(|example| example.tokens.len() <= most);
         let sequences: Vec<(&[u32], usize)> =
             own.iter().map(|example| (example.tokens.as_slice(), example.first_target)).collect();
-        let said = score::judge(judge.network, &sequences, self.alternatives, plan.threads)?;
+        let said = score::judge(&judge.network, &sequences, self.alternatives, plan.threads)?;
         for (example, said) in own.iter_mut().zip(said) {
             example.teacher = Some(said);
         }

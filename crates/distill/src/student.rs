@@ -22,7 +22,7 @@ impl Student {
         let part = &recipe.student;
         match &part.init {
             Some(folder) => {
-                let network = Network::load(folder)?;
+                let network = cut(Network::load(folder)?, part.layers)?;
                 let mut codec = Codec::load(folder)?;
                 codec.context = part.context.min(network.config.max_positions);
                 let bytes: Vec<u8> = network.weights.data().iter().flat_map(|number| number.to_le_bytes()).collect();
@@ -39,6 +39,19 @@ impl Student {
                 Ok(Self { network, codec, origin })
             }
         }
+    }
+}
+
+/// Keeps so many of the layers.
+fn cut(network: Network, layers: Option<usize>) -> Result<Network, DistillError> {
+    let most = network.config.layers;
+    match layers {
+        None => Ok(network),
+        Some(layers) if layers > most => {
+            let problem = format!("`[student]`: `init` has {most} layers, and {layers} of them are to be kept");
+            Err(DistillError::Nothing(problem))
+        }
+        Some(layers) => Ok(network.with_layers(&Network::evenly(most, layers))?),
     }
 }
 

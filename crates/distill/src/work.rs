@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use anbiq_domain::{Clock, Digest, Money, Usage};
 use anbiq_lm::lora::Adapter;
-use anbiq_lm::{Codec, Dtype, Network};
+use anbiq_lm::train::HiddenStates;
+use anbiq_lm::{Codec, Config, Dtype, Network};
 
 use crate::DistillError;
 use crate::ask::{self, Asking};
@@ -75,7 +76,9 @@ pub(crate) fn work(
         ..Measuring::default()
     };
     let (mut facts, mut others, mut in_batches, mut preflight) = (None, Vec::new(), Usage::default(), None);
-    others.extend(course.base().filter(|_| captured.is_some()));
+    if captured.is_some() {
+        others.extend(course.base()?);
+    }
     if let (Some(part), Some(captured)) = (&recipe.capture, captured) {
         let Capture { samples, usage, batched, rows, uncounted } = captured;
         in_batches = batched;
@@ -83,12 +86,16 @@ pub(crate) fn work(
         measuring.teacher = train::answers(&held_out, &codec, How { long: Long::Cut, spans: false })?.0;
         // A large teacher should not take memory while the student learns, unless it judges it.
         let teacher = load_teacher(recipe, &codec)?;
+        course.plans.train.hidden = matched(recipe, &course.network, &set, teacher.as_ref())?;
         let looked = preflight::look(recipe, &codec, &samples, &set, teacher.as_ref())?;
         progress.note(render_preflight(&looked, SHOWN).trim_end());
         preflight::keep(&recipe.out, &looked)?;
         preflight = Some(looked);
+        if let (Some(how), Some(teacher)) = (&course.plans.train.hidden, &teacher) {
+            progress.note(&said_of(how, &course.network.config, &teacher.network.config));
+        }
         others.extend(course.others(corpus.as_mut(), &set)?);
-        let judge = teacher.filter(|_| course.plans.train.own.is_some());
+        let judge = teacher.filter(|_| course.plans.train.own.is_some() || course.plans.train.hidden.is_some());
         course = course.learn(&set, judge.as_ref())?;
         let file = file_digest(&part.source)?;
         let held_out = held_out.len() as u64;
@@ -198,12 +205,23 @@ impl Course<'_> {
     }
 
     /// The student before it saw an answer, where that is more than random numbers and wanted.
-    fn base(&self) -> Option<Other> {
-        let folder = match (self.stages.last(), &self.recipe.student.init) {
-            (Some(stage), _) => Some(self.workshop.store.folder("pretrain", &stage.key)),
-            (None, init) => init.clone(),
+    fn base(&self) -> Result<Option<Other>, DistillError> {
+        let part = &self.recipe.student;
+        if !self.recipe.evaluate.base {
+            return Ok(None);
+        }
+        let folder = match (self.stages.last(), &part.init) {
+            (Some(stage), _) => self.workshop.store.folder("pretrain", &stage.key),
+            (None, Some(_)) if part.layers.is_some() => {
+                // What was cut stands nowhere yet.
+                let folder = self.workshop.store.folder("cut", &self.origin);
+                save(&folder, &self.network, self.workshop.codec)?;
+                folder
+            }
+            (None, Some(init)) => init.clone(),
+            (None, None) => return Ok(None),
         };
-        folder.filter(|_| self.recipe.evaluate.base).map(|folder| ("base", self.network.clone(), folder))
+        Ok(Some(("base", self.network.clone(), folder)))
     }
 
     /// Students that begin as this one does and learn from something else than `set`.
@@ -224,7 +242,7 @@ impl Course<'_> {
     }
 
     fn other(&mut self, name: &'static str, set: &Set, epochs: u32) -> Result<Other, DistillError> {
-        let plan = Plan { name, epochs, kl_weight: 0.0, own: None, ..self.plans.train.clone() };
+        let plan = Plan { name, epochs, kl_weight: 0.0, hidden: None, own: None, ..self.plans.train.clone() };
         let (learnt, stage) = self.workshop.learn(&self.origin, self.network.clone(), set, &plan, None)?;
         let folder = self.workshop.store.folder(name, &stage.key);
         self.stages.push(stage);
@@ -234,7 +252,8 @@ impl Course<'_> {
     /// Learns from the answers of `set`.
     fn learn(self, set: &Set, teacher: Option<&Teacher>) -> Result<Self, DistillError> {
         let Self { recipe, plans, workshop, network, origin, mut stages } = self;
-        let judge = plans.train.own.as_ref().map(|_| judge(teacher)).transpose()?;
+        let judged = plans.train.own.is_some() || plans.train.hidden.is_some();
+        let judge = judged.then(|| judge(teacher)).transpose()?;
         let (mut network, stage) = workshop.learn(&origin, network, set, &plans.train, judge.as_ref())?;
         if let (Some(_), Some(base)) = (&plans.train.lora, &recipe.student.init) {
             let kept = workshop.store.folder("train", &stage.key).join(store::ADAPTER);
@@ -293,13 +312,63 @@ pub(crate) fn load_teacher(recipe: &Recipe, codec: &Codec) -> Result<Option<Teac
 }
 
 /// The teacher as one who judges what the student wrote.
-fn judge(teacher: Option<&Teacher>) -> Result<Judge<'_>, DistillError> {
+fn judge(teacher: Option<&Teacher>) -> Result<Judge, DistillError> {
     let teacher = teacher.ok_or_else(|| {
         let why =
             "`[train.on_policy]`: the teacher's tokens are not the student's, so it cannot judge them place by place";
         DistillError::Nothing(why.to_owned())
     })?;
     Ok(Judge::new(&teacher.network))
+}
+
+/// Which hidden states are matched.
+///
+/// # Errors
+///
+/// The recipe wants it, and this teacher's cannot be: its tokens are others, it has no such layers, or is too short.
+pub(crate) fn matched(
+    recipe: &Recipe,
+    student: &Network,
+    set: &Set,
+    teacher: Option<&Teacher>,
+) -> Result<Option<HiddenStates>, DistillError> {
+    let Some(part) = &recipe.train.hidden_states else { return Ok(None) };
+    let refused = |problem: String, hint: &str| {
+        Err(DistillError::Unready { code: "hidden_states_unmatched", problem, hint: hint.to_owned() })
+    };
+    let Some(teacher) = teacher else {
+        return refused(
+            "`[train.hidden_states]`: the teacher's tokens are not the student's, so no state of one belongs to one of the other".to_owned(),
+            "begin the student with the teacher's tokenizer, or leave `[train.hidden_states]` out",
+        );
+    };
+    let (own, theirs) = (&student.config, &teacher.network.config);
+    let layers = part.layers.clone().unwrap_or_else(|| HiddenStates::evenly(own.layers, theirs.layers));
+    let how = HiddenStates { weight: part.weight, measure: part.measure, layers };
+    if let Err(error) = how.check(own, theirs) {
+        return refused(format!("`[train.hidden_states]`: {error}"), "layers are counted from 1, the student's first");
+    }
+    let longest = set.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
+    if longest > theirs.max_positions + 1 {
+        return refused(
+            format!(
+                "`[train.hidden_states]`: the longest sample has {longest} tokens, and the teacher reads {} at most",
+                theirs.max_positions
+            ),
+            "lower `context` in `[student]`",
+        );
+    }
+    Ok(Some(how))
+}
+
+/// What of it is worth saying.
+fn said_of(how: &HiddenStates, student: &Config, teacher: &Config) -> String {
+    let pairs: Vec<String> = how.layers.iter().map(|(own, theirs)| format!("{own} with {theirs}")).collect();
+    let through = match (student.hidden_size, teacher.hidden_size) {
+        (own, theirs) if own == theirs => String::new(),
+        (own, theirs) => format!(", through a learned projection from {own} to {theirs}"),
+    };
+    format!("hidden states: the student's layers are matched with the teacher's, {}{through}", pairs.join(", "))
 }
 
 fn need(set: &Set, otherwise: &str) -> Result<(), DistillError> {

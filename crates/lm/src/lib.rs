@@ -30,6 +30,7 @@
 
 mod codec;
 mod config;
+mod cut;
 mod decode;
 mod device;
 mod engine;

@@ -334,7 +334,7 @@ impl Weights {
 /// Where each tensor lies in the flat buffer.
 #[derive(Debug)]
 pub(crate) struct Layout {
-    tensors: Vec<Tensor>,
+    pub(crate) tensors: Vec<Tensor>,
     pub(crate) embed: Range<usize>,
     pub(crate) layers: Vec<Layer<Range<usize>>>,
     pub(crate) norm: Range<usize>,

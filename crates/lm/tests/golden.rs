@@ -322,3 +322,33 @@ fn a_damaged_folder_is_refused_by_name() {
         }
     }
 }
+
+#[test]
+fn a_network_is_cut_in_depth() {
+    for case in ["qwen3", "smollm3-window", "llama-bias"] {
+        let whole = Network::load(&folder(case)).unwrap();
+        let all: Vec<usize> = (1..=whole.config.layers).collect();
+        let same = whole.with_layers(&all).unwrap();
+        assert_eq!((same.weights.data(), &same.config), (whole.weights.data(), &whole.config), "{case}");
+        let last = whole.config.layers;
+        let cut = whole.with_layers(&[1, last]).unwrap();
+        for (own, from) in [(0, 0), (1, last - 1)] {
+            let (own_layer, from_layer) = (cut.weights.layer(own), whole.weights.layer(from));
+            assert_eq!((own_layer.q, own_layer.down), (from_layer.q, from_layer.down));
+            assert_eq!((own_layer.q_bias, own_layer.k_norm), (from_layer.q_bias, from_layer.k_norm));
+            assert_eq!(cut.config.window(own), whole.config.window(from), "{case}");
+            assert_eq!(cut.config.rotates(own), whole.config.rotates(from), "{case}");
+        }
+        assert_eq!((cut.weights.embed(), cut.weights.output()), (whole.weights.embed(), whole.weights.output()));
+        let place = tempfile::tempdir().unwrap();
+        cut.save(place.path(), Dtype::F32).unwrap();
+        let again = Network::load(place.path()).unwrap();
+        assert_eq!((again.weights.data(), again.config), (cut.weights.data(), cut.config), "{case}");
+        for keep in [&[][..], &[0, 1], &[2, 1], &[1, 1], &[1, last + 1]] {
+            assert_eq!(whole.with_layers(keep).unwrap_err().code(), "setting_invalid", "{keep:?}");
+        }
+    }
+    let evenly: Vec<Vec<usize>> =
+        [(12, 4), (5, 3), (5, 2), (6, 3), (4, 4), (3, 1)].map(|(layers, count)| Network::evenly(layers, count)).into();
+    assert_eq!(evenly, [vec![1, 5, 8, 12], vec![1, 3, 5], vec![1, 5], vec![1, 4, 6], vec![1, 2, 3, 4], vec![1]]);
+}

@@ -4,7 +4,7 @@
 
 use anbiq_domain::Seeded;
 use anbiq_lm::lora::{Adapter, Shape, Target};
-use anbiq_lm::train::{Config as Training, Example, Pair, Preference, Trainer};
+use anbiq_lm::train::{Config as Training, Example, Guide, HiddenStates, Measure, Pair, Preference, Trainer};
 use anbiq_lm::{Config, Family, Network, RopeScaling, Variant, score};
 
 fn shape(heads: usize, kv_heads: usize, head_dim: usize, tied: bool) -> Config {
@@ -304,6 +304,49 @@ fn gradients_of_preferences_equal_differences() {
         for _ in 0..6 {
             let direction: Vec<f32> = gradient.iter().map(|_| random.normal() as f32).collect();
             along(&gradient, &direction, &at, &format!("{how:?}"));
+        }
+    }
+}
+
+#[test]
+fn gradients_of_hidden_states_equal_differences() {
+    let student = network(shape(4, 2, 6, true), 3);
+    let examples = examples(&student, true);
+    let wide = Config { hidden_size: 16, layers: 3, ..shape(4, 4, 4, false) };
+    for (measure, teacher, layers) in [
+        (Measure::Cosine, wide.clone(), vec![(1, 2), (2, 3)]),
+        (Measure::MeanSquare, wide, vec![(2, 1), (2, 3)]),
+        (Measure::MeanSquare, shape(2, 2, 6, true), vec![(1, 1)]),
+    ] {
+        let teacher = std::sync::Arc::new(network(teacher, 7));
+        let how = HiddenStates { weight: 1.5, measure, layers };
+        let guide = Guide::new(teacher, &student.config, how, 5).unwrap();
+        let trainer = |network: Network, guide: Guide| {
+            let training = Training { kl_weight: 0.5, threads: 2, clip_norm: 1e30, ..Training::default() };
+            Trainer::new(network, training).unwrap().guided(guide).unwrap()
+        };
+        let mut whole = trainer(student.clone(), guide.clone());
+        assert!(whole.step(&examples).unwrap().states > 0.0);
+        let gradient = whole.gradient().unwrap().to_vec();
+        let loss = |network: Network, guide: Guide| trainer(network, guide).step(&examples).unwrap().loss;
+        let moved_student = |moved: &dyn Fn(usize) -> f32| {
+            let mut other = student.clone();
+            other.weights.data_mut().iter_mut().enumerate().for_each(|(place, weight)| *weight += moved(place));
+            loss(other, guide.clone())
+        };
+        let moved_projection = |moved: &dyn Fn(usize) -> f32| {
+            let numbers = guide.projection().iter().enumerate().map(|(place, number)| number + moved(place));
+            loss(student.clone(), guide.clone().with_projection(numbers.collect()).unwrap())
+        };
+        let mut random = Seeded::new(43);
+        for _ in 0..4 {
+            let direction: Vec<f32> = gradient.iter().map(|_| random.normal() as f32).collect();
+            along(&gradient, &direction, &moved_student, &format!("{measure:?}"));
+            let projection = whole.projection_gradient().unwrap();
+            let direction: Vec<f32> = projection.iter().map(|_| random.normal() as f32).collect();
+            if !direction.is_empty() {
+                along(projection, &direction, &moved_projection, &format!("projection, {measure:?}"));
+            }
         }
     }
 }

@@ -7,10 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
 use anbiq_lm::lora::{Adapter, Shape, Target};
-use anbiq_lm::train::{Config as Training, Divergence, Example, Pair, Preference, Trainer};
+use anbiq_lm::train::{
+    Config as Training, Divergence, Example, Guide, HiddenStates, Measure, Pair, Preference, Trainer,
+};
 use anbiq_lm::{Network, score};
 use safetensors::SafeTensors;
 use serde::Deserialize;
@@ -194,6 +196,72 @@ fn preferences_and_their_gradients_equal_those_of_pytorch() {
                 case.beta, case.likelihood
             );
             assert!(loss < BOUND && gradient < BOUND, "{}", case.name);
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Hidden {
+    sequences: Vec<Sequence>,
+    cases: Vec<HiddenCase>,
+}
+
+#[derive(Deserialize)]
+struct HiddenCase {
+    name: String,
+    teacher: String,
+    measure: Measure,
+    weight: f64,
+    layers: Vec<(usize, usize)>,
+    cross_entropy: f64,
+    states: f64,
+}
+
+#[test]
+fn hidden_states_and_their_gradients_equal_those_of_pytorch() {
+    let folder = golden().join("hidden");
+    let golden: Hidden = serde_json::from_slice(&fs::read(folder.join("golden.json")).unwrap()).unwrap();
+    let file = fs::read(folder.join("numbers.safetensors")).unwrap();
+    let file = SafeTensors::deserialize(&file).unwrap();
+    let network = Network::load(&self::golden().join("untied-theta")).unwrap();
+    let example = |sequence: &Sequence| Example {
+        tokens: sequence.tokens.clone(),
+        first_target: sequence.first_target,
+        teacher: None,
+    };
+    let examples: Vec<Example> = golden.sequences.iter().map(example).collect();
+    for case in &golden.cases {
+        let teacher = Arc::new(Network::load(&self::golden().join(&case.teacher)).unwrap());
+        let how = HiddenStates { weight: case.weight, measure: case.measure, layers: case.layers.clone() };
+        let mut guide = Guide::new(Arc::clone(&teacher), &network.config, how, 1).unwrap();
+        let wider = teacher.config.hidden_size != network.config.hidden_size;
+        assert_eq!(guide.projection().is_empty(), !wider);
+        if wider {
+            guide = guide.with_projection(numbers(&file, &format!("{} projection", case.name))).unwrap();
+        }
+        for threads in [1, 2] {
+            let settings = Training { threads, clip_norm: 1e30, ..Training::default() };
+            let mut trainer = Trainer::new(network.clone(), settings).unwrap().guided(guide.clone()).unwrap();
+            let step = trainer.step(&examples).unwrap();
+            let mut marked = network.clone();
+            marked.weights.data_mut().copy_from_slice(&trainer.gradient().unwrap());
+            let of = |name: &str, own: &[f32]| apart(own, &numbers(&file, &format!("{} {name}", case.name)));
+            let relative = |own: f64, golden: f64| (own - golden).abs() / golden.abs();
+            let whole = case.cross_entropy + case.weight * case.states;
+            let loss = relative(step.loss, whole)
+                .max(relative(step.states, case.states))
+                .max(relative(step.cross_entropy, case.cross_entropy));
+            let gradient = of("embed", marked.weights.embed())
+                .max(of("down", marked.weights.layer(0).down))
+                .max(of("head", marked.weights.output()));
+            let projection = trainer.projection_gradient().unwrap();
+            let projected = if wider { of("d_projection", projection) } else { 0.0 };
+            println!(
+                "hidden states, {}, {threads} threads: loss {loss:.1e}, gradient {gradient:.1e}, projection {projected:.1e}",
+                case.name
+            );
+            assert!(loss < BOUND && gradient < BOUND && projected < BOUND, "{}", case.name);
+            assert_eq!(trainer.guide().unwrap().projection() != guide.projection(), wider, "it learns");
         }
     }
 }

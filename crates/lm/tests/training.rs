@@ -5,7 +5,7 @@
 use anbiq_domain::Seeded;
 use anbiq_lm::lora::{Adapter, Shape};
 use anbiq_lm::sample::{self, Draws};
-use anbiq_lm::train::{Config as Training, Example, Pair, Preference, Trainer, epochs};
+use anbiq_lm::train::{Config as Training, Example, Guide, HiddenStates, Measure, Pair, Preference, Trainer, epochs};
 use anbiq_lm::{Config, LmError, Network, Precision, RopeScaling, Variant, score};
 
 fn network(seed: u64) -> Network {
@@ -219,6 +219,66 @@ fn a_training_goes_on_to_the_same_bits() {
         assert_eq!((bits(&mut other), other.steps()), (before, 0));
     }
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 2);
+}
+
+/// A training that is guided by a network twice as wide and one layer deeper.
+fn guided(weight: f64, settings: Training) -> Trainer {
+    let teacher = Config { hidden_size: 64, layers: 3, ..network(5).config };
+    let teacher = std::sync::Arc::new(Network::random(teacher, 5).unwrap());
+    let (student, layers) = (network(1), HiddenStates::evenly(2, 3));
+    let how = HiddenStates { weight, measure: Measure::Cosine, layers };
+    let guide = Guide::new(teacher, &student.config, how, 6).unwrap();
+    Trainer::new(student, settings).unwrap().guided(guide).unwrap()
+}
+
+#[test]
+fn a_guided_training_comes_nearer_and_goes_on_to_the_same_bits() {
+    let data = examples(60, 3);
+    let batches = epochs(&data, 4, 150, 4);
+    let bits = |trainer: &mut Trainer| -> Vec<u32> {
+        let guide = trainer.guide().unwrap().projection().to_vec();
+        let network = trainer.network().unwrap().weights.data();
+        network.iter().chain(&guide).map(|number| number.to_bits()).collect()
+    };
+    let mut whole = guided(1.0, settings());
+    let apart: Vec<f64> = batches.iter().map(|batch| whole.step(batch).unwrap().states).collect();
+    assert!(apart[apart.len() - 1] < 0.6 * apart[0], "{apart:?}");
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("under-way");
+    for (step, batch) in batches.iter().enumerate() {
+        let mut trainer = guided(1.0, settings());
+        if step > 0 {
+            trainer.resume(&path).unwrap();
+        }
+        trainer.step(batch).unwrap();
+        trainer.save(&path, "").unwrap();
+    }
+    let mut last = guided(1.0, settings());
+    last.resume(&path).unwrap();
+    assert_eq!(bits(&mut last), bits(&mut whole));
+    // Another weight is another training, and so is one without a guide.
+    let others = guided(0.5, settings()).resume(&path).unwrap_err();
+    assert!(others.to_string().contains("other settings"), "{others}");
+    begin(false, settings()).resume(&path).unwrap_err();
+}
+
+#[test]
+fn guides_that_make_no_sense_are_refused() {
+    let teacher = std::sync::Arc::new(network(5));
+    for (weight, layers, says) in [
+        (0.0, vec![(1, 1)], "its weight 0 is not positive"),
+        (1.0, vec![], "no layers"),
+        (1.0, vec![(1, 1), (3, 2)], "the student has the layers 1 to 2, and no layer 3"),
+        (1.0, vec![(1, 0)], "the teacher has the layers 1 to 2, and no layer 0"),
+    ] {
+        let how = HiddenStates { weight, measure: Measure::Cosine, layers };
+        let error = Guide::new(std::sync::Arc::clone(&teacher), &network(1).config, how, 1).unwrap_err();
+        assert_eq!(error.code(), "setting_invalid");
+        assert!(error.to_string().contains(says), "{says}: {error}");
+    }
+    assert_eq!(HiddenStates::evenly(2, 3), [(1, 2), (2, 3)]);
+    assert_eq!(HiddenStates::evenly(4, 12), [(1, 3), (2, 6), (3, 9), (4, 12)]);
+    assert_eq!(HiddenStates::evenly(3, 1), [(1, 1), (2, 1), (3, 1)]);
 }
 
 /// The answers of examples as the chosen ones, others in their place as the rejected ones.

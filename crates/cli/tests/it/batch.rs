@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anbiq_domain::PriceList;
-use anbiq_lab::vendor::{BatchConfig, Vendor, VendorConfig};
+use anbiq_lab::vendor::{BatchConfig, Can, Vendor, VendorConfig};
 use serde_json::Value;
 
 use crate::asking::{self, capture, furnish, price_list, write_recipe};
@@ -117,4 +117,66 @@ async fn the_ceiling_is_held_before_a_batch_is_sent() {
     assert!(done.err.contains("there are no batches here"), "{}", done.err);
     recipe(&place, "none", &vendor.base_url, BATCH);
     assert_eq!(nanos(&capture(&place, "none.toml"), "lost"), 0);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_answers_are_one_line_of_a_batch_where_the_server_has_it() {
+    let place = furnish((0..60).map(|number| format!("Tell me of thing number {number}")));
+    let start = async |several, batches| {
+        let can = Can { several, ..Can::default() };
+        let config = VendorConfig { can, batches: Some(batches), ..VendorConfig::default() };
+        Vendor::start(config, prices()).await.unwrap()
+    };
+    let ask = "ceiling = \"1\"\nanswers = 3\nbatch = { size = 25, poll_ms = 5 }";
+    let calm = BatchConfig::default();
+    let alone = start(false, calm).await;
+    recipe(&place, "alone", &alone.base_url, ask);
+    let asking = capture(&place, "alone.toml");
+    assert_eq!((&asking["requests"], &asking["answered"]), (&180.into(), &180.into()));
+    assert_eq!((nanos(&asking, "cost"), nanos(&asking, "lost")), (alone.books().nanos, 0), "{:?}", alone.books());
+
+    // The same answers for a third of the lines and of the prompts, whatever becomes of batches and files.
+    let rough = BatchConfig { questions: 2, failing: 0.1, expiring: 0.1, cut_makings: 1, cut_files: 2 };
+    for (name, batches) in [("together", calm), ("rough", rough)] {
+        let vendor = start(true, batches).await;
+        recipe(&place, name, &vendor.base_url, ask);
+        let asking = capture(&place, &format!("{name}.toml"));
+        let books = vendor.books();
+        assert_eq!((&asking["answered"], &asking["refused"]), (&180.into(), &0.into()), "{asking}");
+        assert_eq!((books.different, books.twice), (60, 0), "{books:?}");
+        assert!(books.prompt_tokens * 2 < alone.books().prompt_tokens, "{books:?}");
+        assert_eq!((nanos(&asking, "cost"), nanos(&asking, "lost")), (books.nanos, 0), "{asking}");
+        assert_eq!(
+            crate::capture::unpriced(&place, &format!("{name}.jsonl")),
+            crate::capture::unpriced(&place, "alone.jsonl")
+        );
+        let again = capture(&place, &format!("{name}.toml"));
+        assert_eq!((&again["reused"], &again["cost"]), (&180.into(), &asking["cost"]), "{again}");
+    }
+
+    // Killed while a batch is under way: its lines are found again, with all that each of them asks for.
+    let vendor = start(true, BatchConfig { questions: 15, ..calm }).await;
+    recipe(&place, "killed", &vendor.base_url, ask);
+    let mut program = place.command("distill capture killed.toml").spawn().unwrap();
+    let reached = async {
+        while vendor.books().batches < 2 {
+            assert!(program.try_wait().unwrap().is_none(), "it ended by itself");
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(60), reached).await.unwrap();
+    program.kill().unwrap();
+    program.wait().unwrap();
+    let asking = capture(&place, "killed.toml");
+    assert_eq!(vendor.books().different, 60, "{:?}", vendor.books());
+    assert_eq!((nanos(&asking, "cost"), nanos(&asking, "lost")), (vendor.books().nanos, 0), "{asking}");
+    assert_eq!(place.read("killed.jsonl"), place.read("together.jsonl"));
+
+    // Where the ceiling does not hold three answers it may hold one.
+    let vendor = start(true, calm).await;
+    recipe(&place, "poor", &vendor.base_url, &ask.replace("\"1\"", "\"0.002\""));
+    let asking = capture(&place, "poor.toml");
+    let books = vendor.books();
+    assert!(books.nanos <= 2_000_000 && books.nanos == nanos(&asking, "cost"), "{books:?} {asking}");
+    assert!(asking["stopped"].as_str().unwrap().starts_with("the ceiling of $0.002"), "{asking}");
 }

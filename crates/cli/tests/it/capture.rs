@@ -282,7 +282,7 @@ init = "teacher"
 }
 
 /// The rows of a capture without what their usage says.
-fn unpriced(place: &Place, file: &str) -> Vec<Value> {
+pub(crate) fn unpriced(place: &Place, file: &str) -> Vec<Value> {
     let row = |line: &str| {
         let mut row: Value = serde_json::from_str(line).unwrap();
         row.as_object_mut().unwrap().remove("usage");

@@ -20,6 +20,7 @@ mod journal;
 mod kill;
 mod lake;
 mod lineage;
+mod matched;
 mod preflight;
 mod refusals;
 mod resume;

@@ -10,7 +10,7 @@ use anbiq_domain::Seeded;
 
 use crate::support::Place;
 
-/// Documents, answers of a teacher, and the teacher itself, who judges what the student writes.
+/// Documents, answers of a teacher, and the teacher itself, who judges what the student writes and whose hidden states it matches.
 fn place() -> Place {
     let place = Place::empty();
     assert_eq!(place.run("lab unpack --out teacher").code, 0);
@@ -65,6 +65,8 @@ scratch = false
 
 const OWN: &str = r#"
 divergence = "reverse-kl"
+[train.hidden_states]
+weight = 0.5
 [train.on_policy]
 share = 0.5
 max_tokens = 12

@@ -3,8 +3,10 @@
 //! A batch is a file beside the capture before anything is sent, with its name in another (`Left`), and its price is in the
 //! ledger. So a program that is killed finds out what became of it: the server's own list of batches says whether one of that
 //! name was made. What a batch failed to answer was not charged and goes into the next one.
+//!
+//! Several answers to one prompt are one line of a batch where the server gives several: the prompt is paid for once.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,8 +19,8 @@ use tokio::time::{Instant, sleep};
 
 use super::disk::{Disk, replace};
 use super::purse::{Held, Purse};
-use super::send::{Asker, Bad, PURPOSE, from_chat, from_client};
-use super::want::{Index, Maker, Short, Want, Wants, short};
+use super::send::{Asker, Bad, PURPOSE, Reply, from_chat, from_client};
+use super::want::{Index, Maker, Request, Short, Want, Wants, short};
 use super::{Asking, Limits, TRIES};
 use crate::DistillError;
 use crate::data::{Lines, read_json};
@@ -46,6 +48,8 @@ pub(super) struct Batches<'recipe> {
     pub(super) client: &'recipe Client,
     pub(super) model: &'recipe str,
     pub(super) asker: std::sync::Arc<Asker>,
+    /// Does the server give several answers to one request, as far as is known?
+    pub(super) several: bool,
     pub(super) settings: BatchPart,
     pub(super) limits: Limits,
     pub(super) maker: &'recipe Maker<'recipe>,
@@ -70,13 +74,19 @@ struct Left {
 /// A batch under way.
 struct Open {
     left: Left,
-    /// Its requests without an answer, by their ids.
-    wants: HashMap<String, Want>,
+    /// Its requests without an answer, by the ids of their first answers.
+    requests: HashMap<String, Request>,
 }
 
 #[derive(Deserialize)]
 struct Named {
     custom_id: Digest,
+    body: Several,
+}
+
+#[derive(Deserialize)]
+struct Several {
+    n: Option<u32>,
 }
 
 /// Whoever asks one by one while a batch of the same capture is under way pays twice for it.
@@ -123,63 +133,91 @@ impl Batches<'_> {
             return Ok(None);
         }
         let left: Left = read_json(&self.state())?;
-        let mut ids = HashSet::new();
+        let mut lines = HashMap::new();
         for line in Lines::<Named>::open(&self.requests())? {
-            let id = line?.custom_id;
+            let Named { custom_id: id, body } = line?;
             if self.index.place(&id).is_none() {
                 let problem =
                     "it holds requests of another recipe: end that capture first, or delete both files of the batch";
                 return Err(DistillError::Row { path: self.requests(), line: 1, problem: problem.to_owned() });
             }
-            ids.insert(short(&id));
+            lines.insert(short(&id), body.n.unwrap_or(1));
         }
-        let (mut all, mut wants, mut unheld) = (Wants::new(self.maker)?, HashMap::new(), Vec::new());
+        let (mut all, mut requests, mut unheld) = (Wants::new(self.maker)?, HashMap::new(), Vec::new());
         while let Some(want) = all.next(&self.index)? {
-            if !ids.contains(&short(&want.id)) {
-                continue;
-            }
+            // It is a line of its own, or one of the answers that the line of the first one asks for.
+            let first = self.maker.id(&want.prompt, 0);
+            let of_first = lines.get(&short(&first)).copied().filter(|answers| *answers > want.sample);
+            let Some(answers) = of_first.or_else(|| lines.get(&short(&want.id)).copied()) else { continue };
             // What was held when it was sent is held still; it is not lost.
             if !self.purse.reclaim(&want) {
                 if self.purse.hold(want.most, self.purse.max_tokens) != Held::Yes {
                     let message = "the ceiling does not hold the batch that is under way".to_owned();
                     return Err(DistillError::Nothing(message));
                 }
-                unheld.push((want.id, want.most));
+                unheld.push((want.id, want.most, answers));
             }
-            wants.insert(want.id.to_string(), want);
+            let id = if answers > 1 { first } else { want.id };
+            requests.entry(id.to_string()).or_insert_with(|| self.line_of(want, answers));
         }
         self.hold(unheld).await?;
-        Ok(Some(Open { left, wants }))
+        Ok(Some(Open { left, requests }))
+    }
+
+    /// The request of a line that asks for `want`: all of its answers, those that are there already too, since the server numbers
+    /// them all.
+    fn line_of(&self, want: Want, answers: u32) -> Request {
+        if answers == 1 {
+            return Request::of(vec![want]);
+        }
+        let sample = |sample: u32| Want {
+            id: self.maker.id(&want.prompt, sample),
+            place: want.place - want.sample + sample,
+            sample,
+            ..want.clone()
+        };
+        Request::of((0..answers).map(sample).collect())
     }
 
     /// The next batch: as many requests as it may have and as the ceiling holds.
     async fn fill(&mut self) -> Result<Option<Open>, DistillError> {
-        let (mut all, mut wants, mut lines) = (Wants::new(self.maker)?, HashMap::new(), Vec::new());
-        while wants.len() < self.settings.size && lines.len() < LARGEST {
-            let Some(want) = all.next(&self.index)? else { break };
-            if self.tries.get(&short(&want.id)).is_some_and(|tries| *tries >= TRIES) {
+        let (mut all, mut requests, mut lines) = (Wants::new(self.maker)?, HashMap::new(), Vec::new());
+        let mut next: VecDeque<Request> = VecDeque::new();
+        while requests.len() < self.settings.size && lines.len() < LARGEST {
+            if next.is_empty() {
+                next.extend(all.next_request(&self.index, self.several)?);
+            }
+            let Some(request) = next.pop_front() else { break };
+            let tried = |want: &Want| self.tries.get(&short(&want.id)).is_some_and(|tries| *tries >= TRIES);
+            if request.wants.iter().all(tried) {
                 continue;
             }
-            match self.purse.hold(want.most, self.purse.max_tokens) {
+            let tokens = self.purse.max_tokens * u64::from(request.count());
+            match self.purse.hold(request.most(), tokens) {
                 Held::Yes => {}
                 Held::NotNow => break,
+                // Perhaps it holds one of them.
+                Held::Never(_) if request.count() > 1 => {
+                    next.extend(request.apart());
+                    continue;
+                }
                 Held::Never(why) => {
                     self.asking.stopped = Some(why);
                     break;
                 }
             }
             let line = BatchLine::<ChatRequest> {
-                custom_id: want.id.to_string(),
+                custom_id: request.wants[0].id.to_string(),
                 method: "POST".to_owned(),
                 url: "/v1/chat/completions".to_owned(),
-                body: self.asker.chat_request(self.model, std::slice::from_ref(&want)),
+                body: self.asker.chat_request(self.model, &request.wants),
             };
             // Wire types always have a JSON form.
             lines.extend(serde_json::to_vec(&line).unwrap_or_default());
             lines.push(b'\n');
-            wants.insert(want.id.to_string(), want);
+            requests.insert(line.custom_id, request);
         }
-        if wants.is_empty() {
+        if requests.is_empty() {
             return Ok(None);
         }
         // The same requests may come again in a later batch, which is another one.
@@ -187,15 +225,19 @@ impl Batches<'_> {
         let left = Left { name: Digest::of_parts(&[b"anbiq batch v1\0", &now, &lines]).to_string(), id: None };
         replace(&self.requests(), |file| std::io::Write::write_all(file, &lines))?;
         self.keep(&left)?;
-        self.hold(wants.values().map(|want| (want.id, want.most)).collect()).await?;
-        Ok(Some(Open { left, wants }))
+        let held = requests
+            .values()
+            .flat_map(|request| request.wants.iter().map(|want| (want.id, want.most, request.count())))
+            .collect();
+        self.hold(held).await?;
+        Ok(Some(Open { left, requests }))
     }
 
-    async fn hold(&mut self, requests: Vec<(Digest, Money)>) -> Result<(), DistillError> {
-        if requests.is_empty() {
+    async fn hold(&mut self, wants: Vec<(Digest, Money, u32)>) -> Result<(), DistillError> {
+        if wants.is_empty() {
             return Ok(());
         }
-        let safe = self.disk.hold(requests.into_iter().map(|(id, most)| (id, most, 1))).await?;
+        let safe = self.disk.hold(wants.into_iter()).await?;
         if safe.await.is_err() {
             self.disk.failure().await?;
         }
@@ -224,11 +266,11 @@ impl Batches<'_> {
         let id = self.begin(&mut open.left).await?;
         let batch = self.wait(&id).await?;
         for file in [&batch.output_file_id, &batch.error_file_id].into_iter().flatten() {
-            self.read(file, &mut open.wants).await?;
+            self.read(file, &mut open.requests).await?;
         }
         // Of these the server told nothing: it did not come to them.
-        for (_, want) in open.wants.drain() {
-            self.missed(&want, false).await?;
+        for (_, request) in open.requests.drain() {
+            self.missed(&request, false).await?;
         }
         // Only what is on disk may be forgotten at the server.
         self.disk.sync().await?;
@@ -304,14 +346,14 @@ impl Batches<'_> {
     }
 
     /// Takes the answers of a file; those that were taken before the connection broke are known.
-    async fn read(&mut self, file: &str, wants: &mut HashMap<String, Want>) -> Result<(), DistillError> {
+    async fn read(&mut self, file: &str, requests: &mut HashMap<String, Request>) -> Result<(), DistillError> {
         let mut failed = 0;
         loop {
             let error = match self.client.file(file).await {
                 Err(error) => error,
                 Ok(mut lines) => loop {
                     match lines.next().await {
-                        Ok(Some(line)) => self.line(&line, wants).await?,
+                        Ok(Some(line)) => self.line(&line, requests).await?,
                         Ok(None) => return Ok(()),
                         Err(error) => break error,
                     }
@@ -321,61 +363,96 @@ impl Batches<'_> {
         }
     }
 
-    async fn line(&mut self, line: &[u8], wants: &mut HashMap<String, Want>) -> Result<(), DistillError> {
+    async fn line(&mut self, line: &[u8], requests: &mut HashMap<String, Request>) -> Result<(), DistillError> {
         if line.trim_ascii().is_empty() {
             return Ok(());
         }
         let answer: BatchAnswer = serde_json::from_slice(line)
             .map_err(|why| teacher("answer_malformed", format!("a line of the batch's answers is malformed: {why}")))?;
-        let Some(want) = wants.remove(&answer.custom_id) else { return Ok(()) };
+        let Some(request) = requests.remove(&answer.custom_id) else { return Ok(()) };
         match answer.response {
             Some(response) if response.status_code == 200 => {
                 let told = serde_json::from_value::<ChatResponse>(response.body).ok();
-                let wants = std::slice::from_ref(&want);
-                let reply = told.map(|response| from_chat(wants, response, Told::default(), true));
-                match reply.map(|reply| reply.map(|reply| reply.answers.into_iter().next())) {
-                    Some(Ok(Some(answered))) => {
-                        let cost = self.limits.prices.cost(answered.usage, self.limits.class_of(true));
-                        self.purse.settle(&want, cost, answered.usage, false, 1);
-                        self.disk.keep(std::iter::once((want.id, answered.line)), false, 1, Money::ZERO).await?;
-                        self.index.answered(&want.id);
-                        self.asking.answered += 1;
-                        self.progress.advance(1);
-                        Ok(())
-                    }
+                match told.map(|response| from_chat(&request.wants, response, Told::default(), true)) {
+                    Some(Ok(reply)) => self.answered(request, reply).await,
                     // It was answered and charged, and the answer is of no use.
-                    Some(Err(Bad { .. }) | Ok(None)) | None => {
-                        self.purse.lose(&want, 1);
-                        self.again(&want, false);
+                    Some(Err(Bad { .. })) | None => {
+                        for want in request.wants.iter().filter(|want| self.index.wants(want.place)) {
+                            self.purse.lose(want, request.count());
+                            again(&mut self.tries, &mut self.asking, self.progress, want, false);
+                        }
                         Ok(())
                     }
                 }
             }
             response => {
                 let never = response.is_some_and(|response| matches!(response.status_code, 400 | 413 | 422));
-                self.missed(&want, never).await
+                self.missed(&request, never).await
             }
         }
     }
 
-    /// A request was not answered and not charged.
-    async fn missed(&mut self, want: &Want, never: bool) -> Result<(), DistillError> {
-        self.purse.release(want.most);
-        self.disk.free(&want.id, 1).await?;
-        self.again(want, never);
+    async fn answered(&mut self, mut request: Request, reply: Reply) -> Result<(), DistillError> {
+        let (of, class) = (request.count(), self.limits.class_of(true));
+        let missing = request.wants.split_off(reply.answers.len().min(request.wants.len()));
+        let (mut counted, mut rows) = (Money::ZERO, Vec::new());
+        for (want, answer) in request.wants.iter().zip(reply.answers) {
+            let cost = self.limits.prices.cost(answer.usage, class);
+            counted += cost;
+            // Those that were kept before the program was killed are there.
+            if self.index.answered(&want.id) {
+                self.purse.settle(want, cost, answer.usage, false, of);
+                rows.push((want.id, answer.line));
+            }
+        }
+        // Each row counts the prompt that all of them share.
+        let saved = counted - self.limits.prices.cost(reply.usage, class);
+        self.purse.save(saved);
+        self.asking.answered += rows.len() as u64;
+        self.progress.advance(rows.len() as u64);
+        self.disk.keep(rows.into_iter(), false, of, saved).await?;
+        if !missing.is_empty() {
+            self.not_several();
+            for want in missing.iter().filter(|want| self.index.wants(want.place)) {
+                self.purse.release(want.most);
+                self.disk.free(&want.id, of).await?;
+            }
+        }
         Ok(())
     }
 
-    /// It goes into the next batch, unless it never will be answered.
-    fn again(&mut self, want: &Want, never: bool) {
-        let tries = self.tries.entry(short(&want.id)).or_default();
-        *tries = if never { TRIES } else { *tries + 1 };
-        if *tries >= TRIES {
-            self.asking.refused += 1;
-            self.progress.advance(1);
-        } else {
-            self.asking.retries += 1;
+    /// The server does not give several answers to a request.
+    fn not_several(&mut self) {
+        if std::mem::replace(&mut self.several, false) {
+            self.progress.note("the server does not give several answers to one request: each is asked for by itself");
         }
+    }
+
+    /// A request was not answered and not charged.
+    async fn missed(&mut self, request: &Request, never: bool) -> Result<(), DistillError> {
+        let of = request.count();
+        if never && of > 1 {
+            // Perhaps it is the number of answers that it does not accept.
+            self.not_several();
+        }
+        for want in request.wants.iter().filter(|want| self.index.wants(want.place)) {
+            self.purse.release(want.most);
+            self.disk.free(&want.id, of).await?;
+            again(&mut self.tries, &mut self.asking, self.progress, want, never && of == 1);
+        }
+        Ok(())
+    }
+}
+
+/// An answer goes into the next batch, unless it never will be given.
+fn again(tries: &mut HashMap<Short, u32>, asking: &mut Asking, progress: &dyn Progress, want: &Want, never: bool) {
+    let tries = tries.entry(short(&want.id)).or_default();
+    *tries = if never { TRIES } else { *tries + 1 };
+    if *tries >= TRIES {
+        asking.refused += 1;
+        progress.advance(1);
+    } else {
+        asking.retries += 1;
     }
 }
 

@@ -162,6 +162,9 @@ pub(crate) async fn ask(
     };
     let logprobs = signal.as_ref().and_then(|signal| signal.logprobs);
     let asking = Asking { requests: index.len(), reused, signal, ..Asking::default() };
+    // Whether a server gives several answers at once is known from asking what it can do, or found out by the first request.
+    let several =
+        matches!(endpoint, Endpoint::Http { .. }) && asking.signal.as_ref().is_none_or(|signal| signal.can.several);
     progress.stage("asking the teacher", Some(asking.requests));
     progress.advance(reused);
     if let (Some(settings), Endpoint::Http { client, model }) = (part.batch, endpoint) {
@@ -171,6 +174,7 @@ pub(crate) async fn ask(
             client,
             model,
             asker,
+            several,
             settings,
             limits,
             maker: &maker,
@@ -186,9 +190,6 @@ pub(crate) async fn ask(
         return end(source, asking, purse, &index, disk, failure, progress).await;
     }
     let asker = Asker::new(endpoint, part, logprobs);
-    // Whether a server gives several answers at once is known from asking what it can do, or found out by the first request.
-    let several =
-        matches!(endpoint, Endpoint::Http { .. }) && asking.signal.as_ref().is_none_or(|signal| signal.can.several);
     let run = Run::new(&maker, index, purse, disk, asker, several, progress, asking)?;
     let Run { asking, purse, index, failure, disk, .. } = run.work().await?;
     end(source, asking, purse, &index, disk, failure, progress).await

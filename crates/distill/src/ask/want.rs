@@ -182,6 +182,11 @@ impl Index {
         self.places.get(found).filter(|entry| **entry >> 32 == id).map(|entry| *entry as u32)
     }
 
+    /// Is the answer of this place still wanted?
+    pub(crate) fn wants(&self, place: u32) -> bool {
+        self.wanted.get(place as usize).copied().unwrap_or_default()
+    }
+
     /// The request of this id has its answer; true if it was wanted.
     pub(crate) fn answered(&mut self, id: &Digest) -> bool {
         let place = self.place(id).and_then(|place| self.wanted.get_mut(place as usize));

@@ -6,7 +6,7 @@ mod interval;
 mod tasks;
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anbiq_lm::{Codec, Network, score};
 use serde::{Deserialize, Serialize};
@@ -102,7 +102,7 @@ pub(crate) struct Measuring {
 /// The teacher's own weights, where they are at hand and speak the student's tokens.
 #[derive(Debug)]
 pub(crate) struct Teacher {
-    pub(crate) network: Network,
+    pub(crate) network: Arc<Network>,
 }
 
 impl Teacher {
@@ -113,7 +113,7 @@ impl Teacher {
         let tokens = own.tokenizer.size();
         let same = tokens == codec.tokenizer.size()
             && (0..tokens as u32).all(|token| own.tokenizer.bytes(token) == codec.tokenizer.bytes(token));
-        if same { Ok(Some(Self { network: Network::load(folder)? })) } else { Ok(None) }
+        if same { Ok(Some(Self { network: Arc::new(Network::load(folder)?) })) } else { Ok(None) }
     }
 }
 

@@ -18,7 +18,7 @@ pub use ask::{AskPart, BatchPart, Best, CapturePart, Logprobs, TeacherPart};
 pub use curate::CuratePart;
 pub use evaluate::EvaluatePart;
 pub use student::{CorpusPart, ExportPart, StudentPart};
-pub use train::{Apart, OnPolicyPart, PreferencePart, PretrainPart, TrainPart};
+pub use train::{Apart, HiddenPart, OnPolicyPart, PreferencePart, PretrainPart, TrainPart};
 
 /// How to make a student. Relative paths are relative to the folder of the recipe.
 ///
@@ -122,6 +122,9 @@ impl Recipe {
         if self.train.lora.is_some() && self.student.init.is_none() {
             return fail("`[train.lora]` adapts a model: give `init` in `[student]`");
         }
+        if self.train.lora.is_some() && self.student.layers.is_some() {
+            return fail("`[train.lora]` adapts `init` as it is: leave out `layers` in `[student]`");
+        }
         if self.train.lora.is_some() && self.corpus.is_some() && self.pretrain.epochs > 0 {
             return fail("`[train.lora]` adapts `init` as it is: set `epochs = 0` in `[pretrain]`");
         }
@@ -146,6 +149,11 @@ impl Recipe {
         if train.on_policy.is_some() && !(weights && self.capture.is_some()) {
             return Some(
                 "`[train.on_policy]` needs `[capture]` for its prompts and the teacher's `folder` to judge by",
+            );
+        }
+        if train.hidden_states.is_some() && !(weights && self.capture.is_some()) {
+            return Some(
+                "`[train.hidden_states]` needs `[capture]` and the teacher's `folder`: no server tells of hidden states",
             );
         }
         if train.preference.is_some() && self.capture.is_none() {
@@ -254,6 +262,23 @@ intermediate_size = 128
                 "folder = \"t\"\n[train.on_policy]\nshare = 1.5\nmax_tokens = 9\n[capture]",
                 "`share` must lie",
             ),
+            ("[student]", "[train.hidden_states]\nweight = 1.0\n[student]", "no server tells of hidden states"),
+            (
+                "[capture]",
+                "folder = \"t\"\n[train.hidden_states]\nweight = -1.0\n[capture]",
+                "`[train.hidden_states]`: `weight` must be positive",
+            ),
+            (
+                "[capture]",
+                "folder = \"t\"\n[train]\ndevice = \"cuda\"\n[train.hidden_states]\nweight = 1.0\n[capture]",
+                "`device = \"cpu\"` only",
+            ),
+            (
+                "[capture]",
+                "folder = \"t\"\n[train.hidden_states]\nmeasure = \"angle\"\n[capture]",
+                "unknown variant `angle`",
+            ),
+            ("tokenizer = \"teacher\"", "init = \"teacher\"", "`init` alone, or with the number of `layers` to keep"),
             ("[capture]", "weights = \"int8\"\n[capture]", "how those in `folder` are held"),
             ("[student]", "[export]\nformats = [\"gguf-q4_k\"]\n[student]", "`gguf-q4_k` is not a form of a model"),
             ("[capture]", "grant = \"g.json\"\n[capture]", "say which one is yours"),

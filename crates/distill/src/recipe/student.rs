@@ -16,7 +16,7 @@ pub struct CorpusPart {
     pub tokens: Option<u64>,
 }
 
-/// The student: its shape, or the folder of a model to start from.
+/// The student: its shape, or the folder of a model to start from, as it is or cut in depth.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StudentPart {
@@ -28,7 +28,7 @@ pub struct StudentPart {
     pub tokenizer: Option<PathBuf>,
     /// Width of the residual stream.
     pub hidden_size: Option<usize>,
-    /// Layers.
+    /// Layers. With `init` only so many of its layers are kept: the first and the last, and others evenly between.
     pub layers: Option<usize>,
     /// Query heads a layer.
     pub heads: Option<usize>,
@@ -51,10 +51,15 @@ pub struct ExportPart {
 
 impl StudentPart {
     pub(super) fn check(&self) -> Result<(), &'static str> {
-        let shape = [self.hidden_size, self.layers, self.heads, self.intermediate_size];
+        let wide = [self.hidden_size, self.heads, self.intermediate_size];
+        let is_some = |number: Option<usize>| number.is_some_and(|number| number > 0);
         match (&self.init, &self.tokenizer) {
-            (Some(_), None) if shape.iter().all(Option::is_none) && self.kv_heads.is_none() => {}
-            (None, Some(_)) if shape.iter().all(|number| number.is_some_and(|number| number > 0)) => {}
+            (Some(_), None)
+                if wide.iter().all(Option::is_none) && self.kv_heads.is_none() && self.layers != Some(0) => {}
+            (None, Some(_)) if wide.into_iter().chain([self.layers]).all(is_some) => {}
+            (Some(_), _) => {
+                return Err("`[student]`: give `init` alone, or with the number of `layers` to keep");
+            }
             _ => {
                 return Err("`[student]`: give either `init`, or `tokenizer`, `hidden_size`, `layers`, `heads` and \
                      `intermediate_size`");

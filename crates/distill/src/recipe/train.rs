@@ -1,7 +1,7 @@
 //! How the student learns.
 
 use anbiq_lm::lora;
-use anbiq_lm::train::{Divergence, Hardware};
+use anbiq_lm::train::{Divergence, Hardware, Measure};
 use serde::{Deserialize, Serialize};
 
 /// The first stage: on the corpus, prompts and answers.
@@ -44,10 +44,30 @@ pub struct TrainPart {
     pub spans: bool,
     /// Train adapters of low rank and leave the student's base as it is.
     pub lora: Option<lora::Shape>,
+    /// Pull the student's hidden states to those of the teacher too, by the teacher's weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hidden_states: Option<HiddenPart>,
     /// Learn from the student's own answers too, judged by the teacher's weights.
     pub on_policy: Option<OnPolicyPart>,
     /// After that, prefer the teacher's answers to the student's own. It needs nothing of the teacher but texts.
     pub preference: Option<PreferencePart>,
+}
+
+/// Learning from what the teacher thinks on the way: the residual stream that comes out of some of the student's layers is pulled to that
+/// of the teacher's, at each token of prompt and answer (Sanh et al. 2019, DistilBERT; Jiao et al. 2020, TinyBERT). Where the two are not equally wide
+/// a learned matrix for each pair of layers makes them so; it is no part of the student.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HiddenPart {
+    /// What the mean distance of the states is multiplied by before it is added to the loss.
+    #[serde(default = "whole")]
+    pub weight: f64,
+    /// How far two states are from each other: `cosine` or `mean-square`.
+    #[serde(default)]
+    pub measure: Measure,
+    /// Pairs of a student's and a teacher's layer, counted from 1; without them every layer of the student with the teacher's at the
+    /// same share of its depth.
+    pub layers: Option<Vec<(usize, usize)>>,
 }
 
 /// Learning from the student's own answers (Agarwal et al. 2024, GKD): of the steps a share takes the prompts of its batch,
@@ -141,6 +161,14 @@ impl TrainPart {
         if !self.temperature.is_finite() || self.temperature <= 0.0 {
             return Err("`[train]`: `temperature` must be positive");
         }
+        if let Some(hidden) = &self.hidden_states {
+            if !hidden.weight.is_finite() || hidden.weight <= 0.0 {
+                return Err("`[train.hidden_states]`: `weight` must be positive");
+            }
+            if !self.device.is_cpu() {
+                return Err("`[train.hidden_states]`: states are matched on `device = \"cpu\"` only");
+            }
+        }
         let warm = |temperature: f32| temperature.is_finite() && temperature >= 0.0;
         if let Some(own) = &self.on_policy {
             if !(own.share > 0.0 && own.share <= 1.0) {
@@ -191,6 +219,7 @@ impl Default for TrainPart {
             device: Hardware::Cpu,
             spans: false,
             lora: None,
+            hidden_states: None,
             on_policy: None,
             preference: None,
         }
@@ -203,6 +232,9 @@ impl Default for PreferencePart {
     }
 }
 
+const fn whole() -> f64 {
+    1.0
+}
 const fn half() -> f64 {
     0.5
 }

@@ -4,13 +4,14 @@ use super::{Model, Pack, Tape};
 use crate::device::{Attended, Device, Kind, Laid, Stretch, Way};
 
 /// The way back from the picked rows, whose gradient lies on the tape, to every weight but the output head, as far as
-/// `gradient` wants it.
+/// `gradient` wants it. `pull` may add to the gradient of what came out of a layer, counted from 1.
 pub(crate) fn backward<D: Device>(
     device: &D,
     model: &Model<'_, D>,
     pack: &Pack,
     tape: &mut Tape<D>,
     gradient: &mut dyn Sink<D>,
+    pull: impl Fn(usize, &mut D::Slice),
 ) {
     let config = model.config;
     let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
@@ -32,6 +33,7 @@ pub(crate) fn backward<D: Device>(
     for index in (0..config.layers).rev() {
         let layer = model.layer(index);
         let slot = &mut tape.layers[index];
+        pull(index + 1, stream);
 
         let gate_up = slot.gate_up.part_mut(0..rows * 2 * ffn);
         into_input(device, gated, ffn, stream, d, layer.down);

@@ -6,6 +6,18 @@ use crate::kernel::Write;
 /// Runs the pack through all layers; the residual stream is left on the tape. With `keep` the tape remembers what the
 /// way back needs.
 pub(crate) fn forward<D: Device>(device: &D, model: &Model<'_, D>, pack: &Pack, tape: &mut Tape<D>, keep: bool) {
+    forward_seen(device, model, pack, tape, keep, |_, _| ());
+}
+
+/// As [`forward`]; `seen` is called with each layer, counted from 1, and the residual stream that comes out of it.
+pub(super) fn forward_seen<D: Device>(
+    device: &D,
+    model: &Model<'_, D>,
+    pack: &Pack,
+    tape: &mut Tape<D>,
+    keep: bool,
+    mut seen: impl FnMut(usize, &D::Slice),
+) {
     let config = model.config;
     let (rows, d, ffn) = (pack.rows(), config.hidden_size, config.intermediate_size);
     let (queries, keys) = (config.query_size(), config.kv_size());
@@ -61,6 +73,7 @@ pub(crate) fn forward<D: Device>(device: &D, model: &Model<'_, D>, pack: &Pack, 
         device.silu_gate(gate_up, ffn, gated);
         linear(device, stream, d, Write::Add, gated, ffn, layer.down);
         device.add_to_rows(stream, layer.down_bias);
+        seen(index + 1, stream);
     }
 }
 

@@ -13,18 +13,22 @@ mod linear;
 mod model;
 mod rotary;
 mod sink;
+mod states;
 
 use std::ops::Range;
 
 pub(crate) use backward::backward;
+use forward::forward_seen;
 pub(crate) use forward::{forward, pick};
 pub(crate) use head::{logits, logits_of_two, logprobs, loss, top};
 pub(crate) use model::Model;
 pub(crate) use rotary::Rotary;
 use rotary::Turns;
 pub(crate) use sink::{Linear, Norm, Sink, Whole};
+pub use states::Measure;
+pub(crate) use states::{Guided, Pulls};
 
-use crate::device::Device;
+use crate::device::{Device, Stretch};
 use crate::{Config, LmError};
 
 /// Several sequences laid end to end.
@@ -174,5 +178,10 @@ impl<D: Device> Tape<D> {
             logits: D::Buffer::default(),
             scratch: D::Scratch::default(),
         }
+    }
+    /// What came out of layer `layer`, counted from 1, for each of `rows` rows, before the way back begins.
+    fn state(&self, config: &Config, layer: usize, rows: usize) -> &D::Slice {
+        let from = if layer < config.layers { &self.layers[layer].before } else { &self.stream };
+        from.part(0..rows * config.hidden_size)
     }
 }

@@ -88,13 +88,13 @@ impl Card {
         let Self { worker, weights, adapter, device, .. } = self;
         let numbers = adapting.map(|adapting| (&adapting.adapter, adapter.part(0..adapting.adapter.data().len())));
         let model = Model::<Cuda>::new(&network.config, network.weights.layout(), weights);
-        let at = At { device: &*device, model, adapter: numbers };
-        worker.begin(device);
+        let at = At { device: &*device, model, adapter: numbers, guided: None };
+        worker.begin(device, 0);
         for pack in balance(lengths, 1, device.pack_rows()) {
             job.run(&at, worker, &pack);
         }
         device.fault()?;
-        Ok(Reported { loss: worker.loss, sums: worker.sums })
+        Ok(Reported { loss: worker.loss, sums: worker.sums, states: 0.0 })
     }
 
     pub(super) fn step(&mut self, adapted: Option<&Adapter>, settings: &Settings) -> Result<f64, LmError> {

@@ -5,6 +5,7 @@ use std::fs::{self, File};
 use std::path::Path;
 use std::sync::Arc;
 
+use super::guide::Guiding;
 use super::{Adapting, Trainer};
 use crate::weights::{Stored, Tensor, TensorFile};
 use crate::{Dtype, LmError};
@@ -12,13 +13,22 @@ use crate::{Dtype, LmError};
 /// What is trained, and the optimiser's moments.
 const PARTS: [&str; 3] = ["numbers", "first_moment", "second_moment"];
 
+/// The same of a guide's projection, where there is one.
+const PROJECTION: [&str; 3] = ["projection", "projection_first_moment", "projection_second_moment"];
+
 /// Names of the metadata.
 const SETTINGS: &str = "settings";
 const STEPS: &str = "steps";
 const MOVES: &str = "moves";
+const PROJECTION_MOVES: &str = "projection_moves";
 const NOTE: &str = "note";
 
 const HINT: &str = "remove it: training begins again and gives the same";
+
+/// Numbers as they are in the file.
+fn stored(values: &[f32]) -> Stored<'_> {
+    Stored { dtype: Dtype::F32, shape: vec![values.len()], values }
+}
 
 impl Trainer {
     /// Writes to `path` all that further steps depend on, with a `note` of the caller's, such as where in its data it is.
@@ -36,14 +46,18 @@ impl Trainer {
             None => self.network.weights.data(),
             Some(adapting) => adapting.adapter.data(),
         };
-        let stored = |values| Stored { dtype: Dtype::F32, shape: vec![numbers.len()], values };
-        let tensors = PARTS.into_iter().zip([numbers, &*first, &*second].map(stored));
-        let metadata = HashMap::from([
+        let mut tensors: Vec<_> = PARTS.into_iter().zip([numbers, &*first, &*second].map(stored)).collect();
+        let mut metadata = HashMap::from([
             (SETTINGS.to_owned(), self.settings()),
             (STEPS.to_owned(), self.steps.to_string()),
             (MOVES.to_owned(), moves.to_string()),
             (NOTE.to_owned(), note.to_owned()),
         ]);
+        if let Some(Guiding { guide, optimizer }) = &self.guiding {
+            let (moves, first, second) = optimizer.state();
+            tensors.extend(PROJECTION.into_iter().zip([guide.projection(), first, second].map(stored)));
+            metadata.insert(PROJECTION_MOVES.to_owned(), moves.to_string());
+        }
         let new = path.with_added_extension(format!("new-{}", std::process::id()));
         let written = || -> std::io::Result<()> {
             safetensors::serialize_to_file(tensors, Some(metadata), &new).map_err(std::io::Error::other)?;
@@ -80,15 +94,24 @@ impl Trainer {
             None => self.network.weights.data().len(),
             Some(adapting) => adapting.adapter.data().len(),
         };
-        let mut read = |name: &str| {
+        let projected = self.guide().map(|guide| guide.projection().len());
+        let projection_moves = projected.map(|_| number(PROJECTION_MOVES)).transpose()?.map(i32::try_from);
+        let projection_moves = projection_moves.transpose().map_err(|error| damaged(error.to_string()))?;
+        let mut read = |name: &str, size: usize| {
             let info = infos.get(name).ok_or_else(|| damaged(format!("`{name}` is missing")))?;
             let place = Tensor { name: name.to_owned(), shape: vec![size], range: 0..size };
             let mut numbers = vec![0.0; size];
             file.read(&place, info, &mut numbers)?;
             Ok::<_, LmError>(numbers)
         };
-        let [numbers, first, second] = PARTS.map(&mut read);
+        let [numbers, first, second] = PARTS.map(|name| read(name, size));
         let (numbers, first, second) = (numbers?, first?, second?);
+        let projection = projected.map(|size| PROJECTION.map(|name| read(name, size)));
+        if let (Some(guiding), Some(moves), Some([numbers, first, second])) =
+            (&mut self.guiding, projection_moves, projection)
+        {
+            guiding.go_on(numbers?, (moves, first?, second?));
+        }
         let weights = &mut Arc::make_mut(&mut self.network).weights;
         match &mut self.adapting {
             None => weights.data_mut().copy_from_slice(&numbers),
@@ -106,6 +129,10 @@ impl Trainer {
     fn settings(&self) -> String {
         let shape = self.adapting.as_ref().map(|adapting| adapting.adapter.shape());
         // Structs of numbers and words always have a JSON form.
-        serde_json::to_string(&(&self.config, shape)).unwrap_or_default()
+        match self.guide() {
+            None => serde_json::to_string(&(&self.config, shape)),
+            Some(guide) => serde_json::to_string(&(&self.config, shape, guide.how(), guide.projection().len())),
+        }
+        .unwrap_or_default()
     }
 }

@@ -4,6 +4,7 @@ mod batches;
 #[cfg(feature = "cuda")]
 mod card;
 mod checkpoint;
+mod guide;
 mod preference;
 mod settings;
 mod work;
@@ -18,7 +19,10 @@ use crate::optimizer::{Optimizer, Settings};
 use crate::score::Likeliest;
 use crate::{LmError, Network};
 
+pub use crate::graph::Measure;
 pub use batches::{Member, epochs};
+use guide::Guiding;
+pub use guide::{Guide, HiddenStates};
 pub use preference::{Pair, Preference, PreferenceReport};
 pub use settings::{Config, Divergence, Hardware};
 use work::{At, Engine, Job, Worker};
@@ -58,6 +62,8 @@ pub struct StepReport {
     pub cross_entropy: f64,
     /// Divergence from the teacher, a target that has one, in nats; 0 where none has.
     pub divergence: f64,
+    /// How far hidden states are from a guide's, a token and pair of layers, as its measure says; 0 where there is none.
+    pub states: f64,
     /// Tokens that the loss counted on.
     pub tokens: u64,
     /// Tokens that passed through the network.
@@ -79,6 +85,7 @@ pub struct Trainer {
     engine: Engine,
     steps: u64,
     adapting: Option<Adapting>,
+    guiding: Option<Guiding>,
 }
 
 /// What is trained in the place of the network.
@@ -139,7 +146,26 @@ impl Trainer {
             #[cfg(not(feature = "cuda"))]
             hardware => return Err(LmError::not_built_in(hardware.word())),
         };
-        Ok(Self { network: Arc::new(network), config, engine, steps: 0, adapting })
+        Ok(Self { network: Arc::new(network), config, engine, steps: 0, adapting, guiding: None })
+    }
+
+    /// Pulls hidden states to those of a guide too, in every step that learns from examples. To be called before the first step.
+    ///
+    /// # Errors
+    ///
+    /// The training is on a card, where this is not computed.
+    pub fn guided(self, guide: Guide) -> Result<Self, LmError> {
+        if !self.config.device.is_cpu() {
+            let (name, device) = ("hidden_states", self.config.device.word());
+            let problem = format!("hidden states are matched on `cpu` only, and this training is on `{device}`");
+            return Err(LmError::Setting { name, problem });
+        }
+        Ok(Self { guiding: Some(Guiding::new(guide)), ..self })
+    }
+
+    /// The guide with its projection as it is now.
+    pub fn guide(&self) -> Option<&Guide> {
+        self.guiding.as_ref().map(|guiding| &guiding.guide)
     }
 
     /// One step of AdamW on the mean loss over the targets of `batch`.
@@ -174,16 +200,22 @@ impl Trainer {
         let Config { divergence, temperature, .. } = self.config;
         let aim = Aim { share: kl_weight as f32, divergence, temperature };
         let weight = 1.0 / targets as f32;
-        let learn = Learn { batch, aim, weight };
-        let loss = self.engine.compute(&self.network, self.adapting.as_ref(), &lengths, &learn)?.loss;
+        let rows: usize = lengths.iter().sum();
+        let how = self.guide().map(Guide::how);
+        let (pull, compared) = how.map_or((0.0, 1), |how| (how.weight, rows * how.layers.len()));
+        let learn = Learn { batch, aim, weight, pull: (pull / compared as f64) as f32 };
+        let (adapting, guiding) = (self.adapting.as_ref(), self.guiding.as_ref());
+        let reported = self.engine.compute(&self.network, adapting, guiding, &lengths, &learn)?;
+        let (loss, states) = (reported.loss, reported.states / compared as f64);
         let Moved { grad_norm, rate } = self.move_weights()?;
         Ok(StepReport {
             step: self.steps,
-            loss: loss.mixed / loss.targets as f64,
+            loss: loss.mixed / loss.targets as f64 + pull * states,
             cross_entropy: loss.cross_entropy / loss.targets as f64,
             divergence: loss.divergence / loss.taught.max(1) as f64,
+            states,
             tokens: loss.targets,
-            rows: lengths.iter().sum::<usize>() as u64,
+            rows: rows as u64,
             grad_norm,
             learning_rate: rate,
             applied: grad_norm.is_finite(),
@@ -195,7 +227,8 @@ impl Trainer {
         let rate = self.config.rate(self.steps);
         let settings =
             Settings { rate, decay: self.config.weight_decay, betas: self.config.betas, clip: self.config.clip_norm };
-        let grad_norm = self.engine.step(&mut self.network, self.adapting.as_mut(), &settings)?;
+        let grad_norm =
+            self.engine.step(&mut self.network, self.adapting.as_mut(), self.guiding.as_mut(), &settings)?;
         self.steps += 1;
         Ok(Moved { grad_norm, rate })
     }
@@ -240,6 +273,12 @@ impl Trainer {
         self.engine.gradient()
     }
 
+    /// The gradient of a guide's projection in the last step before clipping, in the order of [`Guide::projection`].
+    pub fn projection_gradient(&self) -> Option<&[f32]> {
+        let size = self.guide()?.projection().len();
+        self.engine.projection_gradient()?.get(..size)
+    }
+
     /// The adapter as it is now, where one is trained.
     ///
     /// # Errors
@@ -267,6 +306,9 @@ impl Trainer {
 
     fn check(&self, index: usize, example: &Example) -> Result<(), LmError> {
         graph::check(&self.network.config, index, &example.tokens, example.first_target)?;
+        if let Some(guide) = self.guide() {
+            graph::check(guide.teacher(), index, &example.tokens, example.first_target)?;
+        }
         let Some(teacher) = &example.teacher else { return Ok(()) };
         let wrong = |problem: String| Err(LmError::Sequence { index, problem });
         if teacher.len() != example.targets() {
@@ -296,24 +338,32 @@ struct Learn<'a, E> {
     aim: Aim,
     /// Of each target.
     weight: f32,
+    /// Of each row and pair of layers, where hidden states are matched.
+    pull: f32,
 }
 
 impl<E: Borrow<Example> + Sync> Job for Learn<'_, E> {
     fn run<D: Device>(&self, at: &At<'_, D>, worker: &mut Worker<D>, members: &[usize]) {
-        let Worker { tape, pack, gradient, room, loss, .. } = worker;
+        let Worker { tape, pack, gradient, room, pulls, loss, .. } = worker;
         pack.clear();
         for &index in members {
             let example = self.batch[index].borrow();
             pack.push(index, &example.tokens, example.first_target);
         }
         graph::forward(at.device, &at.model, pack, tape, true);
+        if let Some(guided) = &at.guided {
+            pulls.compare(at.device, &at.model, (tape, pack), guided, self.pull);
+        }
+        let layers = at.guided.as_ref().map_or(&[][..], |guided| guided.layers);
         graph::pick(at.device, &at.model, pack, tape);
         let teacher = |target: &graph::Target| {
             self.batch[target.sequence].borrow().teacher.as_ref().map(|places| places[target.place].as_slice())
         };
         at.into(gradient, room, |sink| {
             graph::loss(at.device, &at.model, pack, tape, teacher, &self.aim, |_| self.weight, sink);
-            graph::backward(at.device, &at.model, pack, tape, sink);
+            graph::backward(at.device, &at.model, pack, tape, sink, |layer, stream| {
+                pulls.add(at.device, layers, layer, stream);
+            });
         });
         loss.add(&at.device.lost(&mut tape.scratch));
     }

@@ -145,7 +145,7 @@ impl Trainer {
         let targets: usize = pairs.iter().map(|pair| pair.chosen.targets()).sum();
         let shares = Shares { pair: how.beta / pairs.len() as f64, token: how.likelihood / targets as f64 };
         let prefer = Prefer { pairs, beta: how.beta, shares };
-        let sums = self.engine.compute(&self.network, self.adapting.as_ref(), &lengths, &prefer)?.sums;
+        let sums = self.engine.compute(&self.network, self.adapting.as_ref(), None, &lengths, &prefer)?.sums;
         let count = pairs.len() as f64;
         let cross_entropy = sums.cross_entropy / targets as f64;
         let Moved { grad_norm, rate } = self.move_weights()?;
@@ -213,7 +213,7 @@ impl Job for Prefer<'_> {
         let aim = Aim { share: 0.0, divergence: Divergence::ForwardKl, temperature: 1.0 };
         at.into(gradient, room, |sink| {
             graph::loss(at.device, &at.model, pack, tape, |_| None, &aim, weight, sink);
-            graph::backward(at.device, &at.model, pack, tape, sink);
+            graph::backward(at.device, &at.model, pack, tape, sink, |_, _| ());
         });
     }
 }

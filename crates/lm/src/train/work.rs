@@ -2,13 +2,14 @@
 
 use crate::LmError;
 use crate::device::{Cpu, Device, Loss, Stretch};
-use crate::graph::{Model, Pack, Sink, Tape, Whole};
+use crate::graph::{Guided, Model, Pack, Pulls, Sink, Tape, Whole};
 use crate::lora::Adapter;
 use crate::optimizer::{Optimizer, Settings, side_by_side};
 
 use super::batches::balance;
 #[cfg(feature = "cuda")]
 use super::card::Card;
+use super::guide::Guiding;
 use super::preference::Sums;
 use super::{Adapting, Network};
 
@@ -18,6 +19,8 @@ pub(super) struct At<'a, D: Device> {
     pub(super) model: Model<'a, D>,
     /// The adapter that is trained in the place of the network, and its numbers on the device.
     pub(super) adapter: Option<(&'a Adapter, &'a D::Slice)>,
+    /// A teacher whose hidden states are matched.
+    pub(super) guided: Option<Guided<'a, D>>,
 }
 
 /// What a worker does with a pack of the members of a batch.
@@ -35,6 +38,7 @@ pub(super) struct Worker<D: Device> {
     size: usize,
     /// Room for what an adapter's gradient needs.
     pub(super) room: D::Buffer,
+    pub(super) pulls: Pulls<D>,
     pub(super) loss: Loss,
     pub(super) sums: Sums,
 }
@@ -50,6 +54,7 @@ impl<D: Device> Worker<D> {
             gradient,
             size,
             room: D::Buffer::default(),
+            pulls: Pulls::default(),
             loss: Loss::default(),
             sums: Sums::default(),
         }
@@ -61,8 +66,10 @@ impl<D: Device> Worker<D> {
         self.size
     }
 
-    pub(super) fn begin(&mut self, device: &D) {
+    /// Begins a batch; `projection` is how many numbers a guide's projection has.
+    pub(super) fn begin(&mut self, device: &D, projection: usize) {
         device.clear(self.gradient.part_mut(0..self.size));
+        self.pulls.begin(device, projection);
         self.loss = Loss::default();
         self.sums = Sums::default();
     }
@@ -83,6 +90,8 @@ impl<D: Device> At<'_, D> {
 pub(super) struct Reported {
     pub(super) loss: Loss,
     pub(super) sums: Sums,
+    /// Sum of how far hidden states are from a guide's, over rows and pairs of layers.
+    pub(super) states: f64,
 }
 
 #[derive(Debug)]
@@ -111,6 +120,7 @@ impl Engine {
         &mut self,
         network: &Network,
         adapting: Option<&Adapting>,
+        guiding: Option<&Guiding>,
         lengths: &[usize],
         job: &impl Job,
     ) -> Result<Reported, LmError> {
@@ -119,9 +129,11 @@ impl Engine {
                 let threads = workers.len();
                 let packs = balance(lengths, threads, Cpu.pack_rows());
                 let adapter = adapting.map(|adapting| (&adapting.adapter, adapting.adapter.data()));
-                let at = At { device: &Cpu, model: Model::of(network), adapter };
+                let guided = guiding.map(|guiding| guiding.guide.on_processor());
+                let projection = guided.as_ref().map_or(0, |guided| guided.projection.len());
+                let at = At { device: &Cpu, model: Model::of(network), adapter, guided };
                 side_by_side(workers.iter_mut().enumerate(), |(thread, worker)| {
-                    worker.begin(&Cpu);
+                    worker.begin(&Cpu, projection);
                     for pack in packs.iter().skip(thread).step_by(threads) {
                         job.run(&at, worker, pack);
                     }
@@ -130,11 +142,16 @@ impl Engine {
                 for worker in workers {
                     reported.loss.add(&worker.loss);
                     reported.sums.add(&worker.sums);
+                    reported.states += worker.pulls.sum;
                 }
                 Ok(reported)
             }
             #[cfg(feature = "cuda")]
-            Self::Card(card) => card.compute(network, adapting, lengths, job),
+            Self::Card(card) => {
+                // A trainer with a guide is not begun on a card.
+                let _ = guiding;
+                card.compute(network, adapting, lengths, job)
+            }
         }
     }
 
@@ -143,6 +160,7 @@ impl Engine {
         &mut self,
         network: &mut std::sync::Arc<Network>,
         adapting: Option<&mut Adapting>,
+        guiding: Option<&mut Guiding>,
         settings: &Settings,
     ) -> Result<f64, LmError> {
         match self {
@@ -150,17 +168,27 @@ impl Engine {
                 let mut gradients: Vec<&mut [f32]> =
                     workers.iter_mut().map(|worker| worker.gradient.as_mut_slice()).collect();
                 let weights = &mut std::sync::Arc::make_mut(network).weights;
-                Ok(match adapting {
+                let norm = match adapting {
                     None => optimizer.step(weights.data_mut(), &mut gradients, settings),
                     Some(adapting) => {
                         let norm = optimizer.step(adapting.adapter.data_mut(), &mut gradients, settings);
                         adapting.adapter.apply(&adapting.base, weights);
                         norm
                     }
-                })
+                };
+                // What is left out for one is left out for both.
+                if let Some(guiding) = guiding.filter(|_| norm.is_finite()) {
+                    let mut gradients: Vec<&mut [f32]> =
+                        workers.iter_mut().map(|worker| worker.pulls.projection.as_mut_slice()).collect();
+                    guiding.step(&mut gradients, settings);
+                }
+                Ok(norm)
             }
             #[cfg(feature = "cuda")]
-            Self::Card(card) => card.step(adapting.map(|adapting| &adapting.adapter), settings),
+            Self::Card(card) => {
+                let _ = guiding;
+                card.step(adapting.map(|adapting| &adapting.adapter), settings)
+            }
         }
     }
 
@@ -197,6 +225,15 @@ impl Engine {
             }
             #[cfg(feature = "cuda")]
             Self::Card(card) => Ok(card.gradient()?.into()),
+        }
+    }
+
+    /// The gradient of a guide's projection in the last step before clipping.
+    pub(super) fn projection_gradient(&self) -> Option<&[f32]> {
+        match self {
+            Self::Threads { workers, .. } => workers.first().map(|worker| worker.pulls.projection.as_slice()),
+            #[cfg(feature = "cuda")]
+            Self::Card(_) => None,
         }
     }
 
