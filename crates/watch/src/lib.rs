@@ -51,6 +51,7 @@ mod handover;
 mod indicators;
 mod link;
 mod lockstep;
+mod opening;
 mod parallel;
 mod pivot;
 mod profile;

@@ -10,6 +10,7 @@ use crate::cells::{Cells, tally};
 use crate::fit::{Calibration, Habitat, Likelihoods, Row, optional, two_covariance};
 use crate::habits::{HABITS, Spread, fit_habits, habits};
 use crate::handover::Reliefs;
+use crate::opening::Openings;
 use crate::parallel::map;
 use crate::pivot::Pivots;
 use crate::profile::Profile;
@@ -21,8 +22,6 @@ const PAYMENT_KEPT: f64 = 0.3;
 const PURSE: f64 = 20.0;
 /// Accounts on one network beyond which it is a campus or a carrier rather than an office.
 const OFFICE: f64 = 8.0;
-/// Share of an operator's accounts that are opened in one go.
-const BURST_SHARE: f64 = 0.7;
 /// Share of operators whose accounts all ask alike; others give each account a topic, lend accounts out, or hide what they ask for
 /// among other things.
 const ALIKE_SHARE: f64 = 0.7;
@@ -61,6 +60,13 @@ impl Evidence {
         kept.map(|channel| self.of(*channel)).sum()
     }
 
+    /// The part of [`Evidence::total`] that several pairs can owe to one coincidence: how their accounts came to be, not how each is
+    /// used.
+    pub(crate) fn facts(&self, but: Option<&str>) -> f64 {
+        let kept = Channel::ALL.iter().filter(|channel| channel.is_fact() && Some(channel.family()) != but);
+        kept.map(|channel| self.of(*channel)).sum()
+    }
+
     /// Families of channels that reach `minimum`: signals that could hardly all be wrong for one reason.
     pub(crate) fn families(&self, minimum: f64, but: Option<&str>) -> usize {
         let mut sums = BTreeMap::new();
@@ -80,8 +86,7 @@ pub(crate) struct Linker<'a> {
     networks: HashMap<Keyed, usize>,
     agents: HashMap<Keyed, usize>,
     settings: HashMap<u64, usize>,
-    /// Milliseconds between the first and the last opening of an account, where that is long enough to say something.
-    openings: Option<f64>,
+    openings: Option<Openings>,
     pub(crate) rows: Vec<Vec<(usize, u32)>>,
     habitat: Habitat,
     /// How probable each of `rows` is.
@@ -134,7 +139,7 @@ impl<'a> Linker<'a> {
             networks: frequencies(profiles.iter().map(|profile| profile.networks.keys().copied())),
             agents: frequencies(profiles.iter().map(|profile| profile.agents.keys().copied())),
             settings: frequencies(profiles.iter().map(|profile| profile.settings.keys().copied())),
-            openings: opening_span(profiles, config),
+            openings: Openings::of(profiles, reference, config),
             content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
             likelihoods: map(threads, &rows, |row| habitat.likelihoods(row)),
             rows,
@@ -340,15 +345,8 @@ impl<'a> Linker<'a> {
         agent.map_or(agents, |nats| (0.5 * nats).min(1.0)) + setting.map_or(settings, |nats| (0.3 * nats).min(0.7))
     }
 
-    /// Density of the time between the two openings if one operator opened both, relative to two unrelated ones.
     fn sign_up(&self, a: &Profile, b: &Profile) -> f64 {
-        let (Some(span), Some(one), Some(two)) = (self.openings, a.opened, b.opened) else { return 0.0 };
-        let gap = one.since(two).abs() as f64;
-        // Some open all in one sitting, some over days: equal shares of three scales give the density a long tail.
-        let scales = [1.0, 4.0, 16.0].map(|times| times * self.config.burst_hours * 3_600_000.0);
-        let together = scales.iter().map(|scale| (-gap / scale).exp() / scale).sum::<f64>() / scales.len() as f64;
-        let unrelated = 2.0 / span * (1.0 - gap / span).max(0.05);
-        (BURST_SHARE * together / unrelated + 1.0 - BURST_SHARE).ln()
+        self.openings.as_ref().map_or(0.0, |openings| openings.nats(a, b))
     }
 
     fn content(&self, a: usize, b: usize) -> f64 {
@@ -389,13 +387,6 @@ fn frequencies<K: Eq + Hash, I: Iterator<Item = K>>(accounts: impl Iterator<Item
         *users.entry(key).or_insert(0) += 1;
     }
     users
-}
-
-fn opening_span(profiles: &[Profile], config: &Config) -> Option<f64> {
-    let opened: Vec<i64> = profiles.iter().filter_map(|profile| Some(profile.opened?.milliseconds())).collect();
-    let span = (opened.iter().max()? - opened.iter().min()?) as f64;
-    // Accounts that were all opened at once, or imported together, say nothing about each other.
-    (opened.len() >= POPULATION && span >= 6.0 * config.burst_hours * 3_600_000.0).then_some(span)
 }
 
 /// Self-supervised: halves of one account are of one operator, halves of two random accounts almost never.
