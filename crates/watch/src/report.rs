@@ -196,6 +196,14 @@ impl Channel {
         }
     }
 
+    /// The channel under which all of its family are counted.
+    pub(crate) const fn head(self) -> Self {
+        match self {
+            Self::Queue => Self::Content,
+            other => other,
+        }
+    }
+
     /// Does it speak of how an account came to be, rather than of its use? What many accounts have in common of that, one cause explains.
     pub(crate) const fn is_fact(self) -> bool {
         matches!(self, Self::Payment | Self::Network | Self::Client | Self::SignUp | Self::Pivot)
