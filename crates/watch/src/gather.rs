@@ -103,10 +103,8 @@ impl Desk<'_> {
 
     /// Merges groups that belong together as wholes, the surest first.
     ///
-    /// The pairs between two groups are many looks at one question. What is seen of prompts and pace differs from pair to pair by
-    /// chance, though not independently, so `n` of them count as the square root of the smaller group's size (see [`looks`]). That all of
-    /// one group were opened in the days of the other, from one network or with one program, is one coincidence however many they
-    /// are, and counts once.
+    /// The pairs between two groups are many looks at one question. They are not independent, so `n` of them count
+    /// as the square root of the smaller group's size (see [`looks`]).
     fn merge(&self, found: Vec<Vec<usize>>, examined: &Examined, but: Option<&str>) -> Vec<Vec<usize>> {
         let near = (found.len() > ALL_GROUPS).then(|| neighbours(&found, examined));
         self.merge_near(found, near, but)
@@ -228,14 +226,14 @@ impl Desk<'_> {
         if a.len() > FIRST_PEERS && b.len() > FIRST_PEERS {
             let first = self.linker.between(&few(a, FIRST_PEERS), &few(b, FIRST_PEERS));
             let mean = self.mean(first.iter().map(|pair| &pair.0), but);
-            if mean.total() <= 0.0 {
+            if mean.total <= 0.0 {
                 return -self.threshold;
             }
         }
         let (a, b) = (few(a, MERGE_PEERS), few(b, MERGE_PEERS));
         let pairs = self.linker.between(&a, &b);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        self.excess(&mean, [1.0, looks(a.len().min(b.len()))], || self.linker.pooled(&a, &b, &pairs), but)
+        self.excess(&mean, a.len().min(b.len()), || self.linker.pooled(&a, &b, &pairs), but)
     }
 
     /// Lets go of accounts that speak against the rest of their group, the worst first: of a large group several at a time.
@@ -258,24 +256,22 @@ impl Desk<'_> {
         let others: Vec<usize> = peers(one, group).collect();
         let pairs = self.linker.between(&[one], &others);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        self.excess(&mean, [looks(others.len()); 2], || self.linker.pooled(&[one], &others, &pairs), but)
+        self.excess(&mean, others.len(), || self.linker.pooled(&[one], &others, &pairs), but)
     }
 
     fn mean<'e>(&self, pairs: impl Iterator<Item = &'e Evidence>, but: Option<&str>) -> Mean {
         let mut mean = Mean::default();
         for evidence in pairs {
-            let facts = evidence.facts(but);
-            mean.facts += facts;
-            mean.habits += evidence.total(but) - facts;
+            mean.total += evidence.total(but);
             mean.signals += usize::from(self.signals(evidence, but));
             mean.pairs += 1;
         }
         mean
     }
 
-    /// Nats above the threshold, by the pairs or, where these do not suffice, by the pools. `looks` are those at facts and at habits.
-    fn excess(&self, mean: &Mean, looks: [f64; 2], pooled: impl Fn() -> Evidence, but: Option<&str>) -> f64 {
-        let nats = (mean.facts * looks[0] + mean.habits * looks[1]) / mean.pairs.max(1) as f64 - self.threshold;
+    /// Nats above the threshold, by the pairs or, where these do not suffice, by the pools.
+    fn excess(&self, mean: &Mean, size: usize, pooled: impl Fn() -> Evidence, but: Option<&str>) -> f64 {
+        let nats = mean.total / mean.pairs.max(1) as f64 * looks(size) - self.threshold;
         // Most pairs, or the pools, must show several kinds of evidence, or one kind could carry them all.
         if 2 * mean.signals > mean.pairs && nats > 0.0 {
             return nats;
@@ -290,16 +286,9 @@ impl Desk<'_> {
 /// Evidence of several pairs, summed up.
 #[derive(Debug, Default)]
 struct Mean {
-    facts: f64,
-    habits: f64,
+    total: f64,
     signals: usize,
     pairs: usize,
-}
-
-impl Mean {
-    const fn total(&self) -> f64 {
-        self.facts + self.habits
-    }
 }
 
 /// For each group those with which its examined pairs speak most for being of one operator.

@@ -51,7 +51,6 @@ mod handover;
 mod indicators;
 mod link;
 mod lockstep;
-mod opening;
 mod parallel;
 mod pivot;
 mod profile;

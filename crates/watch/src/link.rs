@@ -10,7 +10,6 @@ use crate::cells::{Cells, tally};
 use crate::fit::{Calibration, Habitat, Row, Told, optional, two_covariance};
 use crate::habits::{HABITS, Spread, fit_habits, habits};
 use crate::handover::Reliefs;
-use crate::opening::Openings;
 use crate::parallel::map;
 use crate::pivot::Pivots;
 use crate::profile::Profile;
@@ -22,6 +21,8 @@ const PAYMENT_KEPT: f64 = 0.3;
 const PURSE: f64 = 20.0;
 /// Accounts on one network beyond which it is a campus or a carrier rather than an office.
 const OFFICE: f64 = 8.0;
+/// Share of an operator's accounts that are opened in one go.
+const BURST_SHARE: f64 = 0.7;
 /// Share of operators whose accounts all ask alike; others give each account a topic, lend accounts out, or hide what they ask for
 /// among other things.
 const ALIKE_SHARE: f64 = 0.7;
@@ -60,13 +61,6 @@ impl Evidence {
         kept.map(|channel| self.of(*channel)).sum()
     }
 
-    /// The part of [`Evidence::total`] that several pairs can owe to one coincidence: how their accounts came to be, not how each is
-    /// used.
-    pub(crate) fn facts(&self, but: Option<&str>) -> f64 {
-        let kept = Channel::ALL.iter().filter(|channel| channel.is_fact() && Some(channel.family()) != but);
-        kept.map(|channel| self.of(*channel)).sum()
-    }
-
     /// Families of channels that reach `minimum`: signals that could hardly all be wrong for one reason.
     pub(crate) fn families(&self, minimum: f64, but: Option<&str>) -> usize {
         let mut sums = [None; Channel::ALL.len()];
@@ -88,7 +82,8 @@ pub(crate) struct Linker<'a> {
     networks: Vec<Weights<Keyed>>,
     agents: Vec<Weights<Keyed>>,
     settings: Vec<Weights<u64>>,
-    openings: Option<Openings>,
+    /// Milliseconds between the first and the last opening of an account, where that is long enough to say something.
+    openings: Option<f64>,
     pub(crate) rows: Vec<Vec<(usize, u32)>>,
     habitat: Habitat,
     /// What is needed of each of `rows` to compare it.
@@ -141,7 +136,7 @@ impl<'a> Linker<'a> {
             networks: weights(profiles, |profile| &profile.networks, |users| shared_network(profiles.len(), users)),
             agents: weights(profiles, |profile| &profile.agents, |users| rarity(profiles.len(), users)),
             settings: weights(profiles, |profile| &profile.settings, |users| rarity(profiles.len(), users)),
-            openings: Openings::of(profiles, reference, config),
+            openings: opening_span(profiles, config),
             content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
             told: map(threads, &rows, |row| habitat.told(row)),
             rows,
@@ -335,8 +330,15 @@ impl<'a> Linker<'a> {
         agent.map_or(agents, |nats| (0.5 * nats).min(1.0)) + setting.map_or(settings, |nats| (0.3 * nats).min(0.7))
     }
 
+    /// Density of the time between the two openings if one operator opened both, relative to two unrelated ones.
     fn sign_up(&self, a: &Profile, b: &Profile) -> f64 {
-        self.openings.as_ref().map_or(0.0, |openings| openings.nats(a, b))
+        let (Some(span), Some(one), Some(two)) = (self.openings, a.opened, b.opened) else { return 0.0 };
+        let gap = one.since(two).abs() as f64;
+        // Some open all in one sitting, some over days: equal shares of three scales give the density a long tail.
+        let scales = [1.0, 4.0, 16.0].map(|times| times * self.config.burst_hours * 3_600_000.0);
+        let together = scales.iter().map(|scale| (-gap / scale).exp() / scale).sum::<f64>() / scales.len() as f64;
+        let unrelated = 2.0 / span * (1.0 - gap / span).max(0.05);
+        (BURST_SHARE * together / unrelated + 1.0 - BURST_SHARE).ln()
     }
 
     fn content(&self, a: usize, b: usize) -> f64 {
@@ -411,6 +413,13 @@ fn frequencies<K: Eq + Hash, I: Iterator<Item = K>>(accounts: impl Iterator<Item
         *users.entry(key).or_insert(0) += 1;
     }
     users
+}
+
+fn opening_span(profiles: &[Profile], config: &Config) -> Option<f64> {
+    let opened: Vec<i64> = profiles.iter().filter_map(|profile| Some(profile.opened?.milliseconds())).collect();
+    let span = (opened.iter().max()? - opened.iter().min()?) as f64;
+    // Accounts that were all opened at once, or imported together, say nothing about each other.
+    (opened.len() >= POPULATION && span >= 6.0 * config.burst_hours * 3_600_000.0).then_some(span)
 }
 
 /// Self-supervised: halves of one account are of one operator, halves of two random accounts almost never.
