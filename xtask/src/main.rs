@@ -20,6 +20,8 @@
 //! says how.
 //! `cargo xtask bench watch [--quick] [--large] [--brief] [--seed N] [--seeds K] [--data DIR]` shows whom `watch` and others find and accuse.
 //! `cargo xtask bench follow [--people N] [--days D] [--seed N] [--data DIR]` measures what looks cost `watch --follow`, and its memory.
+//! `cargo xtask bench honest [--people N] [--days D] [--seed N] [--campaign N] [--data DIR] [--folder DIR]` follows months of honest traffic of
+//! any volume and says whom `watch` accuses; `crates/arena/examples/honest_months.rs` says how.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
 //! in the repository, and how much text a second is looked at for a watermark.
 //!
@@ -47,7 +49,7 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::Instant;
 
 const USAGE: &str = "usage: cargo xtask seeds [--quick] SEED... | bench serve [OPTION...] | bench journal [DIR] | bench sketch \
-                     | bench import [ROWS] [DIR] | bench lake [EXCHANGES] [DIR] [MIB] | bench watch [OPTION...] | bench follow [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench gap [OPTION...] | bench signals [OPTION...] | bench spans [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] | prove lake [--exchanges N] \
+                     | bench import [ROWS] [DIR] | bench lake [EXCHANGES] [DIR] [MIB] | bench watch [OPTION...] | bench follow [OPTION...] | bench honest [OPTION...] | bench distill [OPTION...] | bench engine [OPTION...] | bench on-policy [OPTION...] | bench gap [OPTION...] | bench signals [OPTION...] | bench spans [OPTION...] | bench trace [DIR] | prove journal [--points N] [--seed S] | prove alarms [OPTION...] | prove lake [--exchanges N] \
                      | fuzz [TARGET] [--seconds N] [--seed S] | parity | students [--short] [--minutes M] [OPTION...]";
 
 fn main() -> ExitCode {
@@ -161,6 +163,10 @@ fn bench(words: &[String]) -> Result<bool, Box<dyn Error>> {
         "follow" => {
             let mut command = Command::new("cargo");
             Ok(command.args(example("anbiq-arena", "follow_cost")).args(rest).status()?.success())
+        }
+        "honest" => {
+            let mut command = Command::new("cargo");
+            Ok(command.args(example("anbiq-arena", "honest_months")).args(rest).status()?.success())
         }
         "trace" => {
             let mut command = Command::new("cargo");

@@ -11,6 +11,14 @@ pub enum ArenaError {
         /// Why.
         source: std::io::Error,
     },
+    /// Rows cannot be put by.
+    #[error("cannot write `{}`: {source}", path.display())]
+    Keep {
+        /// Where.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// A line of a file of real texts is not what it should be.
     #[error("line {line} of `{}` is no prompt: {source}", path.display())]
     Prompt {
@@ -34,6 +42,7 @@ impl ArenaError {
     pub const fn code(&self) -> &'static str {
         match self {
             Self::Read { .. } => "file_unreadable",
+            Self::Keep { .. } => "file_unwritable",
             Self::Prompt { .. } => "prompt_malformed",
             Self::Id(_) => "id_invalid",
             Self::Arrivals(error) => error.code(),

@@ -16,10 +16,21 @@ const SCALES: [f64; 6] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0];
 const LEAST: f64 = 0.01;
 
 /// Log probabilities of some counts, scale by scale.
-pub(crate) type Likelihoods = [f64; SCALES.len()];
+type Likelihoods = [f64; SCALES.len()];
 
 /// Counts `(cell, count)`, sorted by cell.
 pub(crate) type Row = [(usize, u32)];
+
+/// What a comparison of a row with any other needs of it alone.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    likelihoods: Likelihoods,
+    /// The log probability of the row, whatever its scale.
+    ln_all: f64,
+    /// For each of its cells [`ln_rising`] of its weight under each scale.
+    cells: Vec<Likelihoods>,
+    total: u32,
+}
 
 /// What accounts in general draw from: a mixture of Dirichlet priors on distributions over cells, all with one mean. With a single
 /// one, two accounts that ask of everything would speak against each other only because they share little.
@@ -77,27 +88,38 @@ impl Habitat {
     }
 
     /// The log probability of a row under each scale.
-    pub(crate) fn likelihoods(&self, row: &Row) -> Likelihoods {
-        let all = row.iter().map(|(_, count)| count).sum();
+    fn likelihoods(&self, row: &Row) -> Likelihoods {
+        self.likelihoods_of(&self.cells(row), row.iter().map(|(_, count)| count).sum())
+    }
+
+    fn cells(&self, row: &Row) -> Vec<Likelihoods> {
+        row.iter().map(|(cell, count)| SCALES.map(|scale| ln_rising(scale * self.base[*cell], *count))).collect()
+    }
+
+    fn likelihoods_of(&self, cells: &[Likelihoods], all: u32) -> Likelihoods {
         let mut likelihoods = [0.0; SCALES.len()];
         for (place, likelihood) in likelihoods.iter_mut().enumerate() {
-            let cells: f64 = row.iter().map(|(cell, count)| ln_rising(SCALES[place] * self.base[*cell], *count)).sum();
-            *likelihood = cells - self.rising(place, all);
+            *likelihood = cells.iter().map(|cell| cell[place]).sum::<f64>() - self.rising(place, all);
         }
         likelihoods
     }
 
+    /// What is needed of a row to compare it.
+    pub(crate) fn told(&self, row: &Row) -> Told {
+        let (cells, total) = (self.cells(row), row.iter().map(|(_, count)| count).sum());
+        let likelihoods = self.likelihoods_of(&cells, total);
+        Told { likelihoods, ln_all: ln_sum(&self.joint(&likelihoods)), cells, total }
+    }
+
     /// Log Bayes factor that two rows of counts come from one distribution rather than from two (Minka 2000).
     ///
-    /// It weighs by rarity by itself: a shared cell that everybody uses says nothing. Each row comes with its
-    /// [`Habitat::likelihoods`].
-    pub(crate) fn same_distribution(&self, a: (&Row, &Likelihoods), b: (&Row, &Likelihoods)) -> f64 {
-        let total = |row: &Row| row.iter().map(|(_, count)| count).sum::<u32>();
-        let (all_a, all_b) = (total(a.0), total(b.0));
-        let mut together = self.joint(a.1);
+    /// It weighs by rarity by itself: a shared cell that everybody uses says nothing. Each row comes with what is
+    /// [`Habitat::told`] of it.
+    pub(crate) fn same_distribution(&self, a: (&Row, &Told), b: (&Row, &Told)) -> f64 {
+        let mut together = self.joint(&a.1.likelihoods);
         for (place, sum) in together.iter_mut().enumerate() {
-            *sum +=
-                b.1[place] + self.rising(place, all_b) + self.rising(place, all_a) - self.rising(place, all_a + all_b);
+            *sum += b.1.likelihoods[place] + self.rising(place, b.1.total) + self.rising(place, a.1.total)
+                - self.rising(place, a.1.total + b.1.total);
         }
         let (mut i, mut j) = (0, 0);
         while let (Some((cell_a, n)), Some((cell_b, m))) = (a.0.get(i), b.0.get(j)) {
@@ -107,14 +129,14 @@ impl Habitat {
                 std::cmp::Ordering::Equal => {
                     for (place, sum) in together.iter_mut().enumerate() {
                         let weight = SCALES[place] * self.base[*cell_a];
-                        *sum += ln_rising(weight + f64::from(*n), *m) - ln_rising(weight, *m);
+                        *sum += ln_rising(weight + f64::from(*n), *m) - b.1.cells[j][place];
                     }
                     i += 1;
                     j += 1;
                 }
             }
         }
-        ln_sum(&together) - ln_sum(&self.joint(a.1)) - ln_sum(&self.joint(b.1))
+        ln_sum(&together) - a.1.ln_all - b.1.ln_all
     }
 }
 
@@ -241,8 +263,7 @@ mod tests {
     #[test]
     fn sharing_what_is_rare_weighs_more() {
         let habitat = Habitat::new(vec![0.9, 0.05, 0.05], [(1.0_f64 / 6.0).ln(); 6]);
-        let same =
-            |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.likelihoods(a)), (b, &habitat.likelihoods(b)));
+        let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         let (common, rare) = (same(&[(0, 5)], &[(0, 5)]), same(&[(1, 5)], &[(1, 5)]));
         let apart = same(&[(1, 5)], &[(2, 5)]);
         assert!(rare > common && common > 0.0 && apart < 0.0, "{rare} {common} {apart}");
@@ -272,8 +293,7 @@ mod tests {
         let broad = |start: usize| (0..30).map(|step| (start + 5 * step, 1)).collect::<Vec<_>>();
         let rows: Vec<_> = (0..40).map(loner).chain((0..40).map(|place| broad(place % 5 + 40))).collect();
         let habitat = Habitat::fit(&rows, cells);
-        let same =
-            |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.likelihoods(a)), (b, &habitat.likelihoods(b)));
+        let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         assert!(same(&broad(41), &broad(42)) > -3.0 && same(&loner(1), &loner(2)) < -3.0);
     }
 

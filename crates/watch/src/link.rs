@@ -7,7 +7,7 @@ use anbiq_domain::{Keyed, Seeded};
 
 use crate::Config;
 use crate::cells::{Cells, tally};
-use crate::fit::{Calibration, Habitat, Likelihoods, Row, optional, two_covariance};
+use crate::fit::{Calibration, Habitat, Row, Told, optional, two_covariance};
 use crate::habits::{HABITS, Spread, fit_habits, habits};
 use crate::handover::Reliefs;
 use crate::parallel::map;
@@ -63,11 +63,12 @@ impl Evidence {
 
     /// Families of channels that reach `minimum`: signals that could hardly all be wrong for one reason.
     pub(crate) fn families(&self, minimum: f64, but: Option<&str>) -> usize {
-        let mut sums = BTreeMap::new();
+        let mut sums = [None; Channel::ALL.len()];
         for channel in Channel::ALL.iter().filter(|channel| Some(channel.family()) != but) {
-            *sums.entry(channel.family()).or_insert(0.0) += self.of(*channel);
+            let sum = &mut sums[channel.head() as usize];
+            *sum = Some(sum.unwrap_or(0.0) + self.of(*channel));
         }
-        sums.values().filter(|sum| **sum >= minimum).count()
+        sums.iter().flatten().filter(|sum| **sum >= minimum).count()
     }
 }
 
@@ -77,15 +78,16 @@ pub(crate) struct Linker<'a> {
     pub(crate) profiles: &'a [Profile],
     pub(crate) config: &'a Config,
     payments: HashMap<Keyed, usize>,
-    networks: HashMap<Keyed, usize>,
-    agents: HashMap<Keyed, usize>,
-    settings: HashMap<u64, usize>,
+    /// For every account what a network, a program or settings weigh that it shares with another, all sorted.
+    networks: Vec<Weights<Keyed>>,
+    agents: Vec<Weights<Keyed>>,
+    settings: Vec<Weights<u64>>,
     /// Milliseconds between the first and the last opening of an account, where that is long enough to say something.
     openings: Option<f64>,
     pub(crate) rows: Vec<Vec<(usize, u32)>>,
     habitat: Habitat,
-    /// How probable each of `rows` is.
-    likelihoods: Vec<Likelihoods>,
+    /// What is needed of each of `rows` to compare it.
+    told: Vec<Told>,
     content: Option<Calibration>,
     /// For every account the distinct prompts of each of its cells, all sorted.
     prompts: Vec<Vec<(usize, Vec<Keyed>)>>,
@@ -131,12 +133,12 @@ impl<'a> Linker<'a> {
             profiles,
             config,
             payments: frequencies(profiles.iter().map(|profile| profile.payment.into_iter())),
-            networks: frequencies(profiles.iter().map(|profile| profile.networks.keys().copied())),
-            agents: frequencies(profiles.iter().map(|profile| profile.agents.keys().copied())),
-            settings: frequencies(profiles.iter().map(|profile| profile.settings.keys().copied())),
+            networks: weights(profiles, |profile| &profile.networks, |users| shared_network(profiles.len(), users)),
+            agents: weights(profiles, |profile| &profile.agents, |users| rarity(profiles.len(), users)),
+            settings: weights(profiles, |profile| &profile.settings, |users| rarity(profiles.len(), users)),
             openings: opening_span(profiles, config),
             content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
-            likelihoods: map(threads, &rows, |row| habitat.likelihoods(row)),
+            told: map(threads, &rows, |row| habitat.told(row)),
             rows,
             habitat,
             prompts,
@@ -177,8 +179,8 @@ impl<'a> Linker<'a> {
         let (mut evidence, mut queue) = (Evidence::default(), 0.0);
         let (one, two) = (&self.profiles[a], &self.profiles[b]);
         evidence.put(Channel::Payment, self.payment(one, two));
-        evidence.put(Channel::Network, self.network(one, two));
-        evidence.put(Channel::Client, self.client(one, two));
+        evidence.put(Channel::Network, self.network(a, b));
+        evidence.put(Channel::Client, self.client(a, b));
         evidence.put(Channel::SignUp, self.sign_up(one, two));
         evidence.put(Channel::HandOver, self.reliefs.nats(&[a], &[b]));
         evidence.put(Channel::Pivot, self.pivots.nats(a, b));
@@ -212,10 +214,11 @@ impl<'a> Linker<'a> {
         for channel in [Channel::Payment, Channel::Client, Channel::SignUp, Channel::Rhythm, Channel::Pivot] {
             evidence.put(channel, mean(channel));
         }
-        let networks = |group: &[usize]| -> BTreeSet<Keyed> {
-            group.iter().flat_map(|one| self.profiles[*one].networks.keys().copied()).collect()
+        let networks = |group: &[usize]| -> BTreeMap<Keyed, f64> {
+            group.iter().flat_map(|one| self.networks[*one].iter().copied()).collect()
         };
-        let shared: f64 = networks(a).intersection(&networks(b)).map(|network| self.shared_network(*network)).sum();
+        let (mine, theirs) = (networks(a), networks(b));
+        let shared: f64 = mine.iter().filter(|one| theirs.contains_key(one.0)).map(|one| *one.1).sum();
         evidence.put(Channel::Network, shared.max(mean(Channel::Network)));
         evidence.put(Channel::Content, self.pooled_content(a, b, mean(Channel::Content)));
         evidence.put(Channel::Queue, optional(QUEUE_SHARE, pairs.iter().map(|pair| pair.1).sum()));
@@ -252,7 +255,7 @@ impl<'a> Linker<'a> {
     /// The log Bayes factor that the prompts of `a` and of `b` come from one distribution.
     fn pools(&self, a: &[usize], b: &[usize]) -> f64 {
         if let ([one], [two]) = (a, b) {
-            let row = |one: usize| (&self.rows[one][..], &self.likelihoods[one]);
+            let row = |one: usize| (&self.rows[one][..], &self.told[one]);
             return self.habitat.same_distribution(row(*one), row(*two));
         }
         let pool = |group: &[usize]| {
@@ -263,8 +266,8 @@ impl<'a> Linker<'a> {
             counts.into_iter().collect::<Vec<(usize, u32)>>()
         };
         let (a, b) = (pool(a), pool(b));
-        let likelihoods = (self.habitat.likelihoods(&a), self.habitat.likelihoods(&b));
-        self.habitat.same_distribution((&a, &likelihoods.0), (&b, &likelihoods.1))
+        let told = (self.habitat.told(&a), self.habitat.told(&b));
+        self.habitat.same_distribution((&a, &told.0), (&b, &told.1))
     }
 
     /// Prompts of `a` that `b` also sent, and how many would be expected if both drew freely from the same prompts.
@@ -307,36 +310,23 @@ impl<'a> Linker<'a> {
 
     /// Each shared network weighs by its rarity; one that many accounts use is a campus or a carrier and weighs little,
     /// but sharing many of them is the mark of a pool of proxies.
-    fn network(&self, a: &Profile, b: &Profile) -> f64 {
-        let shared: Vec<f64> = a
-            .networks
-            .keys()
-            .filter(|network| b.networks.contains_key(network))
-            .map(|network| self.shared_network(*network))
-            .collect();
-        if shared.is_empty() {
-            if a.networks.is_empty() || b.networks.is_empty() { 0.0 } else { -0.3 }
+    fn network(&self, a: usize, b: usize) -> f64 {
+        let (mine, theirs) = (&self.networks[a], &self.networks[b]);
+        let mut shared = shared(mine, theirs).peekable();
+        if shared.peek().is_none() {
+            if mine.is_empty() || theirs.is_empty() { 0.0 } else { -0.3 }
         } else {
-            shared.iter().sum()
+            shared.sum()
         }
     }
 
-    fn shared_network(&self, network: Keyed) -> f64 {
-        let users = self.networks.get(&network).copied().unwrap_or(2) as f64;
-        rarity(self.profiles.len(), users) / (1.0 + users / OFFICE)
-    }
-
-    fn client(&self, a: &Profile, b: &Profile) -> f64 {
-        let best = |shared: Vec<f64>| shared.into_iter().max_by(f64::total_cmp);
-        let accounts = self.profiles.len();
-        let agents = a.agents.keys().filter(|agent| b.agents.contains_key(agent));
-        let agent = best(agents.map(|agent| rarity(accounts, self.agents[agent] as f64)).collect());
-        let settings = a.settings.keys().filter(|one| b.settings.contains_key(one));
-        let setting = best(settings.map(|one| rarity(accounts, self.settings[one] as f64)).collect());
+    fn client(&self, a: usize, b: usize) -> f64 {
+        let agent = shared(&self.agents[a], &self.agents[b]).max_by(f64::total_cmp);
+        let setting = shared(&self.settings[a], &self.settings[b]).max_by(f64::total_cmp);
         // What a log does not say is no difference.
         let apart = |nats: f64, known: bool| if known { nats } else { 0.0 };
-        let agents = apart(-0.3, !a.agents.is_empty() && !b.agents.is_empty());
-        let settings = apart(-0.2, !a.settings.is_empty() && !b.settings.is_empty());
+        let agents = apart(-0.3, !self.agents[a].is_empty() && !self.agents[b].is_empty());
+        let settings = apart(-0.2, !self.settings[a].is_empty() && !self.settings[b].is_empty());
         agent.map_or(agents, |nats| (0.5 * nats).min(1.0)) + setting.map_or(settings, |nats| (0.3 * nats).min(0.7))
     }
 
@@ -379,8 +369,42 @@ fn divided(seen: f64, expected: f64) -> f64 {
     seen * QUEUE_RATE.ln() + (1.0 - QUEUE_RATE) * expected
 }
 
+/// What a network weighs that so many of the accounts use.
+fn shared_network(accounts: usize, users: f64) -> f64 {
+    rarity(accounts, users) / (1.0 + users / OFFICE)
+}
+
 pub(crate) fn rarity(accounts: usize, users: f64) -> f64 {
     (accounts as f64 / users).ln().max(0.0)
+}
+
+/// Things that an account shows, sorted, each with what it weighs.
+type Weights<K> = Vec<(K, f64)>;
+
+/// For every account what those things of it weigh that `of` names, by how many use each.
+fn weights<K: Copy + Eq + Hash>(
+    profiles: &[Profile],
+    of: fn(&Profile) -> &BTreeMap<K, u64>,
+    weight: impl Fn(f64) -> f64,
+) -> Vec<Weights<K>> {
+    let users = frequencies(profiles.iter().map(|profile| of(profile).keys().copied()));
+    let weigh = |key: &K| (*key, weight(users.get(key).copied().unwrap_or(2) as f64));
+    profiles.iter().map(|profile| of(profile).keys().map(weigh).collect()).collect()
+}
+
+/// What each of those things weighs that stand in both sorted lists.
+fn shared<'w, K: Ord>(a: &'w [(K, f64)], b: &'w [(K, f64)]) -> impl Iterator<Item = f64> + 'w {
+    let mut rest = b;
+    a.iter().filter_map(move |(key, nats)| {
+        while let Some(((other, _), more)) = rest.split_first() {
+            match other.cmp(key) {
+                std::cmp::Ordering::Less => rest = more,
+                std::cmp::Ordering::Equal => return Some(*nats),
+                std::cmp::Ordering::Greater => break,
+            }
+        }
+        None
+    })
 }
 
 fn frequencies<K: Eq + Hash, I: Iterator<Item = K>>(accounts: impl Iterator<Item = I>) -> HashMap<K, usize> {
@@ -408,8 +432,7 @@ fn calibrate<'a>(cells: impl Iterator<Item = &'a [usize]>, habitat: &Habitat, co
     if halves.len() < POPULATION {
         return None;
     }
-    let score =
-        |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.likelihoods(a)), (b, &habitat.likelihoods(b)));
+    let score = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
     let same: Vec<f64> = halves.iter().take(4_000).map(|[a, b]| score(a, b)).collect();
     let mut random = Seeded::new(config.seed).fork("content calibration");
     let mut other = Vec::new();

@@ -196,6 +196,14 @@ impl Channel {
         }
     }
 
+    /// The channel under which all of its family are counted.
+    pub(crate) const fn head(self) -> Self {
+        match self {
+            Self::Queue => Self::Content,
+            other => other,
+        }
+    }
+
     /// The name for people.
     pub const fn name(self) -> &'static str {
         match self {

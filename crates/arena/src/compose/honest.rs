@@ -18,52 +18,48 @@ pub(super) const REFUSED: f64 = 0.02;
 const CARRIER: usize = 150;
 
 impl Composer<'_> {
-    /// All honest accounts, `people` of them who chat.
-    pub(super) fn everybody(&mut self, people: usize) -> Result<(), ArenaError> {
+    /// All honest accounts, `people` of them who chat. After each customer `done` may take away what there is of it.
+    pub(super) fn everybody(
+        &mut self,
+        people: usize,
+        done: &mut dyn FnMut(&mut Self) -> Result<(), ArenaError>,
+    ) -> Result<(), ArenaError> {
+        type Customer<'a> = fn(&mut Composer<'a>, usize) -> Result<(), ArenaError>;
         let share = |part: f64| ((people as f64 * part).round() as usize).max(1);
-        for _ in 0..people {
-            self.person(people)?;
-        }
-        self.campus(share(0.08))?;
-        for _ in 0..share(0.1) {
-            self.application(1)?;
-        }
-        for _ in 0..share(0.06) {
-            let templates = 2 + self.random.below(5);
-            self.application(templates)?;
-        }
-        for _ in 0..share(0.008) {
-            self.key_pool()?;
-        }
-        for _ in 0..share(0.05) {
-            self.harness()?;
-        }
-        for _ in 0..share(0.03) {
-            self.labelling()?;
-        }
-        for _ in 0..share(0.05) {
-            self.timer()?;
-        }
-        for _ in 0..share(0.06) {
-            self.agent()?;
-        }
-        for _ in 0..share(0.05) {
-            self.retrieval()?;
-        }
-        for _ in 0..share(0.008) {
-            self.seats()?;
-        }
-        for _ in 0..share(0.025) {
-            self.farm()?;
-        }
-        for _ in 0..share(0.006) {
-            self.reseller(Class::Reseller)?;
-            self.reseller(Class::Infested)?;
-        }
-        for _ in 0..share(0.006) {
-            self.licensed()?;
+        let kinds: [(usize, Customer<'_>); 14] = [
+            (people, |this, people| this.person(people)),
+            (1, |this, people| this.campus(((people as f64 * 0.08).round() as usize).max(1))),
+            (share(0.1), |this, _| this.application(1)),
+            (share(0.06), |this, _| {
+                let templates = 2 + this.random.below(5);
+                this.application(templates)
+            }),
+            (share(0.008), |this, _| this.key_pool()),
+            (share(0.05), |this, _| this.harness()),
+            (share(0.03), |this, _| this.labelling()),
+            (share(0.05), |this, _| this.timer()),
+            (share(0.06), |this, _| this.agent()),
+            (share(0.05), |this, _| this.retrieval()),
+            (share(0.008), |this, _| this.seats()),
+            (share(0.025), |this, _| this.farm()),
+            (share(0.006), |this, _| {
+                this.reseller(Class::Reseller)?;
+                this.reseller(Class::Infested)
+            }),
+            (share(0.006), |this, _| this.licensed()),
+        ];
+        for (count, customer) in kinds {
+            for _ in 0..count {
+                customer(self, people)?;
+                done(self)?;
+            }
         }
         Ok(())
+    }
+
+    /// As many times what somebody does in a world of five days as fit into this one, at least once.
+    fn times_over(&self, count: usize) -> usize {
+        count * ((self.days / 5.0) as usize).max(1)
     }
 
     fn awake(&mut self) -> Rhythm {
@@ -123,7 +119,7 @@ impl Composer<'_> {
         }
         let a_day = sessions_a_day.unwrap_or_else(|| (0.8 + 0.7 * self.random.normal()).exp());
         let rhythm = self.awake();
-        let count = ((a_day * self.days).round() as usize).clamp(2, 400);
+        let count = ((a_day * self.days).round() as usize).clamp(2, self.times_over(400));
         for (at, arrival) in self.times(&rhythm, Caller::Person, count, 0.0) {
             let turns = self.phrases.session(&mut self.random);
             let output = self.answer(&arrival);
@@ -171,7 +167,7 @@ impl Composer<'_> {
         self.software(&mut face, None);
         let rhythm = if self.random.chance(0.5) { self.office() } else { Self::steady() };
         let count = (self.days * 20.0 * (1.0 + 2.0 * self.random.exponential())) as usize;
-        let times = self.times(&rhythm, Caller::Program, count.min(1_500), 0.0);
+        let times = self.times(&rhythm, Caller::Program, count.min(self.times_over(1_500)), 0.0);
         let (templates, most) = (self.some_templates(templates), 10 + self.random.below(200));
         self.fill(&face, times, &templates, (3, most));
         Ok(())
@@ -222,6 +218,7 @@ impl Composer<'_> {
         self.random.shuffle(&mut items);
         items.truncate(80 + self.random.below(400));
         let rounds = 1 + self.random.below(4);
+        let rounds = self.times_over(rounds);
         for _ in 0..rounds {
             let mut at = (24.0 * self.days * 0.9 * self.random.unit() * HOUR) as i64;
             for item in &items {
@@ -240,7 +237,8 @@ impl Composer<'_> {
         for seat in 0..1 + self.random.below(3) {
             let mut face = self.open(Class::Labelling, operator, opened + seat as f64, card)?;
             self.software(&mut face, Some(cloud));
-            for _ in 0..1 + self.random.below(3) {
+            let batches = 1 + self.random.below(3);
+            for _ in 0..self.times_over(batches) {
                 let begin = 24.0 * self.days * 0.9 * self.random.unit();
                 let count = 80 + self.random.below(300);
                 let gap = 2_000.0 + 30_000.0 * self.random.unit();
@@ -300,7 +298,7 @@ impl Composer<'_> {
         let rhythm = self.awake();
         let count = (self.days * 25.0 * (1.0 + 2.0 * self.random.exponential())) as usize;
         let template = self.some_templates(1)[0];
-        for (at, arrival) in self.times(&rhythm, Caller::Person, count.min(1_500), 0.0) {
+        for (at, arrival) in self.times(&rhythm, Caller::Person, count.min(self.times_over(1_500)), 0.0) {
             let passage = self.phrases.fill(template, &mut self.random);
             let question = self.phrases.session(&mut self.random).swap_remove(0);
             let text = format!("Answer the question from the passage alone. Passage: {passage} Question: {question}");

@@ -5,6 +5,7 @@
 
 mod campaign;
 mod grammar;
+mod history;
 mod honest;
 pub(crate) mod phrases;
 mod schedule;
@@ -19,6 +20,7 @@ use anbiq_statistics::sketch::Sketcher;
 use serde::{Deserialize, Serialize};
 
 pub use campaign::{Campaign, Trick};
+pub use history::History;
 use phrases::Phrases;
 
 use crate::ArenaError;
@@ -207,23 +209,15 @@ struct Composer<'a> {
     rows: Vec<Row>,
     refused: Vec<(i64, u32)>,
     operators: usize,
+    /// Prompts of an account that are kept for the baselines.
+    window: usize,
 }
 
 impl Stream {
     /// Composes a world: the same seed gives the same one.
     pub(crate) fn compose(seed: u64, cast: &Cast, phrases: &Phrases, arrivals: &Arrivals) -> Result<Self, ArenaError> {
-        let mut composer = Composer {
-            random: Seeded::new(seed).fork("arena"),
-            phrases,
-            arrivals,
-            sketcher: Sketcher::new(&[3; 32]),
-            days: cast.days,
-            parties: Vec::new(),
-            rows: Vec::new(),
-            refused: Vec::new(),
-            operators: 0,
-        };
-        composer.everybody(cast.people)?;
+        let mut composer = Composer::new(seed, cast.days, phrases, arrivals);
+        composer.everybody(cast.people, &mut |_| Ok(()))?;
         let mut campaigns = Vec::new();
         for campaign in &cast.campaigns {
             let operator = composer.operator();
@@ -269,14 +263,7 @@ impl Stream {
 
     /// The same with the moment of each, in milliseconds since the beginning; accounts are opened when they are, papers before all.
     pub(crate) fn timed_entries(&self) -> impl Iterator<Item = (i64, Entry)> {
-        let mut papers: Vec<(i64, Entry)> = self
-            .entries(self.end())
-            .take_while(|entry| !matches!(entry, Entry::Exchange(_) | Entry::Refused(_)))
-            .map(|entry| match &entry {
-                Entry::AccountOpened { at, .. } => (at.milliseconds() - START, entry),
-                _ => (i64::MIN, entry),
-            })
-            .collect();
+        let mut papers: Vec<(i64, Entry)> = self.papers(self.end()).collect();
         papers.sort_by_key(|(at, _)| *at);
         let (mut papers, mut events) = (papers.into_iter().peekable(), self.events(self.end()).peekable());
         std::iter::from_fn(move || {
@@ -285,6 +272,15 @@ impl Stream {
                 Some((at, _)) if next.is_none_or(|next| *at <= next) => papers.next(),
                 _ => events.next(),
             }
+        })
+    }
+
+    /// Whatever is no exchange and no refusal until `end`, with the moment of accounts; the rest comes before all.
+    fn papers(&self, end: i64) -> impl Iterator<Item = (i64, Entry)> {
+        let papers = self.entries(end).take_while(|entry| !matches!(entry, Entry::Exchange(_) | Entry::Refused(_)));
+        papers.map(|entry| match &entry {
+            Entry::AccountOpened { at, .. } => (at.milliseconds() - START, entry),
+            _ => (i64::MIN, entry),
         })
     }
 
@@ -381,7 +377,22 @@ fn grant(party: &Party) -> Option<Grant> {
     })
 }
 
-impl Composer<'_> {
+impl<'a> Composer<'a> {
+    fn new(seed: u64, days: f64, phrases: &'a Phrases, arrivals: &'a Arrivals) -> Self {
+        Self {
+            random: Seeded::new(seed).fork("arena"),
+            phrases,
+            arrivals,
+            sketcher: Sketcher::new(&[3; 32]),
+            days,
+            parties: Vec::new(),
+            rows: Vec::new(),
+            refused: Vec::new(),
+            operators: 0,
+            window: WINDOW,
+        }
+    }
+
     /// A fresh operator.
     fn operator(&mut self) -> usize {
         self.operators += 1;
@@ -442,7 +453,7 @@ impl Composer<'_> {
         let own = sketch.words + sketch.words / 3 + 4;
         let party = &mut self.parties[face.account];
         party.exchanges += 1;
-        if party.window.len() < WINDOW {
+        if party.window.len() < self.window {
             party.window.push(embed(prompt.last_text()));
         }
         self.rows.push(Row {
