@@ -33,7 +33,7 @@ mod work;
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anbiq_domain::{Clock, Money, PriceClass, SystemClock, Usage};
 
@@ -42,7 +42,7 @@ pub use capture::{Row, Token};
 pub use convert::{Conversion, Converted, Form, convert};
 pub use cost::Cost;
 pub use course::Stage;
-pub use curate::{Curated, Effect, Effects, Example, Language, Script};
+pub use curate::{Curated, Effect, Effects, Example, Language, Script, Without, Worth, Worths};
 pub use error::DistillError;
 pub use estimate::{Estimate, render_estimate, render_forecast};
 pub use evaluate::{Agreement, Calibration, Column, Gap, Interval, Intervals, Speed, Tasks};
@@ -51,13 +51,14 @@ pub use forecast::{Band, Forecast};
 pub use preflight::{Preflight, Shown, TeacherEnd, render_preflight};
 pub use progress::{Progress, Quiet};
 pub use recipe::Recipe;
-pub use report::{Captured, Report, render_effects, render_text};
+pub use report::{Captured, Report, render_effects, render_text, render_worths};
 pub use train::Mapping;
 
 use capture::Capture;
+use course::Workshop;
 use evaluate::{Measuring, Price};
 use quest::{papers, quest};
-use store::write_json;
+use store::{Store, write_json};
 use student::Student;
 use terms::{Clearance, Facts};
 use work::{Worked, work};
@@ -242,6 +243,22 @@ pub fn effects(recipe: &Recipe) -> Result<Option<Effects>, DistillError> {
     let Some(part) = &recipe.capture else { return Ok(None) };
     let captured = Capture::read(&part.source, &Student::begin(recipe)?.codec)?;
     curate::effects(&captured.samples, &recipe.curate, &recipe.evaluate).map(Some)
+}
+
+/// What each filter of `recipe` is worth to small students, `seeds` of each kind: they are trained and kept in the recipe's store. `None` where it
+/// has no capture.
+///
+/// # Errors
+///
+/// As [`run`]; also where the filters leave nothing to learn from, or nothing to measure on.
+pub fn worths(recipe: &Recipe, seeds: u64, progress: &dyn Progress) -> Result<Option<Worths>, DistillError> {
+    let Some(part) = &recipe.capture else { return Ok(None) };
+    let mut codec = Student::begin(recipe)?.codec;
+    codec.context = codec.context.min(curate::SMALL_CONTEXT);
+    let captured = Capture::read(&part.source, &codec)?;
+    let (store, each) = (Store::new(&recipe.store), Duration::from_secs(recipe.checkpoint_seconds));
+    let workshop = Workshop { store: &store, codec: &codec, each, progress };
+    curate::worths(recipe, &captured.samples, &workshop, seeds).map(Some)
 }
 
 /// What the recipe would take. Asks nobody; trains two steps to measure the speed.

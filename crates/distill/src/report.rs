@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::ask::Asking;
 use crate::cost::Cost;
 use crate::course::Stage;
-use crate::curate::{Curated, Effect, Effects, Example};
+use crate::curate::{Curated, Effect, Effects, Example, Without, Worths};
 use crate::evaluate::{Column, Gap, Interval};
 use crate::preflight::Preflight;
 use crate::terms::{Clearance, Right};
@@ -296,6 +296,35 @@ pub fn render_effects(effects: &Effects) -> String {
             text.push_str(&format!("\n{filter} takes {} to {}", quoted(answer), quoted(prompt)));
         }
     }
+    text
+}
+
+/// What the filters are worth, for a person at a terminal.
+pub fn render_worths(worths: &Worths) -> String {
+    let Worths { parameters, seeds, tokens, held_out, loss, filters } = worths;
+    let mut text = format!(
+        "{} students of {} parameters with all filters learnt from {} tokens: {loss:.4} nats a token on {} texts\n",
+        grouped(*seeds),
+        grouped(*parameters),
+        grouped(*tokens),
+        grouped(*held_out)
+    );
+    if filters.is_empty() {
+        text.push_str("No filter takes anything that no other takes.\n");
+        return text;
+    }
+    let row = |filter: &str, takes: u64, without: &Without| {
+        let interval = without.interval.map_or_else(String::new, |at| format!("{:+.4} to {:+.4}", at.low, at.high));
+        let better = format!("{} of {}", without.better, worths.seeds);
+        let (tokens, loss) = (grouped(without.tokens), format!("{:.4}", without.loss));
+        [filter.to_owned(), grouped(takes), tokens, loss, format!("{:+.4}", without.gain), interval, better]
+    };
+    let rows = filters.iter().flat_map(|worth| {
+        let all = (worth.all.tokens != worth.equal.tokens).then_some(&worth.all);
+        std::iter::once(&worth.equal).chain(all).map(|without| row(&worth.filter, worth.takes, without))
+    });
+    let head = ["without", "takes", "tokens", "loss", "gain by it", "95 %", "helps"];
+    text.push_str(&format!("\n{}\n", table(&head, rows)));
     text
 }
 

@@ -51,11 +51,17 @@ pub(crate) enum Distill {
         #[arg(long)]
         json: bool,
     },
-    /// Show what each filter of the recipe's `[curate]` takes of its capture, in its turn and by itself; trains nothing.
+    /// Show what each filter of the recipe's `[curate]` takes of its capture, in its turn and by itself; trains nothing unless it is to measure.
     Curate {
         /// The recipe.
         recipe: PathBuf,
-        /// The counts and examples as JSON.
+        /// Measure what each filter is worth: small students learn with it and without it, and are compared on text that was held out.
+        #[arg(long)]
+        measure: bool,
+        /// Students of each kind, with seeds of their own.
+        #[arg(long, value_name = "N", default_value_t = 3, requires = "measure", value_parser = clap::value_parser!(u64).range(1..=20))]
+        seeds: u64,
+        /// The counts and examples, or what was measured, as JSON.
         #[arg(long)]
         json: bool,
     },

@@ -45,10 +45,16 @@ pub(crate) async fn run(args: Distill, talk: Talk) -> anyhow::Result<Outcome> {
                 ));
             }
         }
-        Distill::Curate { recipe, json } => {
+        Distill::Curate { recipe, measure: true, seeds, json } => {
+            let (recipe, around) = (Recipe::load(&recipe)?, surroundings(Arc::new(SystemClock), talk));
+            let measured = move || anbiq_distill::worths(&recipe, seeds, around.progress.as_ref());
+            let worths = tokio::task::spawn_blocking(measured).await??.context(NOTHING_TO_CURATE)?;
+            if json { talk::json(&worths)? } else { talk::data(&anbiq_distill::render_worths(&worths))? }
+        }
+        Distill::Curate { recipe, measure: false, json, .. } => {
             let recipe = Recipe::load(&recipe)?;
             let effects = tokio::task::spawn_blocking(move || anbiq_distill::effects(&recipe)).await??;
-            let effects = effects.context("the recipe has no `[capture]`: there is nothing to curate")?;
+            let effects = effects.context(NOTHING_TO_CURATE)?;
             if json { talk::json(&effects)? } else { talk::data(&anbiq_distill::render_effects(&effects))? }
         }
         Distill::Probe { recipe, json } => {
@@ -72,6 +78,8 @@ pub(crate) async fn run(args: Distill, talk: Talk) -> anyhow::Result<Outcome> {
     }
     Ok(Outcome::Fine)
 }
+
+const NOTHING_TO_CURATE: &str = "the recipe has no `[capture]`: there is nothing to curate";
 
 const NOBODY: &str = "the recipe has no `[capture.ask]`: there is nobody to ask";
 

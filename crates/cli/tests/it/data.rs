@@ -160,6 +160,50 @@ lacks = "[a-z]"
     assert!(text.contains("filter") && text.contains("matches, lacks takes"), "{text}");
 }
 
+#[test]
+fn what_a_filter_is_worth_is_measured_on_small_students() {
+    let place = Place::empty();
+    assert_eq!(place.run("lab unpack --out teacher").code, 0);
+    // Two answers to each question, of which one says nothing of it.
+    let rows = (0..240).flat_map(|number| {
+        let (colour, beast) = (["red", "grey", "black"][number % 3], ["fox", "owl", "hare", "ox"][number % 4]);
+        let told = format!("The {colour} {beast} of house {number} sleeps under the old mill by the river.");
+        [told, "I'm sorry, but I can't help with that request.".to_owned()].map(|answer| {
+            let messages = json!([{"role": "user", "content": format!("Tell me of the {colour} {beast} of house {number}.")}, {"role": "assistant", "content": answer}]);
+            json!({"messages": messages}).to_string() + "\n"
+        })
+    });
+    place.write("rows.jsonl", &rows.collect::<String>());
+    assert_eq!(convert(&place, "rows.jsonl --to capture --out capture.jsonl")["written"], 480);
+    place.write(
+        "recipe.toml",
+        "out = \"student\"\n[teacher]\nname = \"still\"\nbasis = \"a test\"\n[capture]\nsource = \"capture.jsonl\"\n\
+         [student]\nname = \"student\"\ninit = \"teacher\"\n[curate]\ndrop_refusals = true\nlanguage = \"eng\"\n",
+    );
+    let measure = "distill curate recipe.toml --measure --seeds 1";
+    let done = place.run(&format!("{measure} --json"));
+    assert_eq!(done.code, 0, "{}", done.err);
+    let worths: Value = serde_json::from_str(&done.out).unwrap();
+    // The language takes nothing that is not a refusal, so no student is trained for it.
+    let filters = worths["filters"].as_array().unwrap();
+    assert_eq!(filters.len(), 1, "{worths}");
+    assert_eq!(filters[0]["filter"], "drop_refusals");
+    let held_out = worths["held_out"].as_u64().unwrap();
+    assert_eq!(
+        filters[0]["takes"].as_u64().unwrap(),
+        240 - held_out,
+        "no student learns from a prompt that is held out"
+    );
+    let gain = filters[0]["equal"]["gain"].as_f64().unwrap();
+    assert!(gain > 0.01 && filters[0]["equal"]["interval"]["low"].as_f64().unwrap() > 0.0, "{worths}");
+    assert!(filters[0]["all"]["tokens"].as_u64() > filters[0]["equal"]["tokens"].as_u64());
+
+    // Again nothing is trained, and the same is said.
+    let again = place.run(measure);
+    assert!(again.err.matches("taken from the store").count() >= 3, "{}", again.err);
+    assert!(again.out.contains("drop_refusals"), "{}", again.out);
+}
+
 /// Two conversations and a text, as DistillKit's sampler lays them out; `crates/distill/golden/distillkit/make.py` made them.
 #[test]
 fn a_capture_of_distillkit_is_read_with_its_probabilities() {

@@ -73,8 +73,28 @@ pub(crate) fn effects(samples: &[Sample], part: &CuratePart, measured: &Evaluate
     Ok(Effects { curated, filters })
 }
 
+/// `part` without one of its filters.
+pub(super) fn without(part: &CuratePart, filter: Filter) -> CuratePart {
+    let part = part.clone();
+    match filter {
+        // Nothing turns it off.
+        Filter::Empty => part,
+        Filter::Truncated => CuratePart { keep_truncated: true, ..part },
+        Filter::Lengths => CuratePart { least_words: None, most_words: None, ..part },
+        Filter::Scripts => CuratePart { script: None, ..part },
+        Filter::Languages => CuratePart { language: None, ..part },
+        Filter::Refusals => CuratePart { drop_refusals: false, ..part },
+        Filter::Patterns => CuratePart { matches: None, lacks: None, ..part },
+        Filter::Malformed => CuratePart { json_schema: None, ..part },
+        Filter::Wrong => CuratePart { expected: None, ..part },
+        Filter::Contaminated => CuratePart { contamination: None, ..part },
+        Filter::Duplicates => CuratePart { keep_duplicates: true, ..part },
+        Filter::Near => CuratePart { near_duplicates: None, ..part },
+    }
+}
+
 /// The filters that are on, each with a part that has it alone.
-fn each(part: &CuratePart) -> Vec<(Filter, &'static str, CuratePart)> {
+pub(super) fn each(part: &CuratePart) -> Vec<(Filter, &'static str, CuratePart)> {
     let none = || CuratePart { keep_truncated: true, keep_duplicates: true, ..CuratePart::default() };
     let on = [
         (true, Filter::Empty, "(empty)", none()),

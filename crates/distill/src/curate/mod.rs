@@ -6,11 +6,14 @@ mod check;
 mod effect;
 mod language;
 mod near;
+mod worth;
 
 pub use effect::{Effect, Effects, Example};
 pub use language::{Language, Script};
+pub use worth::{Without, Worth, Worths};
 
 pub(crate) use effect::effects;
+pub(crate) use worth::{CONTEXT as SMALL_CONTEXT, worths};
 
 use std::collections::{HashMap, HashSet};
 use std::path::Path;

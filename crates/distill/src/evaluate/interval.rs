@@ -26,7 +26,7 @@ pub struct Interval {
 
 /// The interval of what `of` makes of `units` units, given how often each of them was drawn. `None` where there are too few
 /// units, or where `of` has no value for more than one in forty draws.
-pub(super) fn interval(seed: u64, label: &str, units: usize, of: impl Fn(&[u32]) -> Option<f64>) -> Option<Interval> {
+pub(crate) fn interval(seed: u64, label: &str, units: usize, of: impl Fn(&[u32]) -> Option<f64>) -> Option<Interval> {
     if units < FEWEST {
         return None;
     }
@@ -50,13 +50,13 @@ pub(super) fn interval(seed: u64, label: &str, units: usize, of: impl Fn(&[u32])
 
 /// Sums of some units: what is measured, and how many places it is measured at.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Unit {
-    pub(super) sum: f64,
-    pub(super) places: f64,
+pub(crate) struct Unit {
+    pub(crate) sum: f64,
+    pub(crate) places: f64,
 }
 
 /// The mean over all places of the units, each as often as it was drawn.
-pub(super) fn mean(units: &[Unit], times: &[u32]) -> Option<f64> {
+pub(crate) fn mean(units: &[Unit], times: &[u32]) -> Option<f64> {
     let (mut sum, mut places) = (0.0, 0.0);
     for (unit, &times) in units.iter().zip(times) {
         sum += unit.sum * f64::from(times);
@@ -66,7 +66,7 @@ pub(super) fn mean(units: &[Unit], times: &[u32]) -> Option<f64> {
 }
 
 /// The mean with each unit once.
-pub(super) fn mean_of_all(units: &[Unit]) -> Option<f64> {
+pub(crate) fn mean_of_all(units: &[Unit]) -> Option<f64> {
     mean(units, &vec![1; units.len()])
 }
 

@@ -15,7 +15,6 @@ use crate::DistillError;
 use crate::data::Document;
 use crate::train::Set;
 use calibration::{BINS, Sure, ece};
-use interval::{Unit, mean, mean_of_all};
 
 pub use calibration::Calibration;
 pub use gap::Gap;
@@ -23,6 +22,7 @@ pub use interval::Interval;
 pub use tasks::{Speed, Tasks};
 
 pub(crate) use gap::gaps;
+pub(crate) use interval::{Unit, interval, mean, mean_of_all};
 pub(crate) use tasks::{Price, tasks};
 
 /// What was measured of one model.
