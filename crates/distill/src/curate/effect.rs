@@ -86,7 +86,9 @@ pub(super) fn without(part: &CuratePart, filter: Filter) -> CuratePart {
         Filter::Refusals => CuratePart { drop_refusals: false, ..part },
         Filter::Patterns => CuratePart { matches: None, lacks: None, ..part },
         Filter::Malformed => CuratePart { json_schema: None, ..part },
-        Filter::Wrong => CuratePart { expected: None, ..part },
+        Filter::Difficulty => CuratePart { difficulty: None, ..part },
+        // Without the right answers nobody knows what is hard.
+        Filter::Wrong => CuratePart { expected: None, difficulty: None, ..part },
         Filter::Contaminated => CuratePart { contamination: None, ..part },
         Filter::Duplicates => CuratePart { keep_duplicates: true, ..part },
         Filter::Near => CuratePart { near_duplicates: None, ..part },
@@ -119,6 +121,12 @@ pub(super) fn each(part: &CuratePart) -> Vec<(Filter, &'static str, CuratePart)>
             Filter::Malformed,
             "json_schema",
             CuratePart { json_schema: part.json_schema.clone(), ..none() },
+        ),
+        (
+            part.difficulty.is_some(),
+            Filter::Difficulty,
+            "difficulty",
+            CuratePart { difficulty: part.difficulty, expected: part.expected.clone(), ..none() },
         ),
         (part.expected.is_some(), Filter::Wrong, "expected", CuratePart { expected: part.expected.clone(), ..none() }),
         (

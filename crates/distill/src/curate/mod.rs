@@ -49,6 +49,8 @@ pub struct Curated {
     pub patterns: u64,
     /// Left out because they are not of the form that they should have.
     pub malformed: u64,
+    /// Left out because the teacher answers their prompts wrong too rarely or too often.
+    pub difficulty: u64,
     /// Left out because they are not the right answer.
     pub wrong: u64,
     /// Left out because they have words in a row in common with what the student is measured on.
@@ -71,6 +73,7 @@ impl Curated {
             (self.refusals, "refusals"),
             (self.patterns, "against a pattern"),
             (self.malformed, "of another form"),
+            (self.difficulty, "too easy or too hard"),
             (self.wrong, "wrong"),
             (self.contaminated, "known from the evaluation"),
             (self.near, "nearly repeated"),
@@ -91,6 +94,7 @@ pub(crate) enum Filter {
     Refusals,
     Patterns,
     Malformed,
+    Difficulty,
     Wrong,
     Contaminated,
     Duplicates,
@@ -108,6 +112,7 @@ impl Filter {
             Self::Refusals => &mut counts.refusals,
             Self::Patterns => &mut counts.patterns,
             Self::Malformed => &mut counts.malformed,
+            Self::Difficulty => &mut counts.difficulty,
             Self::Wrong => &mut counts.wrong,
             Self::Contaminated => &mut counts.contaminated,
             Self::Duplicates => &mut counts.duplicates,
@@ -142,6 +147,7 @@ pub(crate) fn curate(
 fn judge(samples: &[Sample], part: &CuratePart, measured: &EvaluatePart) -> Result<Vec<Option<Filter>>, DistillError> {
     let schema = part.json_schema.as_deref().map(check::Schema::load).transpose()?;
     let right = part.expected.as_deref().map(right_answers).transpose()?;
+    let shares = part.difficulty.and(right.as_ref()).map(|right| wrong_shares(samples, right));
     let known = part.contamination.map(|words| Known::read(words, measured)).transpose()?;
     let (has, lacks) =
         (part.matches.as_deref().map(pattern).transpose()?, part.lacks.as_deref().map(pattern).transpose()?);
@@ -170,6 +176,10 @@ fn judge(samples: &[Sample], part: &CuratePart, measured: &EvaluatePart) -> Resu
             Filter::Patterns
         } else if schema.as_ref().is_some_and(|schema| !schema.holds(text)) {
             Filter::Malformed
+        } else if let (Some([least, most]), Some(shares)) = (part.difficulty, &shares)
+            && shares.get(&key(&sample.prompt)).is_some_and(|share| *share < least || *share > most)
+        {
+            Filter::Difficulty
         } else if right
             .as_ref()
             .is_some_and(|right| right.get(&key(&sample.prompt)).is_some_and(|task| !task.accepts(text)))
@@ -206,6 +216,20 @@ fn right_answers(path: &Path) -> Result<HashMap<String, Document>, DistillError>
         }
     }
     Ok(right)
+}
+
+/// Of each prompt with a right answer the share of its answers that are wrong.
+fn wrong_shares(samples: &[Sample], right: &HashMap<String, Document>) -> HashMap<String, f64> {
+    let mut counts: HashMap<String, (u64, u64)> = HashMap::new();
+    for sample in samples {
+        let key = key(&sample.prompt);
+        if let Some(task) = right.get(&key) {
+            let (wrong, all) = counts.entry(key).or_default();
+            *wrong += u64::from(!task.accepts(&sample.answer.text));
+            *all += 1;
+        }
+    }
+    counts.into_iter().map(|(key, (wrong, all))| (key, wrong as f64 / all as f64)).collect()
 }
 
 fn key(prompt: &Prompt) -> String {
@@ -372,6 +396,15 @@ mod tests {
         let forms = CuratePart { json_schema: write("schema.json", "{\"type\": \"string\"}"), ..CuratePart::default() };
         let (kept, counts) = curate(vec![sample("a", "\"yes\""), sample("b", "yes")], &forms, &measured).unwrap();
         assert_eq!((kept.len(), counts.malformed), (1, 1));
+        // A prompt that is answered wrong half of the time is kept, one that never is goes; of another nobody knows.
+        let hard =
+            CuratePart { difficulty: Some([0.1, 0.9]), expected: part.expected.clone(), ..CuratePart::default() };
+        let answers = [("sum", "seven"), ("sum", "It is nine."), ("other", "nine")].map(|(a, b)| sample(a, b));
+        let (kept, counts) = curate(answers.to_vec(), &hard, &measured).unwrap();
+        assert_eq!((kept, counts.wrong, counts.difficulty), (vec![answers[0].clone(), answers[2].clone()], 1, 0));
+        let easy = [answers[0].clone(), sample("sum", "seven, I say: seven"), answers[2].clone()];
+        let (kept, counts) = curate(easy.to_vec(), &hard, &measured).unwrap();
+        assert_eq!((kept, counts.difficulty), (easy[2..].to_vec(), 2));
         let none = CuratePart { expected: Some(dir.path().join("absent")), ..CuratePart::default() };
         assert_eq!(curate(samples, &none, &measured).unwrap_err().code(), "file_failed");
     }

@@ -32,6 +32,9 @@ pub struct CuratePart {
     pub json_schema: Option<PathBuf>,
     /// Tasks with one right answer (a file of [`crate::data::Document`]s): other answers to their prompts are left out.
     pub expected: Option<PathBuf>,
+    /// Keep prompts of whose answers a share from the first to the second of these numbers is wrong, by `expected`: what is never wrong is too easy,
+    /// what always is too hard. Prompts without a right answer are kept.
+    pub difficulty: Option<[f64; 2]>,
     /// Leave out prompts and answers that have so many words in a row in common with what `[evaluate]` measures on.
     pub contamination: Option<usize>,
     /// Leave out an answer of whose pairs of words this share (a Jaccard index) stands in an earlier one.
@@ -45,6 +48,14 @@ impl CuratePart {
         }
         for pattern in [&self.matches, &self.lacks].into_iter().flatten() {
             regex::Regex::new(pattern).map_err(|error| format!("`[curate]`: {error}"))?;
+        }
+        if let Some([least, most]) = self.difficulty {
+            if !(0.0 <= least && least <= most && most <= 1.0) {
+                return Err("`[curate]`: `difficulty` is two shares of wrong answers, the smaller one first".to_owned());
+            }
+            if self.expected.is_none() {
+                return Err("`[curate]`: `difficulty` needs `expected`, the right answers".to_owned());
+            }
         }
         if self.contamination == Some(0) {
             return Err("`[curate]`: `contamination` is at least 1 word".to_owned());
