@@ -219,6 +219,9 @@ pub struct SuspectPage {
     pub null_hypothesis: String,
     /// What is random in the test.
     pub randomness: String,
+    /// How often it accuses who is innocent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What was computed, fixed beforehand.
     pub statistic: String,
     /// The exact p-value.

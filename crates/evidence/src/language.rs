@@ -160,6 +160,7 @@ labels! {
     NullHypothesis: "Null hypothesis", "فرضية العدم";
     Randomness: "What is random in it", "ما هو عشوائي فيها";
     Statistic: "What was computed", "ما الذي حُسِب";
+    ErrorRate: "How often it accuses who is innocent", "كم مرّةً يتّهم بريئًا";
     DifferencesPlot: "Does the suspect prefer what was served?", "هل يفضّل المشتبه به ما قُدِّم؟";
     DifferencesNote: "Pairs by how much the suspect prefers the served answer over its twin. The outline is the same pairs if the coin had fallen the other way as often: what a model that saw nothing shows on average.",
         "الأزواج بحسب مقدار تفضيل المشتبه به للإجابة المقدَّمة على توأمها. والخطّ المحيط هو الأزواج نفسها لو وقعت القطعة على الوجه الآخر بالقدر نفسه: ما يُظهره في المتوسط نموذجٌ لم يَرَ شيئًا.";

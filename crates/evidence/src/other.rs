@@ -73,6 +73,9 @@ pub struct OtherTest {
     pub null_hypothesis: String,
     /// What is random in it.
     pub randomness: String,
+    /// How often it accuses who is innocent.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// How the p-values are made.
     pub statistic: String,
     /// What `verify` computes again from the report alone.

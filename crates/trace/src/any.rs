@@ -199,12 +199,7 @@ impl AnyReport {
 impl Report {
     /// What it is about.
     pub const fn kind(&self) -> Kind {
-        match self.protocol.statistic {
-            Statistic::Residual | Statistic::MinusTeacher => Kind::Twins,
-            Statistic::Nearness => Kind::Nearness,
-            Statistic::Overlap => Kind::Overlap,
-            Statistic::Probe => Kind::Probe,
-        }
+        Kind::of(self.protocol.statistic)
     }
 }
 
@@ -223,6 +218,60 @@ impl Kind {
         Self::Identity,
         Self::Errors,
     ];
+
+    /// Of a test of twins.
+    pub const fn of(statistic: Statistic) -> Self {
+        match statistic {
+            Statistic::Residual | Statistic::MinusTeacher => Self::Twins,
+            Statistic::Nearness => Self::Nearness,
+            Statistic::Overlap => Self::Overlap,
+            Statistic::Probe => Self::Probe,
+        }
+    }
+
+    /// How often such a test accuses who is innocent: by its construction, and as far as it was measured. Intervals are of 95 %
+    /// (Clopper and Pearson).
+    pub const fn error_rate(self) -> &'static str {
+        match self {
+            Self::Twins => {
+                "Whoever saw nothing that was served is called moderate with at most 5 % probability, strong with 0.1 % and established with \
+                 10^-6, over all hypotheses of the report together: that is exact. Measured on 200 small students that had learnt from \
+                 other draws, other prompts or other text: 8 moderate (1.7 to 7.7 %), none strong or established (0 to 1.8 %)."
+            }
+            Self::Nearness | Self::Overlap | Self::Probe => {
+                "Whoever saw nothing that was served is called moderate with at most 5 % probability, strong with 0.1 % and established with \
+                 10^-6, over all hypotheses of the report together: that is exact. It was measured on simulated coins alone."
+            }
+            Self::Canaries => {
+                "Whoever saw no canary is called moderate with at most 5 % probability, strong with 0.1 % and established with 10^-6, over \
+                 all tests of the report together: that is exact. It was measured on simulated draws alone."
+            }
+            Self::Weights => {
+                "Independent weights are called moderate with at most 5 % probability, strong with 0.1 % and established with 10^-6: that is \
+                 exact where the orders of units are exchangeable. Measured on the 780 pairs of 40 small networks of their own \
+                 initialisations: p of 0.05 or less in 3 (0.1 to 1.1 %)."
+            }
+            Self::Watermark => {
+                "Whoever saw no marked text is called moderate with at most 5 % probability, strong with 0.1 % and established with 10^-6, \
+                 over all models of the report together: that is exact, for how a model leans a bound. Measured on a small model and a \
+                 student of unmarked answers, under 1,000 keys for each of three watermarks: p is uniform (the smallest of six \
+                 Kolmogorov p-values is 0.34)."
+            }
+            Self::Endpoint => {
+                "Two servers that answer alike are said to differ moderately with at most 5 % probability, strongly with 0.1 %, by permutation \
+                 and by bets. That they are alike is never said."
+            }
+            Self::Style => {
+                "Never more than moderate, and that with at most 5 % probability as far as suspect and families of controls are exchangeable. \
+                 Measured on answers of public models on which the rule was chosen, so kindly: of 21 that are no documented students none was \
+                 moderate (0 to 16.1 %), though two stood above all of their 11 controls."
+            }
+            Self::Identity | Self::Errors => {
+                "Never more than moderate, and that with at most 5 % probability as far as suspect and families of controls are exchangeable. \
+                 It was not measured on real models."
+            }
+        }
+    }
 
     /// Its name in the names of files.
     pub const fn name(self) -> &'static str {

@@ -13,7 +13,7 @@ use anbiq_statistics::two_samples::{Answers, SourceBets, mmd};
 use serde::{Deserialize, Serialize};
 
 use crate::text::{list, p_value};
-use crate::{Strength, TraceError};
+use crate::{Kind, Strength, TraceError};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -73,6 +73,9 @@ pub struct Endpoint {
     pub differ: Strength,
     /// What the p-values are about.
     pub null_hypothesis: String,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What is random under it.
     pub random: String,
     /// What it does not show.
@@ -149,6 +152,7 @@ pub async fn compare(
         p_value,
         differ: Strength::of_p_value(p_value),
         null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+        error_rate: Kind::Endpoint.error_rate().to_owned(),
         random: RANDOM.to_owned(),
         does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
     })
@@ -224,6 +228,7 @@ fn write(text: &mut String, report: &Endpoint) -> std::fmt::Result {
     )?;
     writeln!(text, "  {} short answers of either: log10 e {:.2}", report.steps, report.log10_e)?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     writeln!(text, "What is random in it: {}", report.random)?;
     list(text, "What it does not show", &report.does_not_show)
 }

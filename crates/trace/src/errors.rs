@@ -13,9 +13,9 @@ use std::fmt::Write;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Strength;
 use crate::controls::{Among, ControlScore, ControlsError, Part, Role, adjust, rounded};
 use crate::text::{list, p_value};
+use crate::{Kind, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -74,6 +74,9 @@ pub struct ErrorsReport {
     pub findings: Vec<ErrorsFinding>,
     /// What the p-values are about.
     pub null_hypothesis: String,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What is random under it.
     pub random: String,
     /// How the p-values are made.
@@ -162,6 +165,7 @@ pub fn compare(answered: &Answered, parts: &[Part], accused: &str) -> Result<Err
         questions_with_right_answer,
         findings,
         null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+        error_rate: Kind::Errors.error_rate().to_owned(),
         random: RANDOM.to_owned(),
         tests: TESTS.to_owned(),
         rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
@@ -363,6 +367,7 @@ fn write(text: &mut String, report: &ErrorsReport) -> std::fmt::Result {
     writeln!(text)?;
     writeln!(text, "This evidence rests on controls. It is at most moderate, and is never added to exact evidence.")?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     writeln!(text, "What is random in it: {}", report.random)?;
     writeln!(text, "Tests: {}", report.tests)?;
     list(text, "What else could explain it", &report.rival_explanations)?;

@@ -12,8 +12,8 @@ use anbiq_statistics::holm;
 use anbiq_watermark::{Detection, Lean, Mark, Read, Scheme};
 use serde::{Deserialize, Serialize};
 
-use crate::Strength;
 use crate::text::{list, p_value};
+use crate::{Kind, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -73,6 +73,9 @@ pub struct Radioactivity {
     pub mode: Mode,
     /// What the p-values are about.
     pub null_hypothesis: String,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What is random under it.
     pub random: String,
     /// How the p-values are made.
@@ -122,6 +125,7 @@ impl Radioactivity {
             window: mark.window(),
             mode,
             null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+            error_rate: Kind::Watermark.error_rate().to_owned(),
             random: RANDOM.to_owned(),
             tests: tests.to_owned(),
             models,
@@ -226,6 +230,7 @@ fn write(text: &mut String, report: &Radioactivity) -> std::fmt::Result {
     }
     writeln!(text)?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     writeln!(text, "What is random in it: {}", report.random)?;
     writeln!(text, "Tests: {}", report.tests)?;
     list(text, "What else could explain it", &report.rival_explanations)?;

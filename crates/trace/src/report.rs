@@ -9,7 +9,7 @@ use crate::gaps::rounded;
 use crate::items::by_account;
 use crate::score::PairScore;
 use crate::{
-    Acquittal, AtServer, BlindBaseline, Fixed, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict,
+    Acquittal, AtServer, BlindBaseline, Fixed, Kind, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict,
     acquittal, blind, power, twin, verdict,
 };
 
@@ -54,6 +54,9 @@ pub struct Report {
     pub left_out: LeftOut,
     /// Pairs that it took and that a model could not score.
     pub dropped: Dropped,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What else could explain an established verdict.
     pub rival_explanations: Vec<String>,
     /// What the test does not show.
@@ -156,6 +159,7 @@ pub fn recheck(report: &Report) -> Result<(), Mismatch> {
     if let (Some(again), Some(then)) = (&mut again.acquittal, &report.acquittal) {
         again.rests_on.clone_from(&then.rests_on);
     }
+    again.error_rate.clone_from(&report.error_rate);
     again.rival_explanations.clone_from(&report.rival_explanations);
     again.does_not_show.clone_from(&report.does_not_show);
     compare("", &json(report), &json(&again))
@@ -226,6 +230,7 @@ pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) 
         acquittal,
         left_out,
         dropped: Dropped { not_scored },
+        error_rate: Kind::of(protocol.statistic).error_rate().to_owned(),
         rival_explanations: rival_explanations(protocol.mode),
         does_not_show: does_not_show(&protocol),
         rows,

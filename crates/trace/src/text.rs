@@ -42,6 +42,7 @@ fn write(text: &mut String, report: &Report) -> std::fmt::Result {
     writeln!(text, "Null hypothesis: {}", protocol.null_hypothesis)?;
     writeln!(text, "What is random in it: {}", protocol.random)?;
     writeln!(text, "Statistic: {}", protocol.statistic_in_words)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     list(text, "What else could explain it", &report.rival_explanations)?;
     list(text, "What it does not show", &report.does_not_show)
 }

@@ -16,8 +16,8 @@ use std::fmt::Write;
 use anbiq_statistics::{SMALLEST_P, coincidence, holm};
 use serde::{Deserialize, Serialize};
 
-use crate::Strength;
 use crate::text::{list, p_value};
+use crate::{Kind, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -108,6 +108,9 @@ pub struct WeightsReport {
     pub tokens: Tokens,
     /// What the p-values are about.
     pub null_hypothesis: String,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What is random under it.
     pub random: String,
     /// What else could explain it.
@@ -239,6 +242,7 @@ pub fn compare(suspect: (&str, &Anatomy), teacher: (&str, &Anatomy), tokens: Tok
         agreement: agreement(suspect, teacher, &layers),
         tokens,
         null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+        error_rate: Kind::Weights.error_rate().to_owned(),
         random: RANDOM.to_owned(),
         rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
         does_not_show: DOES_NOT_SHOW.map(str::to_owned).to_vec(),
@@ -370,6 +374,7 @@ fn write(text: &mut String, report: &WeightsReport) -> std::fmt::Result {
     )?;
     writeln!(text)?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     writeln!(text, "What is random in it: {}", report.random)?;
     list(text, "What else could explain it", &report.rival_explanations)?;
     list(text, "What it does not show", &report.does_not_show)

@@ -55,7 +55,7 @@ fn one(report: &StyleReport) -> &Finding {
 fn a_student_among_enough_independent_controls_is_moderate() {
     let report = ask(24, 24, 0.8).unwrap();
     assert_eq!(one(&report).verdict.strength, Strength::Moderate);
-    assert_snapshot!(render_style(&report), @r#"
+    assert_snapshot!(render_style(&report), @r"
     Style of answers against T: 26 models, 60 prompts
     Not fixed beforehand: no signed plan shows that suspect, pairs and statistic were chosen before results were seen.
 
@@ -80,6 +80,7 @@ fn a_student_among_enough_independent_controls_is_moderate() {
 
     This evidence rests on controls. It is at most moderate, and is never added to exact evidence.
     Null hypothesis: The suspect was not trained on answers of the accused family, and is exchangeable with the controls: as a draw from the same population of models (and, for the p-value over families, its family from the same population of families).
+    Error rate: Never more than moderate, and that with at most 5 % probability as far as suspect and families of controls are exchangeable. Measured on answers of public models on which the rule was chosen, so kindly: of 21 that are no documented students none was moderate (0 to 16.1 %), though two stood above all of their 11 controls.
     What is random in it: Which models were built and taken as controls. The prompts and answers are taken as given: more prompts do not make more evidence. Nobody drew the controls at random, so exchangeability is an assumption, and this evidence is never added to the exact one.
     Score: For each model, the share of its answers (first 300 words) that hold each common word; arcsine of the root; centred on the other models, every family weighing the same; directions in which models differ most damped; cosine with the nearest teacher of the accused family. No model of the looked-at model's own family is in the reference.
     Tests: Conformal p-value: the rank of the suspect's score among the controls', ties against the suspicion, over models and over families of models; the larger one decides, after Holm's adjustment over the suspects. Moderate, the most that style can show, is p at most 0.05 while no other candidate family is nearer.
@@ -93,7 +94,7 @@ fn a_student_among_enough_independent_controls_is_moderate() {
       - Who asked for the answers, through which accounts, or under which terms.
       - That a suspect that is not shown to be a student is none.
       - That the controls are what their documents say; a control that is a secret student makes the p-value larger, not smaller.
-    "#);
+    ");
 }
 
 #[test]

@@ -105,6 +105,9 @@ fn article(number: usize, test: &OtherTest, say: Say) -> Markup {
                 dt { (say.the(Label::NullHypothesis)) } dd { (Shown(&test.null_hypothesis)) }
                 dt { (say.the(Label::Randomness)) } dd { (Shown(&test.randomness)) }
                 dt { (say.the(Label::Statistic)) } dd { (Shown(&test.statistic)) }
+                @if !test.error_rate.is_empty() {
+                    dt { (say.the(Label::ErrorRate)) } dd { (Shown(&test.error_rate)) }
+                }
                 dt { (say.the(Label::Report)) } dd { code { (Shown(&test.file)) } }
                 dt { (say.the(Label::Recomputed)) } dd { (Shown(&test.recomputed)) }
                 dt { (say.the(Label::OnTrust)) } dd { (Shown(&test.on_trust)) }

@@ -58,6 +58,9 @@ fn verdict(number: usize, suspect: &SuspectPage, say: Say) -> Markup {
                 dt { (say.the(Label::NullHypothesis)) } dd { (Shown(&suspect.null_hypothesis)) }
                 dt { (say.the(Label::Randomness)) } dd { (Shown(&suspect.randomness)) }
                 dt { (say.the(Label::Statistic)) } dd { (Shown(&suspect.statistic)) }
+                @if !suspect.error_rate.is_empty() {
+                    dt { (say.the(Label::ErrorRate)) } dd { (Shown(&suspect.error_rate)) }
+                }
             }
             (sentences(Label::Power, &suspect.power, say))
             (sentences(Label::Excluded, &suspect.excluded, say))

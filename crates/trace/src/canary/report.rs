@@ -7,8 +7,8 @@ use anbiq_statistics::{SMALLEST_P, holm};
 use serde::{Deserialize, Serialize};
 
 use super::{Draw, Witness};
-use crate::Strength;
 use crate::text::{list, p_value};
+use crate::{Kind, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -71,6 +71,9 @@ pub struct CanaryReport {
     pub ranks: Vec<Rank>,
     /// What the p-values are about.
     pub null_hypothesis: String,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What is random under it.
     pub random: String,
     /// How the p-values are made.
@@ -158,6 +161,7 @@ pub(super) fn of(
         tests,
         ranks,
         null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+        error_rate: Kind::Canaries.error_rate().to_owned(),
         random: RANDOM.to_owned(),
         journal,
         tests_in_words: how,
@@ -231,6 +235,7 @@ fn write(text: &mut String, report: &CanaryReport) -> std::fmt::Result {
     }
     writeln!(text)?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     writeln!(text, "What is random in it: {}", report.random)?;
     writeln!(text, "Tests: {}", report.tests_in_words)?;
     list(text, "What else could explain it", &report.rival_explanations)?;

@@ -4,9 +4,9 @@ use anbiq_domain::Seeded;
 use serde::{Deserialize, Serialize};
 
 use super::{Answered, bank};
-use crate::Strength;
 use crate::controls::{Among, ControlScore, ControlsError, Part, Role, adjust, rounded};
 use crate::text::{list, p_value};
+use crate::{Kind, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -50,6 +50,9 @@ pub struct IdentityReport {
     pub findings: Vec<IdentityFinding>,
     /// What the p-values are about.
     pub null_hypothesis: String,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What is random under it.
     pub random: String,
     /// How the p-values are made.
@@ -91,6 +94,7 @@ pub fn compare(answered: &Answered, parts: &[Part]) -> Result<IdentityReport, Co
         questions,
         findings,
         null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+        error_rate: Kind::Identity.error_rate().to_owned(),
         random: RANDOM.to_owned(),
         tests: TESTS.to_owned(),
         rival_explanations: RIVAL_EXPLANATIONS.map(str::to_owned).to_vec(),
@@ -251,6 +255,7 @@ fn write(text: &mut String, report: &IdentityReport) -> std::fmt::Result {
     }
     writeln!(text)?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     writeln!(text, "What is random in it: {}", report.random)?;
     writeln!(text, "Tests: {}", report.tests)?;
     list(text, "What else could explain it", &report.rival_explanations)?;

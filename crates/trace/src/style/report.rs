@@ -1,7 +1,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::controls::{Among, Part, Role, adjust};
-use crate::{Fixed, Strength};
+use crate::{Fixed, Kind, Strength};
 
 /// The version of the report's form.
 const FORMAT: u32 = 1;
@@ -26,6 +26,9 @@ pub struct StyleReport {
     pub parts: Vec<Part>,
     /// What the p-values are about.
     pub null_hypothesis: String,
+    /// How often it says so of somebody to whom it does not apply: by its construction, and as far as it was measured.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub error_rate: String,
     /// What is random under it.
     pub random: String,
     /// The score in words.
@@ -158,6 +161,7 @@ impl StyleReport {
             repeated,
             parts: parts.to_vec(),
             null_hypothesis: NULL_HYPOTHESIS.to_owned(),
+            error_rate: Kind::Style.error_rate().to_owned(),
             random: RANDOM.to_owned(),
             statistic_in_words: STATISTIC.to_owned(),
             tests: TESTS.to_owned(),

@@ -29,6 +29,7 @@ fn write(text: &mut String, report: &StyleReport) -> std::fmt::Result {
     writeln!(text)?;
     writeln!(text, "This evidence rests on controls. It is at most moderate, and is never added to exact evidence.")?;
     writeln!(text, "Null hypothesis: {}", report.null_hypothesis)?;
+    writeln!(text, "Error rate: {}", report.error_rate)?;
     writeln!(text, "What is random in it: {}", report.random)?;
     writeln!(text, "Score: {}", report.statistic_in_words)?;
     writeln!(text, "Tests: {}", report.tests)?;

@@ -265,6 +265,7 @@ fn suspect((file, trace): (&str, &Trace)) -> SuspectPage {
         points_at: (!points_at.is_empty()).then(|| points_at.join(", ")),
         null_hypothesis: trace.protocol.null_hypothesis.clone(),
         randomness: trace.protocol.random.clone(),
+        error_rate: trace.error_rate.clone(),
         statistic: trace.protocol.statistic_in_words.clone(),
         p_value: all.p_exact,
         log10_e: all.log10_e,

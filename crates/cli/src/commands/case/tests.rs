@@ -40,6 +40,7 @@ pub(super) fn page(report: &AnyReport, file: &str) -> Option<OtherTest> {
         tables: told.tables,
         among: told.among,
         null_hypothesis: told.null_hypothesis.to_owned(),
+        error_rate: kind.error_rate().to_owned(),
         randomness: told.random.to_owned(),
         statistic: told.tests.to_owned(),
         recomputed: kind.recomputed().to_owned(),
