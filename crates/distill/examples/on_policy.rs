@@ -75,7 +75,11 @@ async fn one(options: &Options, seed: u64, taken: BTreeSet<(u64, u64)>) -> Falli
     let report = made(
         &dir,
         seed,
-        &student.recipe(seed, "[teacher]\nname = \"teacher\"\nfolder = \"../teacher\"\n", "../tokenizer"),
+        &student.recipe(
+            seed,
+            "[teacher]\nname = \"teacher\"\nfolder = \"../teacher\"\nbasis = \"our own\"\n",
+            "../tokenizer",
+        ),
     )
     .await?;
     show(seed, "student, begun", &report, begun);
