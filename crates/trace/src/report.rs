@@ -230,7 +230,7 @@ pub(crate) fn assess(protocol: Protocol, left_out: LeftOut, mut rows: Vec<Row>) 
         acquittal,
         left_out,
         dropped: Dropped { not_scored },
-        error_rate: Kind::of(protocol.statistic).error_rate().to_owned(),
+        error_rate: error_rate(&protocol),
         rival_explanations: rival_explanations(protocol.mode),
         does_not_show: does_not_show(&protocol),
         rows,
@@ -314,6 +314,17 @@ fn adjust(
     let p_values: Vec<f64> = tests.iter().map(|test| test.p_exact).collect();
     for (test, adjusted) in tests.iter_mut().zip(holm::adjust(&p_values)) {
         test.p_holm = (adjusted * side_by_side as f64).min(1.0);
+    }
+}
+
+/// How often such a test accuses who is innocent.
+fn error_rate(protocol: &Protocol) -> String {
+    let said = Kind::of(protocol.statistic).error_rate();
+    match protocol.mode {
+        TwinMode::Together => said.to_owned(),
+        TwinMode::Deferred => {
+            format!("As far as the teacher gave the same distribution of answers when the twins were drawn: {said}")
+        }
     }
 }
 
