@@ -206,5 +206,6 @@ async fn answers_are_collected_once_and_compared() {
     assert_eq!(again.out, format!("0 answers, 0 questions refused, {lines} were there already\n"));
     let done = place.run("trace overlap answers.jsonl --suspect suspect --journal journal");
     assert_eq!(done.code, 0, "{}", done.err);
-    assert!(done.out.contains("Verdict: NOT SHOWN"), "{}", done.out);
+    // The coins are new in every run: one in twenty of them looks like something, one in a million like proof.
+    assert!(done.out.contains("Verdict: ") && !done.out.contains("Verdict: ESTABLISHED"), "{}", done.out);
 }
