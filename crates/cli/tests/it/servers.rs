@@ -144,11 +144,13 @@ async fn a_model_behind_a_server_is_traced_as_its_folder_is() {
     assert!(apart(&folder, &gaps(&done.out)) < 1e-3);
     assert!(done.out.contains("answered as suspect at its server is that model: nobody asked"), "{}", done.out);
 
-    // By its conversations, which leave out the token that ends an answer.
+    // By its conversations, which leave out the token that ends an answer: seldom is that one a surprise.
     let talks = Server::start(&place, "suspect", false, true).await;
     let done = traced(&talks, "--model suspect");
     assert_eq!(done.code, 0, "{}", done.err);
-    assert!(apart(&folder, &gaps(&done.out)) < 6.0, "{}", apart(&folder, &gaps(&done.out)));
+    let found = gaps(&done.out);
+    let near = folder.iter().zip(&found).filter(|(one, other)| (one.0 - other.0).abs() < 3.0).count();
+    assert!(found.len() == folder.len() && 2 * near > found.len(), "{near} of {}", found.len());
 
     // Nothing of the kind: that is said, and by how it goes on it can be traced.
     let silent = Server::start(&place, "suspect", false, false).await;
