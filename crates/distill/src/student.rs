@@ -61,7 +61,7 @@ fn codec(part: &StudentPart) -> Result<Codec, DistillError> {
 }
 
 /// The shape that the recipe gives; what it does not give is as in Llama 2.
-fn shape(part: &StudentPart, codec: &Codec) -> Config {
+pub(crate) fn shape(part: &StudentPart, codec: &Codec) -> Config {
     let hidden_size = part.hidden_size.unwrap_or(1);
     let heads = part.heads.unwrap_or(1);
     Config {

@@ -9,8 +9,8 @@ use crate::gaps::rounded;
 use crate::items::by_account;
 use crate::score::PairScore;
 use crate::{
-    Acquittal, AtServer, BlindBaseline, Fixed, Kind, LeftOut, Power, Protocol, State, TestResult, TwinItem, Verdict,
-    acquittal, blind, power, twin, verdict,
+    Acquittal, AtServer, BlindBaseline, Fixed, Kind, LeftOut, OperatorAccounts, Power, Protocol, State, TestResult,
+    TwinItem, Verdict, acquittal, blind, power, twin, verdict,
 };
 
 /// The version of the report's form.
@@ -252,34 +252,37 @@ fn fill_in(protocol: &Protocol, rows: &mut [Row]) {
 }
 
 fn operators(protocol: &Protocol, rows: &[Row]) -> (Vec<OperatorResult>, Vec<(OperatorId, usize)>) {
-    let mut tested = Vec::new();
-    let mut too_few = Vec::new();
-    for group in &protocol.operators {
-        let own = || rows.iter().filter(|row| row.operator.as_ref() == Some(&group.operator));
-        let pairs = own().filter(|row| twin::difference(row).is_some()).count();
-        if pairs < protocol.minimum_items {
-            too_few.push((group.operator.clone(), pairs));
-        } else {
-            let (operator, accounts) = (group.operator.clone(), group.accounts.clone());
-            tested.push(OperatorResult { operator, accounts, result: twin::test(own()) });
+    let (mut tested, mut too_few) = (Vec::new(), Vec::new());
+    for OperatorAccounts { operator, accounts } in &protocol.operators {
+        let own = rows.iter().filter(|row| row.operator.as_ref() == Some(operator));
+        match test_if_enough(protocol, own) {
+            Ok(result) => {
+                tested.push(OperatorResult { operator: operator.clone(), accounts: accounts.clone(), result });
+            }
+            Err(pairs) => too_few.push((operator.clone(), pairs)),
         }
     }
     (tested, too_few)
 }
 
 fn slices(protocol: &Protocol, rows: &[Row]) -> (Vec<SliceResult>, Vec<(String, usize)>) {
-    let mut tested = Vec::new();
-    let mut too_few = Vec::new();
+    let (mut tested, mut too_few) = (Vec::new(), Vec::new());
     for slice in &protocol.slices {
-        let own = || rows.iter().filter(|row| row.slices.contains(slice));
-        let pairs = own().filter(|row| twin::difference(row).is_some()).count();
-        if pairs < protocol.minimum_items {
-            too_few.push((slice.clone(), pairs));
-        } else {
-            tested.push(SliceResult { slice: slice.clone(), result: twin::test(own()) });
+        match test_if_enough(protocol, rows.iter().filter(|row| row.slices.contains(slice))) {
+            Ok(result) => tested.push(SliceResult { slice: slice.clone(), result }),
+            Err(pairs) => too_few.push((slice.clone(), pairs)),
         }
     }
     (tested, too_few)
+}
+
+/// The test of these rows, or how many pairs they have where that is too few.
+fn test_if_enough<'row>(
+    protocol: &Protocol,
+    rows: impl Iterator<Item = &'row Row> + Clone,
+) -> Result<TestResult, usize> {
+    let pairs = rows.clone().filter(|row| twin::difference(row).is_some()).count();
+    if pairs < protocol.minimum_items { Err(pairs) } else { Ok(twin::test(rows)) }
 }
 
 /// Everything that was tested of a suspect, for whoever asks about all of it.

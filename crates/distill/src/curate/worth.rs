@@ -7,17 +7,18 @@
 
 use anbiq_domain::{Digest, Seeded};
 use anbiq_lm::score::score;
-use anbiq_lm::train::{Divergence, Example, Hardware};
-use anbiq_lm::{Codec, Config, Network, RopeScaling, Variant};
+use anbiq_lm::train::{Example, Hardware};
+use anbiq_lm::{Codec, Config, Network};
 use serde::{Deserialize, Serialize};
 
 use super::effect::{each, without};
 use super::{Filter, curate, hold_out, judge};
 use crate::DistillError;
 use crate::capture::Sample;
-use crate::course::{Plan, Workshop};
+use crate::course::{Plan, Plans, Workshop};
 use crate::evaluate::{Interval, Unit, interval, mean, mean_of_all};
-use crate::recipe::Recipe;
+use crate::recipe::{Recipe, StudentPart};
+use crate::student::shape;
 use crate::train::{self, How, Long, Set};
 
 /// Share of the prompts that is held out where the recipe holds out nothing.
@@ -112,7 +113,8 @@ pub(crate) fn worths(
 struct Bench<'a> {
     workshop: &'a Workshop<'a>,
     shape: Config,
-    threads: usize,
+    /// How a student of texts alone learns.
+    plan: Plan,
     seeds: u64,
     held_out: Set,
     /// Prompts that no student may learn from.
@@ -134,7 +136,8 @@ impl<'a> Bench<'a> {
         if held_out.examples.is_empty() {
             return Err(DistillError::Nothing("nothing is held out to measure on".to_owned()));
         }
-        Ok(Self { workshop, shape: small(codec), threads: recipe.threads(), seeds, held_out, share })
+        let plan = Plan { device: Hardware::default(), ..Plans::of(recipe).pretrain };
+        Ok(Self { workshop, shape: small(codec), plan, seeds, held_out, share })
     }
 
     /// The answers that are kept for no reason to leave them out, as examples of their texts alone.
@@ -156,26 +159,12 @@ impl<'a> Bench<'a> {
 
     fn student(&self, set: &Set, seed: u64) -> Result<Vec<Unit>, DistillError> {
         let network = Network::random(self.shape.clone(), seed)?;
-        let plan = Plan {
-            name: "curate",
-            epochs: EPOCHS,
-            learning_rate: 4e-3,
-            batch_tokens: 2048,
-            kl_weight: 0.0,
-            divergence: Divergence::default(),
-            temperature: 1.0,
-            lora: None,
-            hidden: None,
-            own: None,
-            preference: None,
-            seed,
-            threads: self.threads,
-            device: Hardware::default(),
-        };
+        let (learning_rate, batch_tokens) = (4e-3, 2048);
+        let plan = Plan { name: "curate", epochs: EPOCHS, learning_rate, batch_tokens, seed, ..self.plan.clone() };
         let shape = self.shape.to_json("float32");
         let origin = Digest::of_parts(&[b"small\0", &seed.to_le_bytes(), shape.as_bytes()]);
         let (learnt, _) = self.workshop.learn(&origin, network, set, &plan, None)?;
-        let scores = score(&learnt, &self.held_out.sequences(), self.threads)?;
+        let scores = score(&learnt, &self.held_out.sequences(), self.plan.threads)?;
         let unit = |logprobs: &[f32]| Unit {
             sum: -logprobs.iter().map(|&logprob| f64::from(logprob)).sum::<f64>(),
             places: logprobs.len() as f64,
@@ -231,22 +220,16 @@ fn thinned(set: &Set, tokens: u64, seed: u64) -> Set {
 
 /// A student that learns in seconds and still tells texts apart.
 fn small(codec: &Codec) -> Config {
-    Config {
-        variant: Variant::default(),
-        vocab_size: codec.tokenizer.size(),
-        hidden_size: 64,
-        intermediate_size: 176,
-        layers: 3,
-        heads: 4,
-        kv_heads: 4,
-        head_dim: 16,
-        rope_theta: 10_000.0,
-        rope_scaling: RopeScaling::None,
-        rms_norm_eps: 1e-5,
-        tied: true,
-        max_positions: codec.context,
-        bos: codec.bos,
-        eos: codec.eos.clone(),
-        pad: codec.eos.first().copied(),
-    }
+    let part = StudentPart {
+        name: "small".to_owned(),
+        init: None,
+        tokenizer: None,
+        hidden_size: Some(64),
+        layers: Some(3),
+        heads: Some(4),
+        kv_heads: None,
+        intermediate_size: Some(176),
+        context: codec.context,
+    };
+    shape(&part, codec)
 }
