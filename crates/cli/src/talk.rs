@@ -54,6 +54,16 @@ pub(crate) struct Step {
     spoken: Instant,
     /// Bars are only drawn on a terminal; elsewhere lines are printed.
     lines: bool,
+    learning: Option<Learning>,
+}
+
+/// What is worth knowing of training under way.
+#[derive(Debug, Clone, Copy)]
+struct Learning {
+    /// Units that were done before this program began with it.
+    before: u64,
+    /// The loss of the last steps.
+    loss: f64,
 }
 
 impl Step {
@@ -62,12 +72,12 @@ impl Step {
         let target =
             if talk.quiet || lines { ProgressDrawTarget::hidden() } else { ProgressDrawTarget::stderr_with_hz(8) };
         let bar = ProgressBar::with_draw_target(Some(total.max(1)), target);
-        if let Ok(style) = ProgressStyle::with_template("  {msg:<34} {bar:30} {percent:>3} %  {elapsed}, {eta} left") {
+        if let Ok(style) = ProgressStyle::with_template("  {msg:<38} {bar:30} {percent:>3} %  {elapsed}, {eta} left") {
             bar.set_style(style);
         }
         bar.set_message(name.to_owned());
         let now = Instant::now();
-        Self { talk, name: name.to_owned(), total, done: 0, bar, started: now, spoken: now, lines }
+        Self { talk, name: name.to_owned(), total, done: 0, bar, started: now, spoken: now, lines, learning: None }
     }
 
     /// `done` units are done, all in all.
@@ -77,8 +87,34 @@ impl Step {
         if self.lines && self.spoken.elapsed() >= HEARTBEAT {
             self.spoken = Instant::now();
             let of = if self.total > 0 { format!(" of {}", self.total) } else { String::new() };
-            self.talk.say(&format!("  {}: {}{of}", self.name, self.done));
+            let learning = self.learning.map_or_else(String::new, |learning| {
+                let rate = self.rate(learning);
+                let left = (self.total.saturating_sub(self.done) as f64 / rate.max(f64::MIN_POSITIVE)).min(1e9) as u64;
+                format!(" tokens, {}, {}:{:02} left", self.told(learning), left / 60, left % 60)
+            });
+            self.talk.say(&format!("  {}: {}{of}{learning}", self.name, self.done));
         }
+    }
+
+    /// A step of training read `tokens` more, and its loss was `loss`.
+    pub(crate) fn learn(&mut self, tokens: u64, loss: f64) {
+        // The mean of about the last twenty.
+        let learning = match self.learning {
+            Some(Learning { before, loss: past }) => Learning { before, loss: 0.95 * past + 0.05 * loss },
+            None => Learning { before: self.done, loss },
+        };
+        self.learning = Some(learning);
+        self.bar.set_message(format!("{}: {}", self.name, self.told(learning)));
+        self.advance(tokens);
+    }
+
+    /// Tokens a second since this program began with it.
+    fn rate(&self, learning: Learning) -> f64 {
+        (self.done - learning.before.min(self.done)) as f64 / self.started.elapsed().as_secs_f64().max(1e-3)
+    }
+
+    fn told(&self, learning: Learning) -> String {
+        format!("loss {:.3}, {:.0} tokens/s", learning.loss, self.rate(learning))
     }
 
     /// `done` of `total` units are done; for steps whose length shows only later.

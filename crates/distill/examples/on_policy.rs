@@ -1,12 +1,13 @@
 //! Does a student learn more from its own answers, judged by the teacher, than from the teacher's?
 //!
-//! `cargo run --release -p anbiq-distill --example on_policy [--seeds 1,2,3] [--steps 300] [--teacher-epochs 40] [--digits 2] [--dir DIR]`
+//! `cargo run --release -p anbiq-distill --example on_policy [--seeds 1,2,3] [--steps 300] [--beginning 600] [--beginning-epochs 20]
+//! [--teacher-epochs 40] [--digits 2] [--dir DIR]`
 //!
 //! Sums that are worked out digit by digit, so that an early mistake is carried on, with an exact checker. The teacher is
-//! trained on many of them, once for all seeds, since that takes most of the time; the student first on a few. Then, from this same beginning and with the same prompts, batches and
+//! trained on many of them, once for all seeds, since that takes most of the time; the student first on a few (`--beginning`). Then, from this same beginning and with the same prompts, batches and
 //! number of steps, it learns from the teacher's answers alone (`sft`), from these with the teacher's probabilities
 //! (`off-policy`), or from its own answers judged by the teacher (`on-policy`, by the reverse divergence, half and all of the
-//! steps; Agarwal et al. 2024). Every student is an `anbiq distill` recipe; the figures are those of its report: right
+//! steps, and in a third as many steps; Agarwal et al. 2024). Every student is an `anbiq distill` recipe; the figures are those of its report: right
 //! answers on sums that no model was trained on, and how near the student is to its teacher.
 
 #![expect(clippy::print_stdout, reason = "it prints a table")]
@@ -27,15 +28,15 @@ type Fallible<T> = Result<T, Box<dyn std::error::Error>>;
 struct Options {
     seeds: Vec<u64>,
     steps: u64,
+    beginning: usize,
+    beginning_epochs: u64,
     teacher_epochs: u64,
     digits: u32,
     dir: PathBuf,
 }
 
-/// Sums that the teacher learns from, those that the student begins with, those whose prompts both are asked, and those
-/// that both are measured on.
+/// Sums that the teacher learns from, those whose prompts both are asked, and those that both are measured on.
 const TEACHER: usize = 12_000;
-const BEGINNING: usize = 600;
 const PROMPTS: usize = 2_000;
 const TASKS: usize = 400;
 
@@ -50,7 +51,7 @@ async fn main() -> Fallible<()> {
         "seed", "student", "right", "KL", "agree", "steps", "own", "seconds"
     );
     fs::create_dir_all(&options.dir)?;
-    let taken = teachers_material(&options.dir, options.digits)?;
+    let taken = teachers_material(&options)?;
     let begun = Instant::now();
     let teacher =
         Student { name: "teacher", width: 128, layers: 4, corpus: "teacher.jsonl", epochs: options.teacher_epochs };
@@ -69,9 +70,10 @@ async fn main() -> Fallible<()> {
 async fn one(options: &Options, seed: u64, taken: BTreeSet<(u64, u64)>) -> Fallible<()> {
     let dir = options.dir.join(format!("seed-{seed}"));
     fs::create_dir_all(&dir)?;
-    material(&dir, options.digits, seed, taken)?;
+    material(&dir, options, seed, taken)?;
     let begun = Instant::now();
-    let student = Student { name: "begun", width: 64, layers: 2, corpus: "beginning.jsonl", epochs: 20 };
+    let student =
+        Student { name: "begun", width: 64, layers: 2, corpus: "beginning.jsonl", epochs: options.beginning_epochs };
     let report = made(
         &dir,
         seed,
@@ -84,18 +86,20 @@ async fn one(options: &Options, seed: u64, taken: BTreeSet<(u64, u64)>) -> Falli
     .await?;
     show(seed, "student, begun", &report, begun);
     // The teacher's own answers, likeliest first: one a prompt, with its probabilities.
-    let epochs = epochs(&options.dir.join("tokenizer"), &dir, options.steps)?;
+    let epochs = |steps: u64| epochs(&options.dir.join("tokenizer"), &dir, steps);
+    let (all, third) = (epochs(options.steps)?, epochs(options.steps.div_ceil(3))?);
     let own = |share: &str| {
         format!("divergence = \"reverse-kl\"\nkl_weight = 1.0\n[train.on_policy]\nshare = {share}\nmax_tokens = 48\n")
     };
     let ways = [
-        ("sft", "kl_weight = 0.0\n".to_owned()),
-        ("off-policy", "kl_weight = 1.0\n".to_owned()),
-        ("off-policy, reverse", "kl_weight = 1.0\ndivergence = \"reverse-kl\"\n".to_owned()),
-        ("on-policy, half", own("0.5")),
-        ("on-policy, all", own("1.0")),
+        ("sft", all, "kl_weight = 0.0\n".to_owned()),
+        ("off-policy", all, "kl_weight = 1.0\n".to_owned()),
+        ("off-policy, reverse", all, "kl_weight = 1.0\ndivergence = \"reverse-kl\"\n".to_owned()),
+        ("on-policy, half", all, own("0.5")),
+        ("on-policy, all", all, own("1.0")),
+        ("on-policy, a third", third, own("1.0")),
     ];
-    for (name, train) in ways {
+    for (name, epochs, train) in ways {
         let begun = Instant::now();
         let text = format!(
             "{}[train]\nepochs = {epochs}\nlearning_rate = 5e-4\nbatch_tokens = {BATCH}\n{train}",
@@ -198,8 +202,9 @@ fn fresh(random: &mut Seeded, digits: u32, taken: &mut BTreeSet<(u64, u64)>) -> 
 }
 
 /// The files that the teacher is made of; gives what it is trained on.
-fn teachers_material(dir: &Path, digits: u32) -> Fallible<BTreeSet<(u64, u64)>> {
-    let wanted = TEACHER + BEGINNING + PROMPTS + 2 * TASKS;
+fn teachers_material(options: &Options) -> Fallible<BTreeSet<(u64, u64)>> {
+    let Options { dir, digits, beginning, .. } = options;
+    let (digits, wanted) = (*digits, TEACHER + beginning + PROMPTS + 2 * TASKS);
     if 100_usize.pow(digits) < 2 * wanted {
         return Err("there are too few sums of so few digits".into());
     }
@@ -216,11 +221,11 @@ fn teachers_material(dir: &Path, digits: u32) -> Fallible<BTreeSet<(u64, u64)>> 
 }
 
 /// The files of one seed: no sum stands in two of them, or in what the teacher was trained on.
-fn material(dir: &Path, digits: u32, seed: u64, mut taken: BTreeSet<(u64, u64)>) -> Fallible<()> {
+fn material(dir: &Path, options: &Options, seed: u64, mut taken: BTreeSet<(u64, u64)>) -> Fallible<()> {
     let mut random = Seeded::new(seed).fork("sums");
-    for (name, count) in [("beginning", BEGINNING), ("prompts", PROMPTS), ("tasks", TASKS)] {
-        let sums: Vec<_> = (0..count).map(|_| fresh(&mut random, digits, &mut taken)).collect();
-        write(&dir.join(format!("{name}.jsonl")), &sums, digits)?;
+    for (name, count) in [("beginning", options.beginning), ("prompts", PROMPTS), ("tasks", TASKS)] {
+        let sums: Vec<_> = (0..count).map(|_| fresh(&mut random, options.digits, &mut taken)).collect();
+        write(&dir.join(format!("{name}.jsonl")), &sums, options.digits)?;
     }
     Ok(())
 }
@@ -242,6 +247,8 @@ fn options() -> Fallible<Options> {
     let mut options = Options {
         seeds: vec![1, 2, 3],
         steps: 300,
+        beginning: 600,
+        beginning_epochs: 20,
         teacher_epochs: 12,
         digits: 3,
         dir: std::env::temp_dir().join(format!("anbiq-on-policy-{}", std::process::id())),
@@ -252,6 +259,8 @@ fn options() -> Fallible<Options> {
         match word.as_str() {
             "--seeds" => options.seeds = value.split(',').map(str::parse).collect::<Result<_, _>>()?,
             "--steps" => options.steps = value.parse()?,
+            "--beginning" => options.beginning = value.parse()?,
+            "--beginning-epochs" => options.beginning_epochs = value.parse()?,
             "--teacher-epochs" => options.teacher_epochs = value.parse()?,
             "--digits" => options.digits = value.parse()?,
             "--dir" => options.dir = value.into(),

@@ -16,6 +16,9 @@ use crate::recipe::Recipe;
 use crate::store::Store;
 use crate::train::Set;
 
+/// Into so many parts, at most, the course of a loss is summed up.
+const PARTS: u64 = 120;
+
 /// How a stage learns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Plan {
@@ -38,6 +41,9 @@ pub(crate) struct Plan {
     /// Stages from before there was a choice are the processor's.
     #[serde(skip_serializing_if = "Hardware::is_cpu")]
     pub(crate) device: Hardware,
+    /// Changes no bit of what comes out, so it is no part of a key.
+    #[serde(skip)]
+    pub(crate) activation_checkpointing: bool,
 }
 
 /// What a stage did.
@@ -68,6 +74,9 @@ pub struct Stage {
     pub first_loss: f64,
     /// Mean loss over the last tenth.
     pub last_loss: f64,
+    /// The course of the loss: means over equal parts of the steps, in order; the last part may be shorter.
+    #[serde(default)]
+    pub losses: Vec<f64>,
     /// Seconds on the wall, of all runs that worked on it, up to what was written down before one was killed.
     pub wall_seconds: f64,
     /// Seconds of processors, where the system says.
@@ -100,6 +109,7 @@ impl Plans {
             seed,
             threads,
             device: train.device,
+            activation_checkpointing: train.activation_checkpointing,
         };
         let second = Plan {
             name: "train",
@@ -139,6 +149,11 @@ impl Plans {
         });
         Self { pretrain: first, train: second, prefer }
     }
+
+    /// How a student learns that is compared with the one of the recipe: as that one, from the texts of something else.
+    pub(crate) fn other(&self, name: &'static str, epochs: u32) -> Plan {
+        Plan { name, epochs, kl_weight: 0.0, hidden: None, own: None, ..self.train.clone() }
+    }
 }
 
 /// Where finished stages and those under way are kept.
@@ -172,16 +187,8 @@ impl Workshop<'_> {
             (set.examples.len(), set.cut(), set.too_long),
             batches,
             |trainer, batch: &[&Example]| {
-                let judged = match (&plan.own, judge) {
-                    (Some(own), Some(judge)) if own.takes(trainer.steps(), plan.seed) => {
-                        own.judged(trainer, batch, self.codec, judge, plan)?
-                    }
-                    _ => Vec::new(),
-                };
-                // Where nothing of what it wrote can be judged it learns from the teacher's answers too.
-                let own = !judged.is_empty();
-                let step = if own { trainer.step_towards(&judged, 1.0)? } else { trainer.step(batch)? };
-                Ok(Did { loss: step.loss, applied: step.applied, own })
+                let own = plan.own.as_ref().is_some_and(|own| own.takes(trainer.steps(), plan.seed));
+                learnt_from(trainer, batch, plan, self.codec, judge.filter(|_| own))
             },
         )
     }
@@ -261,21 +268,23 @@ impl Workshop<'_> {
         let done = usize::try_from(trainer.steps()).unwrap_or(usize::MAX).min(batches.len());
         self.progress.advance(batches[..done].iter().map(size).sum());
         let mut saved = Instant::now();
-        let before = past;
+        let before = (past.wall_seconds, past.cpu_seconds);
         let timed = |past: &Past| Past {
-            wall_seconds: before.wall_seconds + begun.elapsed().as_secs_f64(),
-            cpu_seconds: before.cpu_seconds.zip(crate::cost::cpu_since(cpu)).map(|(past, now)| past + now),
-            ..*past
+            wall_seconds: before.0 + begun.elapsed().as_secs_f64(),
+            cpu_seconds: before.1.zip(crate::cost::cpu_since(cpu)).map(|(past, now)| past + now),
+            ..past.clone()
         };
-        let tenth = (steps / 10).max(1);
+        let (tenth, part) = ((steps / 10).max(1), steps.div_ceil(PARTS).max(1));
+        past.losses.resize(steps.div_ceil(part) as usize, 0.0);
         for (number, batch) in batches.iter().enumerate().skip(done) {
             let did = step(&mut trainer, batch)?;
             let number = number as u64;
             past.first += if number < tenth { did.loss } else { 0.0 };
             past.last += if number >= steps.saturating_sub(tenth) { did.loss } else { 0.0 };
+            past.losses[(number / part) as usize] += if did.loss.is_finite() { did.loss } else { 0.0 };
             past.skipped += u64::from(!did.applied);
             past.own += u64::from(did.own);
-            self.progress.advance(size(batch));
+            self.progress.learnt(size(batch), did.loss);
             if saved.elapsed() >= self.each {
                 self.write_down(&path, &mut trainer, &timed(&past))?;
                 saved = Instant::now();
@@ -283,6 +292,8 @@ impl Workshop<'_> {
         }
         let past = timed(&past);
         let mean = |sum: f64| sum / tenth.min(steps.max(1)) as f64;
+        let parts = past.losses.iter().enumerate();
+        let losses = parts.map(|(number, sum)| sum / part.min(steps - number as u64 * part) as f64).collect();
         let stage = Stage {
             name: plan.name.to_owned(),
             key,
@@ -296,6 +307,7 @@ impl Workshop<'_> {
             own_steps: past.own,
             first_loss: mean(past.first),
             last_loss: mean(past.last),
+            losses,
             wall_seconds: past.wall_seconds,
             cpu_seconds: past.cpu_seconds,
         };
@@ -338,8 +350,26 @@ impl Workshop<'_> {
     }
 }
 
+/// One step on `batch`; where there is a judge, on what the student itself says to its prompts.
+pub(crate) fn learnt_from(
+    trainer: &mut Trainer,
+    batch: &[&Example],
+    plan: &Plan,
+    codec: &Codec,
+    judge: Option<&Judge>,
+) -> Result<Did, DistillError> {
+    let judged = match (&plan.own, judge) {
+        (Some(own), Some(judge)) => own.judged(trainer, batch, codec, judge, plan)?,
+        _ => Vec::new(),
+    };
+    // Where nothing of what it wrote can be judged it learns from the teacher's answers too.
+    let own = !judged.is_empty();
+    let step = if own { trainer.step_towards(&judged, 1.0)? } else { trainer.step(batch)? };
+    Ok(Did { loss: step.loss, applied: step.applied, own })
+}
+
 /// What a step did.
-struct Did {
+pub(crate) struct Did {
     loss: f64,
     applied: bool,
     /// Did it learn from the student's own answers?
@@ -347,12 +377,15 @@ struct Did {
 }
 
 /// What is known of the steps of a stage that are done.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(default)]
 struct Past {
     /// Sum of the losses of the first tenth of all steps.
     first: f64,
     /// The same of the last tenth.
     last: f64,
+    /// The same of each part of [`PARTS`].
+    losses: Vec<f64>,
     skipped: u64,
     own: u64,
     wall_seconds: f64,
@@ -374,7 +407,12 @@ fn key(origin: &Digest, data: &[Digest; 2], plan: &Plan) -> Result<Digest, Disti
     Ok(Digest::of_parts(&parts))
 }
 
-fn trainer(network: Network, plan: &Plan, steps: u64, judge: Option<&Judge>) -> Result<Trainer, DistillError> {
+pub(crate) fn trainer(
+    network: Network,
+    plan: &Plan,
+    steps: u64,
+    judge: Option<&Judge>,
+) -> Result<Trainer, DistillError> {
     let guided = plan.hidden.as_ref().zip(judge);
     let guide = guided.map(|(how, judge)| judge.guide(&network, how, plan.seed)).transpose()?;
     let settings = train::Config {
@@ -387,6 +425,7 @@ fn trainer(network: Network, plan: &Plan, steps: u64, judge: Option<&Judge>) -> 
         temperature: plan.temperature,
         threads: plan.threads,
         device: plan.device,
+        activation_checkpointing: plan.activation_checkpointing,
         seed: plan.seed,
         ..train::Config::default()
     };
@@ -401,18 +440,4 @@ fn trainer(network: Network, plan: &Plan, steps: u64, judge: Option<&Judge>) -> 
         None => trainer,
         Some(guide) => trainer.guided(guide)?,
     })
-}
-
-/// Seconds that a token takes to learn from, measured on one batch of `set`.
-pub(crate) fn seconds_a_token(network: Network, set: &Set, plan: &Plan) -> Result<Option<f64>, DistillError> {
-    let batches = train::epochs(&set.examples, 1, plan.batch_tokens, plan.seed);
-    let Some(batch) = batches.first() else { return Ok(None) };
-    let Plan { threads, device, batch_tokens, .. } = *plan;
-    let settings = train::Config { threads, device, batch_tokens, ..train::Config::default() };
-    let mut trainer = Trainer::new(network, settings)?;
-    // The first step touches all memory for the first time.
-    trainer.step(batch)?;
-    let wall = Instant::now();
-    let step = trainer.step(batch)?;
-    Ok(Some(wall.elapsed().as_secs_f64() / step.rows.max(1) as f64))
 }

@@ -53,6 +53,27 @@ pub struct Band {
     pub high: f64,
 }
 
+impl Band {
+    /// Of what is known.
+    pub(crate) fn exactly(value: f64) -> Self {
+        Self { expected: value, low: value, high: value }
+    }
+
+    pub(crate) fn times(self, factor: f64) -> Self {
+        Self { expected: self.expected * factor, low: self.low * factor, high: self.high * factor }
+    }
+
+    /// Both at their ends at once: at least as wide as their product is.
+    pub(crate) fn by(self, other: Self) -> Self {
+        Self { expected: self.expected * other.expected, low: self.low * other.low, high: self.high * other.high }
+    }
+
+    /// Both at their ends at once: at least as wide as their sum is.
+    pub(crate) fn plus(self, other: Self) -> Self {
+        Self { expected: self.expected + other.expected, low: self.low + other.low, high: self.high + other.high }
+    }
+}
+
 /// The band is narrow enough when it ends within this share of what is expected, on both sides.
 const CLOSE: f64 = 0.05;
 

@@ -10,12 +10,14 @@ mod cost;
 mod course;
 mod curate;
 pub mod data;
+mod effort;
 mod error;
 mod estimate;
 pub mod evaluate;
 mod export;
 mod forecast;
 mod own;
+mod plot;
 mod preflight;
 mod progress;
 mod quest;
@@ -43,6 +45,7 @@ pub use convert::{Conversion, Converted, Form, convert};
 pub use cost::Cost;
 pub use course::Stage;
 pub use curate::{Curated, Effect, Effects, Example, Language, Script, Without, Worth, Worths};
+pub use effort::Effort;
 pub use error::DistillError;
 pub use estimate::{Estimate, render_estimate, render_forecast};
 pub use evaluate::{Agreement, Calibration, Column, Gap, Interval, Intervals, Speed, Tasks};
@@ -90,7 +93,7 @@ impl std::fmt::Debug for Surroundings {
 }
 
 /// Does all that `recipe` says and writes the student into its folder: a Hugging Face model with its card, and
-/// `report.json`.
+/// `report.json`, and the course of training as a picture.
 ///
 /// # Errors
 ///
@@ -128,6 +131,8 @@ pub async fn run(recipe: &Recipe, around: &Surroundings) -> Result<Report, Disti
     let readme = recipe.out.join("README.md");
     fs::write(&readme, report::card(&report, base.as_deref())).map_err(DistillError::write(&readme))?;
     write_json(&recipe.out.join("report.json"), &report)?;
+    let course = recipe.out.join(plot::FILE);
+    fs::write(&course, plot::losses(&report.stages)).map_err(DistillError::write(&course))?;
     for &format in &recipe.export.formats {
         let place = export::place(&recipe.out, &recipe.student.name, format);
         export(&recipe.out, format, &place)?;

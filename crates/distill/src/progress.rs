@@ -4,6 +4,8 @@ pub trait Progress: Send + Sync {
     fn stage(&self, name: &str, total: Option<u64>);
     /// `steps` more are done.
     fn advance(&self, steps: u64);
+    /// A step of training read `tokens` more; `loss` is what it minimised, a target.
+    fn learnt(&self, tokens: u64, loss: f64);
     /// Something worth knowing.
     fn note(&self, text: &str);
 }
@@ -15,5 +17,6 @@ pub struct Quiet;
 impl Progress for Quiet {
     fn stage(&self, _: &str, _: Option<u64>) {}
     fn advance(&self, _: u64) {}
+    fn learnt(&self, _: u64, _: f64) {}
     fn note(&self, _: &str) {}
 }

@@ -242,7 +242,7 @@ impl Course<'_> {
     }
 
     fn other(&mut self, name: &'static str, set: &Set, epochs: u32) -> Result<Other, DistillError> {
-        let plan = Plan { name, epochs, kl_weight: 0.0, hidden: None, own: None, ..self.plans.train.clone() };
+        let plan = self.plans.other(name, epochs);
         let (learnt, stage) = self.workshop.learn(&self.origin, self.network.clone(), set, &plan, None)?;
         let folder = self.workshop.store.folder(name, &stage.key);
         self.stages.push(stage);
@@ -252,8 +252,7 @@ impl Course<'_> {
     /// Learns from the answers of `set`.
     fn learn(self, set: &Set, teacher: Option<&Teacher>) -> Result<Self, DistillError> {
         let Self { recipe, plans, workshop, network, origin, mut stages } = self;
-        let judged = plans.train.own.is_some() || plans.train.hidden.is_some();
-        let judge = judged.then(|| judge(teacher)).transpose()?;
+        let judge = judge_for(&plans.train, teacher)?;
         let (mut network, stage) = workshop.learn(&origin, network, set, &plans.train, judge.as_ref())?;
         if let (Some(_), Some(base)) = (&plans.train.lora, &recipe.student.init) {
             let kept = workshop.store.folder("train", &stage.key).join(store::ADAPTER);
@@ -309,6 +308,11 @@ fn cost(
 pub(crate) fn load_teacher(recipe: &Recipe, codec: &Codec) -> Result<Option<Teacher>, DistillError> {
     let folder = recipe.teacher.as_ref().and_then(|teacher| teacher.folder.as_deref());
     Ok(folder.map(|folder| Teacher::load(folder, codec)).transpose()?.flatten())
+}
+
+/// The teacher as one who judges what the student wrote, or is looked at while it reads, where `plan` wants that.
+pub(crate) fn judge_for(plan: &Plan, teacher: Option<&Teacher>) -> Result<Option<Judge>, DistillError> {
+    (plan.own.is_some() || plan.hidden.is_some()).then(|| judge(teacher)).transpose()
 }
 
 /// The teacher as one who judges what the student wrote.

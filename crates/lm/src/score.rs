@@ -289,7 +289,7 @@ impl<D: Device> Tapes<D> {
 }
 
 fn run<D: Device>(device: &D, model: &Model<'_, D>, pack: &Pack, tape: &mut Tape<D>) {
-    graph::forward(device, model, pack, tape, false);
+    graph::forward(device, model, pack, tape, graph::Keep::Nothing);
     graph::pick(device, model, pack, tape);
 }
 

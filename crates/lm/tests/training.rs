@@ -232,6 +232,31 @@ fn guided(weight: f64, settings: Training) -> Trainer {
 }
 
 #[test]
+fn a_training_may_begin_to_compute_again_halfway() {
+    let data = examples(60, 3);
+    let batches = epochs(&data, 2, 150, 4);
+    let place = tempfile::tempdir().unwrap();
+    let path = place.path().join("under-way");
+    let kinds: [&dyn Fn(Training) -> Trainer; 3] =
+        [&|settings| begin(false, settings), &|settings| begin(true, settings), &|settings| guided(1.0, settings)];
+    for kind in kinds {
+        let bits = |trainer: &mut Trainer| -> Vec<u32> {
+            trainer.network().unwrap().weights.data().iter().map(|weight| weight.to_bits()).collect()
+        };
+        let mut whole = kind(settings());
+        batches.iter().for_each(|batch| assert!(whole.step(batch).unwrap().applied));
+        let mut first = kind(settings());
+        let half = batches.len() / 2;
+        batches[..half].iter().for_each(|batch| assert!(first.step(batch).unwrap().applied));
+        first.save(&path, "").unwrap();
+        let mut second = kind(Training { activation_checkpointing: true, ..settings() });
+        second.resume(&path).unwrap();
+        batches[half..].iter().for_each(|batch| assert!(second.step(batch).unwrap().applied));
+        assert!(bits(&mut second) == bits(&mut whole));
+    }
+}
+
+#[test]
 fn a_guided_training_comes_nearer_and_goes_on_to_the_same_bits() {
     let data = examples(60, 3);
     let batches = epochs(&data, 4, 150, 4);

@@ -181,6 +181,14 @@ impl Progress for Bars {
         });
     }
 
+    fn learnt(&self, tokens: u64, loss: f64) {
+        self.with(|step| {
+            if let Some(step) = step {
+                step.learn(tokens, loss);
+            }
+        });
+    }
+
     fn note(&self, text: &str) {
         text.lines().for_each(|line| self.talk.say(format!("  {line}").trim_end()));
     }

@@ -39,6 +39,10 @@ pub struct TrainPart {
     /// What all stages train on: `cpu`, `cuda` or `cuda-tf32`.
     #[serde(skip_serializing_if = "Hardware::is_cpu")]
     pub device: Hardware,
+    /// Keep less of each step in memory and compute it again instead (activation checkpointing): for long samples. It changes nothing that
+    /// is learnt.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub activation_checkpointing: bool,
     /// Learn from the log-probabilities of answers that the student cuts into other tokens than its teacher too, carried over by spans
     /// of bytes; otherwise from their texts alone.
     pub spans: bool,
@@ -217,6 +221,7 @@ impl Default for TrainPart {
             alpha: None,
             temperature: 1.0,
             device: Hardware::Cpu,
+            activation_checkpointing: false,
             spans: false,
             lora: None,
             hidden_states: None,

@@ -1,13 +1,14 @@
 //! The engine beside PyTorch, transformers and llama.cpp: tokens a second and peak memory, in turns, on the same weights.
 //!
-//! `cargo xtask bench engine [--python PATH] [--only train|generate] [--size 6m|110m] [--rounds 3] [--seconds 10] [--threads 2]`
+//! `cargo xtask bench engine [--python PATH] [--only train|generate] [--size 6m|110m] [--rounds 3] [--seconds 10] [--threads 2]
+//! [--length 256]`
 //!
 //! `--python` names a Python that has torch, transformers and, for llama.cpp, xllamacpp; what is missing is left out, and
 //! said. In each round every program runs once, for so many seconds, in a process of its own; the table has the medians of the
 //! rounds with their ranges. Absolute figures of a machine that others use too mean little; the ratios of programs that
 //! took turns mean more.
 //!
-//! Training is one step of AdamW after the other on 8 sequences of 256 tokens (2 for 110m), cross-entropy, gradients clipped, 32-bit
+//! Training is one step of AdamW after the other on 2,048 tokens (512 for 110m) in sequences of `--length`, at least one; cross-entropy, gradients clipped, 32-bit
 //! floats. PyTorch runs eagerly, with glibc told to keep what it frees: that alone makes it a quarter faster. The losses of
 //! the first steps must be the same.
 //! Generation is 32 greedy answers of 64 tokens to prompts of 64; what the prompts took is measured apart and subtracted.
@@ -48,6 +49,7 @@ struct Options {
     rounds: usize,
     seconds: u64,
     threads: usize,
+    length: usize,
 }
 
 fn main() -> Fallible<()> {
@@ -65,7 +67,7 @@ fn main() -> Fallible<()> {
             continue;
         }
         let folder = place.join(size);
-        let network = network::network(size)?;
+        let network = network::network(size, options.length)?;
         network.save(&folder, anbiq_lm::Dtype::F32)?;
         own::codec()?.save(&folder)?;
         gguf::write(&folder.join("model.gguf"), &network, &own::codec()?, gguf::Storage::F32, &[])?;
@@ -83,7 +85,7 @@ fn main() -> Fallible<()> {
 /// Lets all programs take turns, and says what they measured.
 fn table(options: &Options, size: &str, what: &str, folder: &Path) -> Fallible<()> {
     let names: &[&str] = match what {
-        "train" => &["anbiq", "anbiq, lora", "torch"],
+        "train" => &["anbiq", "anbiq, checkpointing", "anbiq, lora", "torch"],
         _ => &["anbiq", "anbiq, int8", "transformers", "llama.cpp"],
     };
     let mut all: BTreeMap<&str, Vec<Measured>> = BTreeMap::new();
@@ -96,8 +98,10 @@ fn table(options: &Options, size: &str, what: &str, folder: &Path) -> Fallible<(
             }
         }
     }
-    println!("\n{what}, {size}, {} threads, {} rounds of {} s", options.threads, options.rounds, options.seconds);
-    println!("{:<14} {:>10} {:>19} {:>12} {:>10}", "", "tokens/s", "range", "prompts/s", "peak MB");
+    let Options { threads, rounds, seconds, length, .. } = options;
+    let length = if what == "train" { format!(", {length} tokens a sequence") } else { String::new() };
+    println!("\n{what}, {size}{length}, {threads} threads, {rounds} rounds of {seconds} s");
+    println!("{:<20} {:>10} {:>19} {:>12} {:>10}", "", "tokens/s", "range", "prompts/s", "peak MB");
     for name in names {
         let Some(measured) = all.get(name) else { continue };
         let mut rates: Vec<f64> = measured.iter().map(|measured| measured.rate).collect();
@@ -106,7 +110,7 @@ fn table(options: &Options, size: &str, what: &str, folder: &Path) -> Fallible<(
         let prompts = prompts.iter().copied().reduce(f64::max).map_or("-".to_owned(), |rate| format!("{rate:.0}"));
         let peak = measured.iter().map(|measured| measured.peak_bytes).max().unwrap_or(0) as f64 / 1e6;
         let range = format!("{:.0} to {:.0}", rates[0], rates[rates.len() - 1]);
-        println!("{name:<14} {:>10.0} {range:>19} {prompts:>12} {peak:>10.0}", rates[rates.len() / 2]);
+        println!("{name:<20} {:>10.0} {range:>19} {prompts:>12} {peak:>10.0}", rates[rates.len() / 2]);
     }
     if let (Some(own), Some(torch)) = (all.get("anbiq"), all.get("torch")) {
         let apart = own[0].losses.iter().zip(&torch[0].losses).map(|(a, b)| ((a - b) / b).abs()).fold(0.0, f64::max);
@@ -139,7 +143,11 @@ fn one(options: &Options, size: &str, what: &str, name: &str, folder: &Path) -> 
             command
         }
     };
-    let output = command.args(numbers).output()?;
+    command.args(numbers);
+    if what == "train" {
+        command.arg(options.length.to_string());
+    }
+    let output = command.output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);
         return Err(said.lines().last().unwrap_or("it said nothing").to_owned().into());
@@ -149,7 +157,8 @@ fn one(options: &Options, size: &str, what: &str, name: &str, folder: &Path) -> 
 }
 
 fn options(words: Vec<String>) -> Fallible<Options> {
-    let mut options = Options { python: None, only: None, size: None, rounds: 3, seconds: 10, threads: 2 };
+    let mut options =
+        Options { python: None, only: None, size: None, rounds: 3, seconds: 10, threads: 2, length: own::LENGTHS };
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         let value = words.next().ok_or_else(|| format!("`{word}` needs a value"))?;
@@ -160,6 +169,7 @@ fn options(words: Vec<String>) -> Fallible<Options> {
             "--rounds" => options.rounds = value.parse()?,
             "--seconds" => options.seconds = value.parse()?,
             "--threads" => options.threads = value.parse()?,
+            "--length" => options.length = value.parse()?,
             _ => return Err(format!("`{word}` is not known").into()),
         }
     }

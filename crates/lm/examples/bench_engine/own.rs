@@ -15,6 +15,9 @@ use crate::{Fallible, Measured};
 const ANSWERS: usize = 32;
 const LENGTH: usize = 64;
 
+/// Tokens of a sequence that is trained on.
+pub(crate) const LENGTHS: usize = 256;
+
 /// One token a byte, so that a prompt of 64 characters has 64 tokens.
 pub(crate) fn codec() -> Result<Codec, LmError> {
     Codec::plain(Tokenizer::train_bpe(["a"], 256 + SPECIALS.len(), &SPECIALS)?, 512)
@@ -22,22 +25,30 @@ pub(crate) fn codec() -> Result<Codec, LmError> {
 
 /// Measures what `words` say: what, the size, how, threads, seconds.
 pub(crate) fn measure(words: &[String]) -> Fallible<Measured> {
-    let [what, size, how, threads, seconds] = words else { return Err("own WHAT SIZE HOW THREADS SECONDS".into()) };
+    let [what, size, how, threads, seconds, more @ ..] = words else {
+        return Err("own WHAT SIZE HOW THREADS SECONDS [LENGTH]".into());
+    };
     let (threads, time) = (threads.parse()?, Duration::from_secs(seconds.parse()?));
     match what.as_str() {
-        "train" => training(size, how == "lora", threads, time),
+        "train" => {
+            let length = more.first().map_or(Ok(LENGTHS), |length| length.parse())?;
+            training(size, how, threads, time, length)
+        }
         _ => generating(size, if how == "int8" { Precision::Int8 } else { Precision::F32 }, threads),
     }
 }
 
-fn training(size: &str, adapted: bool, threads: usize, time: Duration) -> Fallible<Measured> {
-    let network = network(size)?;
+fn training(size: &str, how: &str, threads: usize, time: Duration, length: usize) -> Fallible<Measured> {
+    let network = network(size, length)?;
     let vocab = network.config.vocab_size as u64;
-    let rows = if size == "6m" { 8 } else { 2 };
+    let rows = ((if size == "6m" { 2048 } else { 512 }) / length as u64).max(1);
     // As in the scripts beside this: sequence `row` has at `at` the token that these numbers give.
     let token = |row: u64, at: u64| ((row * 7919 + at * at * 31 + at * 17) % vocab) as u32;
-    let example =
-        |row| Example { tokens: (0..=256).map(|at| token(row, at)).collect(), first_target: 1, teacher: None };
+    let example = |row| Example {
+        tokens: (0..=length as u64).map(|at| token(row, at)).collect(),
+        first_target: 1,
+        teacher: None,
+    };
     let batch: Vec<Example> = (0..rows).map(example).collect();
     let config = train::Config {
         learning_rate: 1e-4,
@@ -45,9 +56,10 @@ fn training(size: &str, adapted: bool, threads: usize, time: Duration) -> Fallib
         total_steps: u64::MAX,
         weight_decay: 0.0,
         threads,
+        activation_checkpointing: how == "checkpointing",
         ..train::Config::default()
     };
-    let mut trainer = if adapted {
+    let mut trainer = if how == "lora" {
         let adapter = Adapter::new(&network, Shape::default(), 1)?;
         Trainer::with_adapter(network, adapter, config)?
     } else {
@@ -62,13 +74,13 @@ fn training(size: &str, adapted: bool, threads: usize, time: Duration) -> Fallib
         trainer.step(&batch)?;
         steps += 1;
     }
-    let rate = f64::from(steps) * (rows * 256) as f64 / begun.elapsed().as_secs_f64();
+    let rate = f64::from(steps) * (rows as usize * length) as f64 / begun.elapsed().as_secs_f64();
     Ok(Measured { rate, prompt_rate: None, losses, peak_bytes: peak() })
 }
 
 fn generating(size: &str, weights: Precision, threads: usize) -> Fallible<Measured> {
     let options = LocalOptions { threads, max_batch: ANSWERS, seed: Some(1), weights, ..LocalOptions::default() };
-    let model = Local::from_parts(network(size)?, codec()?, "random", options)?;
+    let model = Local::from_parts(network(size, LENGTHS)?, codec()?, "random", options)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answers = |max_tokens: u32| {
         let begun = Instant::now();

@@ -1,6 +1,6 @@
 """Trains the Llama of a folder with PyTorch, eagerly, in 32-bit floats; says tokens a second and peak memory as JSON.
 
-    python torch_train.py FOLDER THREADS SECONDS
+    python torch_train.py FOLDER THREADS SECONDS LENGTH
 """
 
 import json
@@ -14,12 +14,12 @@ import torch.nn as nn
 import torch.nn.functional as F
 from safetensors.torch import load_file
 
-folder, threads, seconds = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
+folder, threads, seconds, LENGTH = pathlib.Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
 torch.set_num_threads(threads)
 config = json.loads((folder / "config.json").read_text())
 D, HEADS, VOCAB = config["hidden_size"], config["num_attention_heads"], config["vocab_size"]
 FFN, EPS, HEAD = config["intermediate_size"], config["rms_norm_eps"], config["hidden_size"] // config["num_attention_heads"]
-ROWS = 8 if D == 256 else 2
+ROWS = max(1, (2048 if D == 256 else 512) // LENGTH)
 
 
 def turned(x, cos, sin):
@@ -66,9 +66,9 @@ model = Llama()
 names = {name.replace("self_attn.", "").replace("mlp.", "").removeprefix("model."): value
          for name, value in load_file(folder / "model.safetensors").items()}
 model.load_state_dict(names)
-angles = torch.outer(torch.arange(256.0), 1e4 ** (-torch.arange(0, HEAD, 2) / HEAD))
+angles = torch.outer(torch.arange(float(LENGTH)), 1e4 ** (-torch.arange(0, HEAD, 2) / HEAD))
 cos, sin = torch.cat((angles, angles), -1).cos(), torch.cat((angles, angles), -1).sin()
-at = torch.arange(257)
+at = torch.arange(LENGTH + 1)
 tokens = torch.stack([(row * 7919 + at * at * 31 + at * 17) % VOCAB for row in range(ROWS)])
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, betas=(0.9, 0.98), weight_decay=0.0)
 
@@ -88,6 +88,6 @@ begun, steps = time.perf_counter(), 0
 while time.perf_counter() - begun < seconds or steps == 0:
     step()
     steps += 1
-rate = steps * ROWS * 256 / (time.perf_counter() - begun)
+rate = steps * ROWS * LENGTH / (time.perf_counter() - begun)
 peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 print(json.dumps(dict(rate=rate, prompt_rate=None, losses=losses, peak_bytes=peak)))

@@ -1,3 +1,4 @@
+use super::forward::{Keep, Pass};
 use super::linear::into_input;
 use super::sink::{Linear, Norm, Sink};
 use super::{Model, Pack, Tape};
@@ -20,8 +21,8 @@ pub(crate) fn backward<D: Device>(
     let epsilon = config.rms_norm_eps;
 
     unpick(device, model, pack, tape, gradient);
-    let laid = Laid { pack, there: &tape.laid };
-    let angles = tape.rotary.angles(device, 0);
+    let pass = Pass { device, model, laid: Laid { pack, there: &tape.laid }, angles: tape.rotary.angles(device, 0) };
+    let (laid, kept) = (pass.laid, tape.kept);
     let scratch = &mut tape.scratch;
     // From here on the stream holds the gradient of what comes out of the layer.
     let stream = device.room(&mut tape.stream, rows * d);
@@ -32,7 +33,11 @@ pub(crate) fn backward<D: Device>(
     let d_qkv = device.room(&mut tape.d_qkv, rows * step);
     for index in (0..config.layers).rev() {
         let layer = model.layer(index);
-        let slot = &mut tape.layers[index];
+        let slot = &mut tape.layers[kept.slot(index)];
+        let before = tape.inputs[index].part(0..rows * d);
+        if kept == Keep::Inputs {
+            pass.again(index, before, slot, hidden, scratch);
+        }
         pull(index + 1, stream);
 
         let gate_up = slot.gate_up.part_mut(0..rows * 2 * ffn);
@@ -53,7 +58,7 @@ pub(crate) fn backward<D: Device>(
         let from = Attended { qkv, context, logsums: slot.logsums.part(0..rows * config.heads) };
         device.attend_backward(config, config.window(index), laid, &from, d_context, d_qkv, scratch);
         if config.rotates(index) {
-            device.rotate(laid, d_qkv, step, turned, &angles, Way::Back);
+            device.rotate(laid, d_qkv, step, turned, &pass.angles, Way::Back);
         }
         if config.qk_norm() {
             let plain = (slot.plain.part(0..rows * (queries + keys)), slot.plain_inverse.part(0..rows * turned));
@@ -62,7 +67,7 @@ pub(crate) fn backward<D: Device>(
             let d_k_norm = gradient.scale(Norm::Keys(index), config.head_dim);
             device.norm_heads_backward(config, Kind::Keys, layer.k_norm, plain, d_qkv, d_k_norm, scratch);
         }
-        let (before, inverse) = (slot.before.part(0..rows * d), slot.before_inverse.part_mut(0..rows));
+        let inverse = slot.before_inverse.part_mut(0..rows);
         device.rms_norm(before, layer.attn_norm, epsilon, hidden, inverse);
         gradient.linear(index, Linear::Qkv, d_qkv, hidden, rows, scratch);
         into_input(device, d_hidden, d, d_qkv, step, model.qkv(index));

@@ -19,7 +19,7 @@ use std::ops::Range;
 
 pub(crate) use backward::backward;
 use forward::forward_seen;
-pub(crate) use forward::{forward, pick};
+pub(crate) use forward::{Keep, forward, pick};
 pub(crate) use head::{logits, logits_of_two, logprobs, loss, top};
 pub(crate) use model::Model;
 pub(crate) use rotary::Rotary;
@@ -111,6 +111,11 @@ pub(crate) fn check(config: &Config, index: usize, tokens: &[u32], first_target:
 pub(crate) struct Tape<D: Device> {
     rotary: Turns<D>,
     laid: D::Laid,
+    /// What the last pass kept.
+    kept: Keep,
+    /// The residual stream before each layer, `[rows, d]`.
+    inputs: Vec<D::Buffer>,
+    /// Of each layer where everything is kept, otherwise of the last one that was computed.
     layers: Vec<LayerTape<D::Buffer>>,
     /// The residual stream, `[rows, d]`; on the way back its gradient.
     stream: D::Buffer,
@@ -140,8 +145,6 @@ pub(crate) struct Tape<D: Device> {
 /// What a layer remembers for the way back.
 #[derive(Debug, Default)]
 struct LayerTape<B> {
-    /// The residual stream before attention, `[rows, d]`.
-    before: B,
     before_inverse: B,
     /// The residual stream between attention and the feed-forward part, `[rows, d]`.
     middle: B,
@@ -164,6 +167,8 @@ impl<D: Device> Tape<D> {
         Self {
             rotary: Turns::new(config),
             laid: D::Laid::default(),
+            kept: Keep::default(),
+            inputs: Vec::new(),
             layers: Vec::new(),
             stream: D::Buffer::default(),
             picked: D::Buffer::default(),
@@ -179,9 +184,22 @@ impl<D: Device> Tape<D> {
             scratch: D::Scratch::default(),
         }
     }
+
+    /// Begins a pass that keeps so much.
+    fn begin(&mut self, config: &Config, keep: Keep) {
+        self.kept = keep;
+        let slots = keep.slot(config.layers.saturating_sub(1)) + 1;
+        if self.layers.len() < slots {
+            self.layers.resize_with(slots, LayerTape::default);
+        }
+        if keep != Keep::Nothing && self.inputs.len() < config.layers {
+            self.inputs.resize_with(config.layers, D::Buffer::default);
+        }
+    }
+
     /// What came out of layer `layer`, counted from 1, for each of `rows` rows, before the way back begins.
     fn state(&self, config: &Config, layer: usize, rows: usize) -> &D::Slice {
-        let from = if layer < config.layers { &self.layers[layer].before } else { &self.stream };
+        let from = if layer < config.layers { &self.inputs[layer] } else { &self.stream };
         from.part(0..rows * config.hidden_size)
     }
 }

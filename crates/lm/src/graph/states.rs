@@ -1,7 +1,7 @@
 //! Hidden states: how far those of a student are from those of its teacher, and the way back from there.
 
 use super::linear::{into_input, into_weight, linear};
-use super::{Model, Pack, Tape, forward_seen};
+use super::{Keep, Model, Pack, Tape, forward_seen};
 use crate::device::{Device, Stretch};
 use crate::kernel::Write;
 
@@ -80,7 +80,7 @@ impl<D: Device> Pulls<D> {
         self.gradients.resize_with(pairs, D::Buffer::default);
         let Self { teacher, targets, gradients, projected, numbers, projection, sum } = self;
         let teacher = teacher.get_or_insert_with(|| Tape::new(guided.model.config));
-        forward_seen(device, &guided.model, pack, teacher, false, |layer, stream| {
+        forward_seen(device, &guided.model, pack, teacher, Keep::Nothing, |layer, stream| {
             for (target, pair) in targets.iter_mut().zip(guided.layers) {
                 if pair.1 == layer {
                     device.copy(stream, device.room(target, rows * wide));

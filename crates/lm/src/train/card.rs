@@ -51,7 +51,7 @@ impl Card {
             return Err(LmError::Device { device: hardware.word(), problem: said, hint });
         }
         tracing::info!("{said}");
-        let worker = Worker::new(&device, network, optimizer.size());
+        let worker = Worker::new(&device, network, optimizer.size(), config.keep());
         let moments = Moments::new(&device, optimizer);
         let mut card = Self {
             worker,
@@ -155,8 +155,9 @@ fn needs(device: &Cuda, network: &Network, adapting: Option<&Adapting>, config: 
     // A step takes members until it is full, so it may be half a member longer.
     let rows = device.pack_rows().min(config.batch_tokens + config.batch_tokens / 2);
     let plain = if shape.qk_norm() { turned * (shape.head_dim + 1) } else { 0 };
-    let layer = 2 * d + 2 + step + plain + queries + shape.heads + 2 * ffn;
-    let row = shape.layers * layer + 6 * d + ffn + queries + step + shape.heads + 16;
+    let layer = d + 2 + step + plain + queries + shape.heads + 2 * ffn;
+    let slots = if config.activation_checkpointing { 1 } else { shape.layers };
+    let row = shape.layers * d + slots * layer + 6 * d + ffn + queries + step + shape.heads + 16;
     let logits = device.logit_rows(shape.vocab_size).min(rows) * shape.vocab_size;
     let base = adapting.map_or(0, |adapting| adapting.base.len() + trained);
     let numbers = network.weights.data().len() + base + 3 * trained + rows * row + logits;

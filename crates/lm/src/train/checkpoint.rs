@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::guide::Guiding;
-use super::{Adapting, Trainer};
+use super::{Adapting, Config, Trainer};
 use crate::weights::{Stored, Tensor, TensorFile};
 use crate::{Dtype, LmError};
 
@@ -128,10 +128,12 @@ impl Trainer {
     /// What must be the same for a training to go on.
     fn settings(&self) -> String {
         let shape = self.adapting.as_ref().map(|adapting| adapting.adapter.shape());
+        // It changes no bit, so a training that ran out of memory may go on with it.
+        let config = Config { activation_checkpointing: false, ..self.config.clone() };
         // Structs of numbers and words always have a JSON form.
         match self.guide() {
-            None => serde_json::to_string(&(&self.config, shape)),
-            Some(guide) => serde_json::to_string(&(&self.config, shape, guide.how(), guide.projection().len())),
+            None => serde_json::to_string(&(config, shape)),
+            Some(guide) => serde_json::to_string(&(config, shape, guide.how(), guide.projection().len())),
         }
         .unwrap_or_default()
     }

@@ -135,9 +135,8 @@ impl Trainer {
         config: Config,
         optimizer: Optimizer,
     ) -> Result<Self, LmError> {
-        let size = optimizer.size();
         let engine = match config.device {
-            Hardware::Cpu => Engine::threads(&network, size, optimizer, config.threads),
+            Hardware::Cpu => Engine::threads(&network, optimizer, &config),
             #[cfg(feature = "cuda")]
             hardware => {
                 let card = card::Card::new(hardware, &network, adapting.as_ref(), &config, &optimizer)?;
@@ -344,13 +343,13 @@ struct Learn<'a, E> {
 
 impl<E: Borrow<Example> + Sync> Job for Learn<'_, E> {
     fn run<D: Device>(&self, at: &At<'_, D>, worker: &mut Worker<D>, members: &[usize]) {
-        let Worker { tape, pack, gradient, room, pulls, loss, .. } = worker;
+        let Worker { tape, keep, pack, gradient, room, pulls, loss, .. } = worker;
         pack.clear();
         for &index in members {
             let example = self.batch[index].borrow();
             pack.push(index, &example.tokens, example.first_target);
         }
-        graph::forward(at.device, &at.model, pack, tape, true);
+        graph::forward(at.device, &at.model, pack, tape, *keep);
         if let Some(guided) = &at.guided {
             pulls.compare(at.device, &at.model, (tape, pack), guided, self.pull);
         }

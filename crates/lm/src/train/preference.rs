@@ -183,9 +183,9 @@ struct Prefer<'a> {
 impl Job for Prefer<'_> {
     fn run<D: Device>(&self, at: &At<'_, D>, worker: &mut Worker<D>, members: &[usize]) {
         let Self { pairs, beta, shares } = *self;
-        let Worker { tape, pack, gradient, room, sums, .. } = worker;
+        let Worker { tape, keep, pack, gradient, room, sums, .. } = worker;
         fill(pack, pairs, members);
-        graph::forward(at.device, &at.model, pack, tape, true);
+        graph::forward(at.device, &at.model, pack, tape, *keep);
         graph::pick(at.device, &at.model, pack, tape);
         // The logarithms of both answers must be known before the gradient of either is.
         let mut totals = vec![[0.0; 2]; pairs.len()];

@@ -3,6 +3,7 @@
 use std::f64::consts::PI;
 
 use crate::LmError;
+use crate::graph::Keep;
 
 /// How far a student is from its teacher at one place, P being the teacher's distribution and Q the student's.
 #[derive(Debug, Clone, Copy, PartialEq, Default, serde::Serialize, serde::Deserialize)]
@@ -125,6 +126,10 @@ pub struct Config {
     /// What to train on. Checkpoints from before there was a choice are the processor's.
     #[serde(skip_serializing_if = "Hardware::is_cpu")]
     pub device: Hardware,
+    /// Keep only what goes into each layer and compute the rest again on the way back (activation checkpointing, Chen et al.
+    /// 2016): less memory and more time, the same bits.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub activation_checkpointing: bool,
     /// Shuffles the examples.
     pub seed: u64,
 }
@@ -144,6 +149,7 @@ impl Default for Config {
             temperature: 1.0,
             threads: 1,
             device: Hardware::Cpu,
+            activation_checkpointing: false,
             seed: 0,
         }
     }
@@ -159,6 +165,10 @@ impl Config {
         let length = self.total_steps.saturating_sub(self.warmup_steps).max(1);
         let done = ((step - self.warmup_steps) as f64 / length as f64).min(1.0);
         self.learning_rate * (0.1 + 0.45 * (1.0 + (PI * done).cos()))
+    }
+
+    pub(super) fn keep(&self) -> Keep {
+        if self.activation_checkpointing { Keep::Inputs } else { Keep::Everything }
     }
 
     pub(super) fn check(&self) -> Result<(), LmError> {

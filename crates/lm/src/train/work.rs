@@ -2,7 +2,7 @@
 
 use crate::LmError;
 use crate::device::{Cpu, Device, Loss, Stretch};
-use crate::graph::{Guided, Model, Pack, Pulls, Sink, Tape, Whole};
+use crate::graph::{Guided, Keep, Model, Pack, Pulls, Sink, Tape, Whole};
 use crate::lora::Adapter;
 use crate::optimizer::{Optimizer, Settings, side_by_side};
 
@@ -11,7 +11,7 @@ use super::batches::balance;
 use super::card::Card;
 use super::guide::Guiding;
 use super::preference::Sums;
-use super::{Adapting, Network};
+use super::{Adapting, Config, Network};
 
 /// What is trained, where it is computed.
 pub(super) struct At<'a, D: Device> {
@@ -32,6 +32,8 @@ pub(super) trait Job: Sync {
 #[derive(Debug)]
 pub(super) struct Worker<D: Device> {
     pub(super) tape: Tape<D>,
+    /// What passes keep for the way back.
+    pub(super) keep: Keep,
     pub(super) pack: Pack,
     /// Of every weight, or of the adapter's numbers.
     pub(super) gradient: D::Buffer,
@@ -45,11 +47,12 @@ pub(super) struct Worker<D: Device> {
 
 impl<D: Device> Worker<D> {
     /// For a gradient of `size` numbers.
-    pub(super) fn new(device: &D, network: &Network, size: usize) -> Self {
+    pub(super) fn new(device: &D, network: &Network, size: usize, keep: Keep) -> Self {
         let mut gradient = D::Buffer::default();
         device.clear(device.room(&mut gradient, size));
         Self {
             tape: Tape::new(&network.config),
+            keep,
             pack: Pack::default(),
             gradient,
             size,
@@ -108,9 +111,10 @@ pub(super) enum Engine {
 pub(super) type State<'a> = (i32, std::borrow::Cow<'a, [f32]>, std::borrow::Cow<'a, [f32]>);
 
 impl Engine {
-    /// `threads` of them, for `size` numbers to train.
-    pub(super) fn threads(network: &Network, size: usize, optimizer: Optimizer, threads: usize) -> Self {
-        let workers = (0..threads).map(|_| Worker::new(&Cpu, network, size)).collect();
+    /// As many threads as `config` says, for the numbers of `optimizer`.
+    pub(super) fn threads(network: &Network, optimizer: Optimizer, config: &Config) -> Self {
+        let new = |_| Worker::new(&Cpu, network, optimizer.size(), config.keep());
+        let workers = (0..config.threads).map(new).collect();
         Self::Threads { workers, optimizer }
     }
 
