@@ -42,9 +42,10 @@ fn panel(svg: &mut String, stage: &Stage, above: f64) {
     // Writing to a string does not fail.
     let _ = writeln!(
         svg,
-        "<text x=\"{LEFT}\" y=\"{:.1}\">{}: loss a target, {} steps, {} tokens</text>",
+        "<text x=\"{LEFT}\" y=\"{:.1}\">{}: loss a {}, {} steps, {} tokens</text>",
         above + 18.0,
         stage.name,
+        if stage.name == "prefer" { "pair" } else { "target" },
         grouped(stage.steps),
         grouped(stage.tokens)
     );
