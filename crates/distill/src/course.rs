@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anbiq_domain::Digest;
 use anbiq_lm::lora::{self, Adapter};
-use anbiq_lm::train::{self, Divergence, Example, Hardware, HiddenStates, Member, Pair, Preference, Trainer};
+use anbiq_lm::train::{self, Divergence, Hardware, HiddenStates, Member, Pair, Preference, Trainer};
 use anbiq_lm::{Codec, Network};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::own::{Judge, OwnAnswers};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::store::Store;
-use crate::train::Set;
+use crate::train::{Member as Sequence, Set};
 
 /// How a stage learns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -163,15 +163,15 @@ impl Workshop<'_> {
     ) -> Result<(Network, Stage), DistillError> {
         let judge = judge.filter(|_| plan.own.is_some() || plan.hidden.is_some());
         let judged = judge.map(Judge::digest);
-        let key = key(origin, &[set.digest(), judged.unwrap_or_else(|| Digest::of(b""))], plan)?;
-        let batches = || train::epochs(&set.examples, plan.epochs, plan.batch_tokens, plan.seed);
+        let key = key(origin, &[set.digest()?, judged.unwrap_or_else(|| Digest::of(b""))], plan)?;
+        let batches = || train::epochs(set.members(), plan.epochs, plan.batch_tokens, plan.seed);
         self.stage(
             key,
             network,
             (plan, judge),
-            (set.examples.len(), set.cut(), set.too_long),
+            (set.len(), set.cut(), set.too_long),
             batches,
-            |trainer, batch: &[&Example]| {
+            |trainer, batch: &[&Sequence]| {
                 let judged = match (&plan.own, judge) {
                     (Some(own), Some(judge)) if own.takes(trainer.steps(), plan.seed) => {
                         own.judged(trainer, batch, self.codec, judge, plan)?
@@ -180,7 +180,11 @@ impl Workshop<'_> {
                 };
                 // Where nothing of what it wrote can be judged it learns from the teacher's answers too.
                 let own = !judged.is_empty();
-                let step = if own { trainer.step_towards(&judged, 1.0)? } else { trainer.step(batch)? };
+                let step = if own {
+                    trainer.step_towards(&judged, 1.0)?
+                } else {
+                    trainer.step(&set.batch(batch.iter().copied())?)?
+                };
                 Ok(Did { loss: step.loss, applied: step.applied, own })
             },
         )
@@ -196,12 +200,12 @@ impl Workshop<'_> {
         own: &OwnAnswers,
         how: &Preference,
     ) -> Result<(Network, Stage), DistillError> {
-        let key = key(origin, &[set.digest(), Digest::of(b"prefer")], plan)?;
+        let key = key(origin, &[set.digest()?, Digest::of(b"prefer")], plan)?;
         if let Some(found) = self.found(plan, &key)? {
             return Ok(found);
         }
         self.progress.stage("answering for itself", None);
-        let pairs = own.pairs(&network, &set.examples, self.codec, plan)?;
+        let pairs = own.pairs(&network, set.members(), self.codec, plan)?;
         if pairs.is_empty() {
             let why = "the student answers every prompt as its teacher does: there is nothing to prefer";
             return Err(DistillError::Nothing(why.to_owned()));
@@ -405,14 +409,15 @@ fn trainer(network: Network, plan: &Plan, steps: u64, judge: Option<&Judge>) -> 
 
 /// Seconds that a token takes to learn from, measured on one batch of `set`.
 pub(crate) fn seconds_a_token(network: Network, set: &Set, plan: &Plan) -> Result<Option<f64>, DistillError> {
-    let batches = train::epochs(&set.examples, 1, plan.batch_tokens, plan.seed);
+    let batches = train::epochs(set.members(), 1, plan.batch_tokens, plan.seed);
     let Some(batch) = batches.first() else { return Ok(None) };
+    let batch = set.batch(batch.iter().copied())?;
     let Plan { threads, device, batch_tokens, .. } = *plan;
     let settings = train::Config { threads, device, batch_tokens, ..train::Config::default() };
     let mut trainer = Trainer::new(network, settings)?;
     // The first step touches all memory for the first time.
-    trainer.step(batch)?;
+    trainer.step(&batch)?;
     let wall = Instant::now();
-    let step = trainer.step(batch)?;
+    let step = trainer.step(&batch)?;
     Ok(Some(wall.elapsed().as_secs_f64() / step.rows.max(1) as f64))
 }

@@ -18,6 +18,7 @@ use crate::recipe::Recipe;
 use crate::report::grouped;
 use crate::student::Student;
 use crate::terms::{Clearance, Papers};
+use crate::told;
 use crate::train::{CorpusReader, Loss};
 use crate::work::{Lesson, load_teacher, matched};
 
@@ -72,7 +73,8 @@ pub(crate) fn estimate(recipe: &Recipe, papers: &Papers, clearance: Clearance) -
         if capture.source.exists() {
             let read = Capture::read(&capture.source, &student.codec)?;
             (rows, captured) = (read.rows, read.usage.completion_tokens);
-            capture_bytes = std::fs::metadata(&capture.source).map_or(0, |file| file.len());
+            capture_bytes =
+                std::fs::metadata(&capture.source).map_or(0, |file| file.len()) + told::bytes(&capture.source)?;
             if rows > 0 {
                 let lesson = Lesson::of(recipe, &student.codec, read.samples)?;
                 answer_tokens = lesson.set.tokens;
