@@ -145,7 +145,7 @@ async fn what_is_told_is_shelved_to_the_same_bytes_whatever_happened() {
     let (books, done) = (vendor.books(), place.run("distill capture killed.toml"));
     assert_eq!(done.code, 2);
     assert!(
-        done.err.contains("it is not there")
+        done.err.contains("and is not there")
             && done.err.contains("hint: the log-probabilities of a capture are in a file beside it: copy both"),
         "{}",
         done.err

@@ -269,20 +269,23 @@ fn owned(tokens: &[Token<&[u8]>]) -> Vec<Token> {
 
 /// The file of shards that the rows of `source` name: the capture's own, or one of the same bytes beside it, since captures are renamed.
 pub(super) fn find(source: &Path, name: &str) -> Result<PathBuf, DistillError> {
+    let missing = |path: PathBuf| DistillError::Told {
+        code: "told_missing",
+        path,
+        problem: format!("`{name}` names the log-probabilities of `{}`, and is not there", source.display()),
+        hint: "the log-probabilities of a capture are in a file beside it: copy both".to_owned(),
+    };
+    if !is_name(name) {
+        return Err(missing(source.to_owned()));
+    }
     let own = path(source, name);
-    if is_name(name) && own.exists() {
+    if own.exists() {
         return Ok(own);
     }
-    let folder = folder(source);
     let ending = format!(".{name}.told");
-    let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
-    let other = files.find(|file| is_name(name) && file.file_name().to_string_lossy().ends_with(&ending));
-    other.map(|file| file.path()).ok_or_else(|| DistillError::Told {
-        code: "told_missing",
-        path: own,
-        problem: format!("it is not there, and `{}` names it", source.display()),
-        hint: "the log-probabilities of a capture are in a file beside it: copy both".to_owned(),
-    })
+    let mut files = std::fs::read_dir(folder(source)).into_iter().flatten().flatten();
+    let other = files.find(|file| file.file_name().to_string_lossy().ends_with(&ending));
+    other.map(|file| file.path()).ok_or_else(|| missing(own))
 }
 
 pub(super) fn folder(source: &Path) -> &Path {

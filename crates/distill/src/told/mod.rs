@@ -37,11 +37,12 @@
 //! |---|---|
 //! | as many as `most` needs | how many tokens are named |
 //! | as many as that number needs | which of them was chosen, from 0; that number itself where it is none of them |
-//! | for each, as many as `words` - 1 needs, and 16 | its number in the dictionary; the code of its log-probability |
-//! | where none of them was chosen | the same of the chosen one |
+//! | 5, where more than two are named | `s`: the bits of a step from one code to the next; 31 where the codes do not rise from the second on |
+//! | for each, as many as `words` - 1 needs, and 16 or `s` | its number in the dictionary; the code of its log-probability, or from the third on, where `s` is not 31, by how much it is more than that of the one before |
+//! | where none of them was chosen, as many as `words` - 1 needs, and 16 | the same of the chosen one |
 //!
-//! A number needs as many bits as it has without leading zeros; 0 needs none. At 20 alternatives of 150,000 tokens a place has 86.25 bytes at most, and the dictionary of a full shard takes some 5
-//! more.
+//! A number needs as many bits as it has without leading zeros; 0 needs none. At 20 alternatives of 150,000 tokens a place has 86 bytes at most and some 76 mostly, and the
+//! dictionary of a full shard takes some 5 more; that of a capture of few tokens takes more of them.
 //!
 //! A place keeps what a row says of it but two things: log-probabilities are rounded ([`code`]), and a token that is named with a log-probability above 0.001,
 //! which is none, is not among the named ones. Whatever the bytes of a file are, what is read is an error or a place; the checksum

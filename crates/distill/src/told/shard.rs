@@ -98,14 +98,25 @@ impl Builder {
         }
         let (id, most) = (id_width(words.len()), places.iter().map(|(count, _)| *count).max().unwrap_or(0));
         let (mut bits, mut table) = (BitWriter::default(), Vec::with_capacity(answers.len() * 8));
-        let (mut places, mut named) = (places.into_iter(), named.into_iter());
+        let (mut places, mut named, mut list) = (places.into_iter(), named.into_iter(), Vec::new());
         for &answer in &answers {
             table.extend((bits.align() as u32).to_le_bytes());
             table.extend(answer.to_le_bytes());
             for (count, chosen) in places.by_ref().take(answer as usize) {
                 bits.put(count, width(most));
                 bits.put(chosen, width(count));
-                for (word, code) in named.by_ref().take((count + u32::from(chosen == count)) as usize) {
+                list.clear();
+                list.extend(named.by_ref().take(count as usize));
+                let step = step_width(&list);
+                bits.put(step, if count > RAW { STEP } else { 0 });
+                for (rank, (word, code)) in list.iter().enumerate() {
+                    bits.put(number[*word as usize], id);
+                    match rank.checked_sub(1).filter(|_| rank >= RAW as usize && step != UNEVEN) {
+                        Some(before) => bits.put(u32::from(code - list[before].1), step),
+                        None => bits.put((*code).into(), u16::BITS),
+                    }
+                }
+                for (word, code) in named.by_ref().take(usize::from(chosen == count)) {
                     bits.put(number[word as usize], id);
                     bits.put(code.into(), u16::BITS);
                 }
@@ -127,6 +138,23 @@ impl Builder {
         shard[CHECKSUM].copy_from_slice(&checksum);
         shard
     }
+}
+
+/// The first codes of a list stand as they are: from the likeliest token to the next it is far. The others are steps.
+const RAW: u32 = 2;
+
+/// Bits of the number that says how many bits a step of a list has, and that number where its tokens are not in the order of their codes.
+const STEP: u32 = 5;
+const UNEVEN: u32 = 31;
+
+/// The bits of the largest step between codes of a list.
+fn step_width(list: &[(u32, u16)]) -> u32 {
+    let codes = list.get(RAW as usize - 1..).unwrap_or_default();
+    let steps = codes.windows(2).map(|pair| pair[1].1.checked_sub(pair[0].1));
+    steps
+        .map(|step| step.map(|step| width(step.into())))
+        .try_fold(0, |most, step| Some(most.max(step?)))
+        .unwrap_or(UNEVEN)
 }
 
 /// So much above 0 is how a server rounds; what is more is no log-probability, and what has one is not kept among the likeliest.
@@ -218,11 +246,19 @@ impl Shard {
         for _ in 0..places {
             let count = bits.take(self.count)?;
             let chosen = bits.take(width(count))?;
-            let mut next = || Some((self.word(bits.take(id)?)?, code::decode(bits.take(u16::BITS)? as u16)));
+            let step = bits.take(if count > RAW { STEP } else { 0 })?;
             let mut top = Vec::with_capacity((count as usize).min(self.length / 2));
-            for _ in 0..count {
-                top.push(next()?);
+            let mut last = 0;
+            for rank in 0..count {
+                let word = self.word(bits.take(id)?)?;
+                last = match step {
+                    0..=16 if rank >= RAW => last + bits.take(step)?,
+                    0..=16 | UNEVEN => bits.take(u16::BITS)?,
+                    _ => return None,
+                };
+                top.push((word, code::decode(u16::try_from(last).ok()?)));
             }
+            let mut next = || Some((self.word(bits.take(id)?)?, code::decode(bits.take(u16::BITS)? as u16)));
             let (bytes, logprob) = if chosen == count { next()? } else { *top.get(chosen as usize)? };
             tokens.push(Token { bytes, logprob, top });
         }
