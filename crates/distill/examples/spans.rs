@@ -149,6 +149,7 @@ fn tell(dir: &Path, name: &str) -> Fallible<()> {
                 exchange: None,
                 prompt: Asked::Prompt(prompt),
                 answers: vec![answer],
+                told: None,
                 logprobs: vec![told.collect()],
                 usage: Usage::default(),
                 batch: false,

@@ -1,7 +1,9 @@
 //! A capture: answers of a teacher, with log-probabilities where it gives them.
 
 use std::collections::HashMap;
+use std::fmt;
 use std::path::Path;
+use std::sync::Arc;
 
 use anbiq_domain::{Answer, Digest, Prompt, Usage};
 use anbiq_lm::Codec;
@@ -11,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::DistillError;
 use crate::data::{Asked, Lines};
+use crate::told::{Place, Shelf, Told};
 
 /// One line of a capture: a request and its answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -25,9 +28,12 @@ pub struct Row {
     pub prompt: Asked,
     /// What was answered.
     pub answers: Vec<Answer>,
-    /// The tokens of each answer with their log-probabilities; empty where there are none.
+    /// The tokens of each answer with their log-probabilities; empty where there are none, or where they are shelved.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub logprobs: Vec<Vec<Token>>,
+    /// Where they are on the disk once asking has ended (`told/mod.rs` says how).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub told: Option<Told>,
     /// Tokens, as the teacher counts them.
     #[serde(default)]
     pub usage: Usage,
@@ -38,14 +44,14 @@ pub struct Row {
 
 /// One token of an answer, as the teacher's server tells it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Token {
+pub struct Token<B = Bytes> {
     /// Its bytes.
-    pub bytes: Bytes,
+    pub bytes: B,
     /// Natural logarithm of its probability.
     pub logprob: f32,
     /// The likeliest tokens at its place with theirs, likeliest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub top: Vec<(Bytes, f32)>,
+    #[serde(default = "Vec::new", skip_serializing_if = "Vec::is_empty")]
+    pub top: Vec<(B, f32)>,
 }
 
 /// The bytes of a token: written as a text where they are one, else as a list of numbers.
@@ -65,6 +71,12 @@ impl Bytes {
             Self::Text(text) => text.as_bytes(),
             Self::Raw(bytes) => bytes,
         }
+    }
+}
+
+impl AsRef<[u8]> for Bytes {
+    fn as_ref(&self) -> &[u8] {
+        self.as_slice()
     }
 }
 
@@ -96,7 +108,26 @@ impl Row {
 pub(crate) struct Sample {
     pub(crate) prompt: Prompt,
     pub(crate) answer: Answer,
-    pub(crate) logprobs: Option<Vec<Token>>,
+    pub(crate) told: Option<Kept>,
+}
+
+/// Where an answer's log-probabilities are until they are looked at.
+#[derive(Clone)]
+pub(crate) struct Kept {
+    pub(crate) shelf: Arc<Shelf>,
+    pub(crate) place: Place,
+}
+
+impl fmt::Debug for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.place.fmt(f)
+    }
+}
+
+impl PartialEq for Kept {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.shelf, &other.shelf) && self.place == other.place
+    }
 }
 
 /// All answers of a capture, and what they took.
@@ -113,10 +144,13 @@ pub(crate) struct Capture {
 
 impl Capture {
     /// Reads the capture `path`; tokens that the teacher did not count are counted with `codec`.
+    ///
+    /// Of log-probabilities only the places are in memory where they are shelved; where they stand in the rows they are, packed.
     pub(crate) fn read(path: &Path, codec: &Codec) -> Result<Self, DistillError> {
         let mut capture = Self::default();
+        let (mut shelf, mut places) = (Shelf::of(path), Vec::new());
         for row in Lines::<Row>::open(path)? {
-            let row = row?;
+            let mut row = row?;
             let prompt = row.prompt();
             let mut usage = row.usage;
             if usage.completion_tokens == 0 {
@@ -133,11 +167,16 @@ impl Capture {
                 capture.batched.prompt_tokens += usage.prompt_tokens;
                 capture.batched.completion_tokens += usage.completion_tokens;
             }
-            let mut logprobs = row.logprobs.into_iter();
+            let mut told = shelf.take(&mut row)?.into_iter();
             for answer in row.answers {
-                let logprobs = logprobs.next().filter(|tokens| !tokens.is_empty());
-                capture.samples.push(Sample { prompt: prompt.clone(), answer, logprobs });
+                places.push(told.next().flatten());
+                capture.samples.push(Sample { prompt: prompt.clone(), answer, told: None });
             }
+        }
+        shelf.end()?;
+        let shelf = Arc::new(shelf);
+        for (sample, place) in capture.samples.iter_mut().zip(places) {
+            sample.told = place.map(|place| Kept { shelf: Arc::clone(&shelf), place });
         }
         Ok(capture)
     }
@@ -174,9 +213,9 @@ impl Alphabet {
     ///
     /// `None` where the two do not cut the answer into the same tokens: the places would not be the same. The end token
     /// is mapped where the teacher tells of it, and has no alternatives where it does not.
-    pub(crate) fn map(&self, codec: &Codec, told: &[Token], targets: &[u32]) -> Option<Mapped> {
+    pub(crate) fn map<B: AsRef<[u8]>>(&self, codec: &Codec, told: &[Token<B>], targets: &[u32]) -> Option<Mapped> {
         let body = targets.strip_suffix(codec.eos.get(..1).unwrap_or_default()).unwrap_or(targets);
-        let same = |(target, token): (&u32, &Token)| codec.tokenizer.bytes(*target) == token.bytes.as_slice();
+        let same = |(target, token): (&u32, &Token<B>)| codec.tokenizer.bytes(*target) == token.bytes.as_ref();
         if !(body.len()..=targets.len()).contains(&told.len()) || !body.iter().zip(told).all(same) {
             return None;
         }
@@ -186,7 +225,7 @@ impl Alphabet {
             for (bytes, logprob) in &token.top {
                 let probability = f64::from(*logprob).exp();
                 mapped.told += probability;
-                if let Some(Some(id)) = self.tokens.get(bytes.as_slice())
+                if let Some(Some(id)) = self.tokens.get(bytes.as_ref())
                     && place.iter().all(|(other, _)| other != id)
                     && *logprob <= 0.0
                 {

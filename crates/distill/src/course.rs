@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anbiq_domain::Digest;
 use anbiq_lm::lora::{self, Adapter};
-use anbiq_lm::train::{self, Divergence, Example, Hardware, HiddenStates, Member, Pair, Preference, Trainer};
+use anbiq_lm::train::{self, Divergence, Hardware, HiddenStates, Member, Pair, Preference, Trainer};
 use anbiq_lm::{Codec, Network};
 use serde::{Deserialize, Serialize};
 
@@ -14,7 +14,7 @@ use crate::own::{Judge, OwnAnswers};
 use crate::progress::Progress;
 use crate::recipe::Recipe;
 use crate::store::Store;
-use crate::train::Set;
+use crate::train::{Member as Sequence, Set};
 
 /// Into so many parts, at most, the course of a loss is summed up.
 const PARTS: u64 = 120;
@@ -178,17 +178,17 @@ impl Workshop<'_> {
     ) -> Result<(Network, Stage), DistillError> {
         let judge = judge.filter(|_| plan.own.is_some() || plan.hidden.is_some());
         let judged = judge.map(Judge::digest);
-        let key = key(origin, &[set.digest(), judged.unwrap_or_else(|| Digest::of(b""))], plan)?;
-        let batches = || train::epochs(&set.examples, plan.epochs, plan.batch_tokens, plan.seed);
+        let key = key(origin, &[set.digest()?, judged.unwrap_or_else(|| Digest::of(b""))], plan)?;
+        let batches = || train::epochs(set.members(), plan.epochs, plan.batch_tokens, plan.seed);
         self.stage(
             key,
             network,
             (plan, judge),
-            (set.examples.len(), set.cut(), set.too_long),
+            (set.len(), set.cut(), set.too_long),
             batches,
-            |trainer, batch: &[&Example]| {
+            |trainer, batch: &[&Sequence]| {
                 let own = plan.own.as_ref().is_some_and(|own| own.takes(trainer.steps(), plan.seed));
-                learnt_from(trainer, batch, plan, self.codec, judge.filter(|_| own))
+                learnt_from(trainer, (set, batch), plan, self.codec, judge.filter(|_| own))
             },
         )
     }
@@ -203,12 +203,12 @@ impl Workshop<'_> {
         own: &OwnAnswers,
         how: &Preference,
     ) -> Result<(Network, Stage), DistillError> {
-        let key = key(origin, &[set.digest(), Digest::of(b"prefer")], plan)?;
+        let key = key(origin, &[set.digest()?, Digest::of(b"prefer")], plan)?;
         if let Some(found) = self.found(plan, &key)? {
             return Ok(found);
         }
         self.progress.stage("answering for itself", None);
-        let pairs = own.pairs(&network, &set.examples, self.codec, plan)?;
+        let pairs = own.pairs(&network, set.members(), self.codec, plan)?;
         if pairs.is_empty() {
             let why = "the student answers every prompt as its teacher does: there is nothing to prefer";
             return Err(DistillError::Nothing(why.to_owned()));
@@ -350,10 +350,10 @@ impl Workshop<'_> {
     }
 }
 
-/// One step on `batch`; where there is a judge, on what the student itself says to its prompts.
+/// One step on `batch` of a set; where there is a judge, on what the student itself says to its prompts.
 pub(crate) fn learnt_from(
     trainer: &mut Trainer,
-    batch: &[&Example],
+    (set, batch): (&Set, &[&Sequence]),
     plan: &Plan,
     codec: &Codec,
     judge: Option<&Judge>,
@@ -364,7 +364,8 @@ pub(crate) fn learnt_from(
     };
     // Where nothing of what it wrote can be judged it learns from the teacher's answers too.
     let own = !judged.is_empty();
-    let step = if own { trainer.step_towards(&judged, 1.0)? } else { trainer.step(batch)? };
+    let step =
+        if own { trainer.step_towards(&judged, 1.0)? } else { trainer.step(&set.batch(batch.iter().copied())?)? };
     Ok(Did { loss: step.loss, applied: step.applied, own })
 }
 

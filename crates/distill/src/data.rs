@@ -89,6 +89,7 @@ pub(crate) struct Lines<T> {
     reader: BufReader<File>,
     line: usize,
     offset: u64,
+    text: Vec<u8>,
     /// A last line without its end is none: whoever wrote it was killed.
     torn_is_none: bool,
     kind: std::marker::PhantomData<T>,
@@ -99,7 +100,7 @@ impl<T: DeserializeOwned> Lines<T> {
         let file = File::open(path).map_err(DistillError::read(path))?;
         let reader = BufReader::with_capacity(1 << 16, file);
         let (path, kind) = (path.to_owned(), std::marker::PhantomData);
-        Ok(Self { path, reader, line: 0, offset: 0, torn_is_none: false, kind })
+        Ok(Self { path, reader, line: 0, offset: 0, text: Vec::new(), torn_is_none: false, kind })
     }
 
     /// Of a file that somebody appends to: a last line without its end does not count.
@@ -117,13 +118,18 @@ impl<T: DeserializeOwned> Lines<T> {
         self.offset
     }
 
+    /// The line that was read last, as it stands.
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
     fn read(&mut self) -> Result<Option<T>, DistillError> {
-        let mut text = Vec::new();
+        let Self { text, .. } = self;
         loop {
             text.clear();
             self.line += 1;
             let mut limited = std::io::Read::take(&mut self.reader, LONGEST_LINE as u64);
-            let length = limited.read_until(b'\n', &mut text).map_err(DistillError::read(&self.path))?;
+            let length = limited.read_until(b'\n', text).map_err(DistillError::read(&self.path))?;
             self.offset += length as u64;
             let wrong = |problem: String| DistillError::Row { path: self.path.clone(), line: self.line, problem };
             if length == 0 || self.torn_is_none && !text.ends_with(b"\n") {
@@ -133,7 +139,7 @@ impl<T: DeserializeOwned> Lines<T> {
                 return Err(wrong("the line is too long: is this a file of one JSON value a line?".to_owned()));
             }
             if !text.trim_ascii().is_empty() {
-                return serde_json::from_slice(&text).map(Some).map_err(|error| wrong(error.to_string()));
+                return serde_json::from_slice(text).map(Some).map_err(|error| wrong(error.to_string()));
             }
         }
     }

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use anbiq_lm::train::{self, Example, Member};
+use anbiq_lm::train::{self, Member};
 use anbiq_lm::{Codec, Network};
 use serde::{Deserialize, Serialize};
 
@@ -10,6 +10,7 @@ use crate::DistillError;
 use crate::course::{Plan, Plans, learnt_from, trainer};
 use crate::forecast::Band;
 use crate::own::Judge;
+use crate::train::{Member as Sequence, Set};
 
 /// Steps that are timed, and how long that may take before fewer must do.
 const STEPS: usize = 5;
@@ -29,7 +30,7 @@ pub struct Effort {
 /// What a stage would learn from.
 pub(crate) struct Material<'a> {
     /// Some of the examples, or some like them.
-    pub(crate) examples: &'a [Example],
+    pub(crate) set: &'a Set,
     /// Tokens of all of them, read once.
     pub(crate) tokens: Band,
 }
@@ -44,11 +45,11 @@ pub(crate) struct Trial<'a> {
 impl Trial<'_> {
     /// The stage that learns from examples by `plan`; `None` where there are none.
     pub(crate) fn learning(&self, plan: &Plan, material: &Material<'_>) -> Result<Option<Effort>, DistillError> {
-        let batches = train::epochs(material.examples, 1, plan.batch_tokens, plan.seed);
+        let batches = train::epochs(material.set.members(), 1, plan.batch_tokens, plan.seed);
         let whose = |own: bool| {
             let mut trainer = trainer(self.network.clone(), plan, STEPS as u64 + 1, self.judge)?;
             timed(&batches, |batch| {
-                learnt_from(&mut trainer, batch, plan, self.codec, self.judge.filter(|_| own)).map(drop)
+                learnt_from(&mut trainer, (material.set, batch), plan, self.codec, self.judge.filter(|_| own)).map(drop)
             })
         };
         let own = plan.own.as_ref().filter(|_| self.judge.is_some());
@@ -72,9 +73,9 @@ impl Trial<'_> {
     pub(crate) fn preferring(&self, plans: &Plans, material: &Material<'_>) -> Result<Option<Effort>, DistillError> {
         let Some((plan, own, how)) = &plans.prefer else { return Ok(None) };
         // As many as two batches of pairs take.
-        let some = train::epochs(material.examples, 1, plan.batch_tokens, plan.seed);
+        let some = train::epochs(material.set.members(), 1, plan.batch_tokens, plan.seed);
         let Some(some) = some.into_iter().next() else { return Ok(None) };
-        let some: Vec<Example> = some.into_iter().cloned().collect();
+        let some: Vec<Sequence> = some.into_iter().cloned().collect();
         let read: usize = some.iter().map(Member::tokens).sum();
         let begun = Instant::now();
         let pairs = own.pairs(self.network, &some, self.codec, plan)?;

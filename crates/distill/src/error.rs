@@ -56,6 +56,18 @@ pub enum DistillError {
         /// What to do.
         hint: String,
     },
+    /// A file of log-probabilities is not what the capture beside it says.
+    #[error("`{path}`: {problem}\nhint: {hint}")]
+    Told {
+        /// `told_missing` or `told_damaged`.
+        code: &'static str,
+        /// Which file.
+        path: PathBuf,
+        /// What is wrong with it.
+        problem: String,
+        /// What to do.
+        hint: String,
+    },
     /// The teacher does not answer.
     #[error("the teacher failed: {0}")]
     Teacher(#[from] ModelError),
@@ -77,7 +89,7 @@ impl DistillError {
             Self::Taken(_) => "capture_taken",
             Self::Terms(refusal) => refusal.code(),
             Self::Nothing(_) => "nothing_to_train_on",
-            Self::Unready { code, .. } => code,
+            Self::Unready { code, .. } | Self::Told { code, .. } => code,
             Self::Teacher(error) => error.code,
             Self::Model(error) => error.code(),
             Self::Interrupted(_) => "interrupted",

@@ -2,9 +2,8 @@
 
 use std::path::Path;
 
-use anbiq_domain::{Money, Prompt};
+use anbiq_domain::Money;
 use anbiq_lm::Codec;
-use anbiq_lm::train::Example;
 use serde::{Deserialize, Serialize};
 
 use crate::DistillError;
@@ -21,6 +20,7 @@ use crate::recipe::{AskPart, Recipe};
 use crate::report::grouped;
 use crate::student::Student;
 use crate::terms::{Clearance, Papers};
+use crate::told;
 use crate::train::{self, CorpusReader, Loss, Set};
 use crate::work::{Lesson, judge_for, load_teacher, matched};
 
@@ -129,7 +129,7 @@ impl Had {
         }
         let read = Capture::read(source, &student.codec)?;
         let (rows, completion_tokens) = (read.rows, read.usage.completion_tokens);
-        let bytes = std::fs::metadata(source).map_or(0, |file| file.len());
+        let bytes = std::fs::metadata(source).map_or(0, |file| file.len()) + told::bytes(source)?;
         let had = Self { rows, answers: read.samples.len() as u64, completion_tokens, bytes, ..Self::default() };
         if rows == 0 {
             return Ok(had);
@@ -152,7 +152,7 @@ struct Asked {
     tasks: u64,
     forecast: Option<Forecast>,
     /// Where no answer is there yet: the first prompts, with answers as long as they may be.
-    supposed: Vec<Example>,
+    supposed: Set,
 }
 
 impl Asked {
@@ -178,8 +178,8 @@ impl Asked {
             });
             let price = price.unwrap_or_default();
             asked.most_money += (0..ask.answers).map(|_| price).sum();
-            if had.set.examples.is_empty() && asked.supposed.len() < PROMPTS {
-                asked.supposed.extend(longest(codec, &prompt, ask.max_tokens as usize)?);
+            if had.set.is_empty() && asked.supposed.len() < PROMPTS {
+                asked.supposed.suppose(codec, &prompt, ask.max_tokens as usize)?;
             }
         }
         if recipe.evaluate.teacher
@@ -213,7 +213,7 @@ impl Asked {
             return Band { expected: there + rest * mean, low: there, high: there + rest * most };
         }
         let (mut prompts, mut most) = (0, 0);
-        for example in &self.supposed {
+        for example in self.supposed.members() {
             prompts += example.first_target;
             most += example.tokens.len();
         }
@@ -221,15 +221,6 @@ impl Asked {
         let (low, high) = (prompts as f64 * share, most as f64 * share);
         Band { expected: (low + high) / 2.0, low, high }
     }
-}
-
-/// The longest that an answer to `prompt` may make it; `None` where the prompt alone fills the context.
-fn longest(codec: &Codec, prompt: &Prompt, max_tokens: usize) -> Result<Option<Example>, DistillError> {
-    let mut tokens = codec.encode_prompt(prompt)?;
-    let first_target = tokens.len();
-    // Which token it is makes no difference to how long it takes.
-    tokens.resize(codec.context.min(first_target + max_tokens), codec.eos.first().copied().unwrap_or(0));
-    Ok((first_target > 0 && tokens.len() > first_target).then_some(Example { tokens, first_target, teacher: None }))
 }
 
 /// The stages that there would be, each tried by a few steps.
@@ -244,28 +235,27 @@ fn stages(
     let mut stages = Vec::new();
     let alone = Trial { network, codec, judge: None };
     let tokens = asked.tokens(had, codec);
-    let supposed = Set { examples: asked.supposed.clone(), ..Set::default() };
-    let set = if had.set.examples.is_empty() { &supposed } else { &had.set };
+    let set = if had.set.is_empty() { &asked.supposed } else { &had.set };
     if let Some(corpus) = &recipe.corpus {
         let mut reader = CorpusReader::open(&corpus.path)?;
         let read = reader.take(codec, corpus.tokens, Loss::Everywhere, false)?;
-        let material = Material { examples: &read.examples, tokens: Band::exactly(read.tokens as f64) };
+        let material = Material { set: &read, tokens: Band::exactly(read.tokens as f64) };
         if plans.pretrain.epochs > 0 {
             stages.extend(alone.learning(&plans.pretrain, &material)?);
         }
-        if recipe.evaluate.scratch && !set.examples.is_empty() {
+        if recipe.evaluate.scratch && !set.is_empty() {
             let plan = plans.other("scratch", plans.train.epochs);
             stages.extend(alone.learning(&plan, &Material { tokens, ..material })?);
         }
     }
-    if let (Some(path), false) = (&recipe.evaluate.labels, set.examples.is_empty()) {
+    if let (Some(path), false) = (&recipe.evaluate.labels, set.is_empty()) {
         let labels = train::documents(path, codec, usize::MAX)?;
-        let material = Material { examples: &labels.examples, tokens: Band::exactly(labels.tokens as f64) };
+        let material = Material { set: &labels, tokens: Band::exactly(labels.tokens as f64) };
         let plan = plans.other("labels", recipe.evaluate.label_epochs.unwrap_or(plans.train.epochs));
         stages.extend(alone.learning(&plan, &material)?);
     }
-    if !set.examples.is_empty() {
-        let material = Material { examples: &set.examples, tokens };
+    if !set.is_empty() {
+        let material = Material { set, tokens };
         plans.train.hidden = matched(recipe, network, set, teacher)?;
         let judge = judge_for(&plans.train, teacher)?;
         stages.extend(Trial { judge: judge.as_ref(), ..alone }.learning(&plans.train, &material)?);

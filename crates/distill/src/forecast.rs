@@ -15,6 +15,7 @@ use crate::DistillError;
 use crate::ask::{Head, Index, Limits, Maker, Wants, beside_rows, short};
 use crate::data::Lines;
 use crate::recipe::AskPart;
+use crate::told;
 
 /// The fewest answers from which anything is carried over.
 const FEWEST: usize = 30;
@@ -38,7 +39,7 @@ pub struct Forecast {
     pub prompt_tokens: Band,
     /// Tokens of answers.
     pub completion_tokens: Band,
-    /// Bytes of the capture's file.
+    /// Bytes of the capture's files.
     pub bytes: Band,
 }
 
@@ -105,7 +106,9 @@ pub(crate) fn pilot_share(share: f64, answers: u64, each: u32) -> f64 {
 struct Seen {
     usage: Usage,
     batch: bool,
+    /// Of its row, and places whose log-probabilities are shelved.
     bytes: u64,
+    places: u64,
 }
 
 /// A prompt with what is there of its answers.
@@ -137,13 +140,18 @@ pub(crate) fn forecast(
     // By request: what it took. Without a share that may be all that was ever asked.
     let mut seen = HashMap::new();
     let mut lines = Lines::<Head>::open(source)?;
+    let (shelved, mut places) = (told::bytes(source)?, 0);
     loop {
         let begin = lines.offset();
         let Some(head) = lines.next().transpose()? else { break };
         if let Some(id) = head.id.filter(|id| index.place(id).is_some()) {
-            seen.insert(short(&id), Seen { usage: head.usage, batch: head.batch, bytes: lines.offset() - begin });
+            let of = head.shelved();
+            places += of;
+            let bytes = lines.offset() - begin;
+            seen.insert(short(&id), Seen { usage: head.usage, batch: head.batch, bytes, places: of });
         }
     }
+    let a_place = shelved as f64 / places.max(1) as f64;
     let shares_prompts = !beside_rows(source)?.1.is_zero();
     let (mut wants, mut prompts) = (Wants::new(&maker)?, Vec::<Drawn>::new());
     let (mut answers, mut end) = (0_u64, share.unwrap_or(1.0));
@@ -185,7 +193,7 @@ pub(crate) fn forecast(
         money: total(&price),
         prompt_tokens: total(&|seen| seen.usage.prompt_tokens as f64),
         completion_tokens: total(&|seen| seen.usage.completion_tokens as f64),
-        bytes: total(&|seen| seen.bytes as f64),
+        bytes: total(&|seen| seen.bytes as f64 + a_place * seen.places as f64),
     }))
 }
 

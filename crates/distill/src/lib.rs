@@ -29,6 +29,7 @@ mod student;
 pub mod terms;
 #[cfg(test)]
 mod tests;
+mod told;
 mod train;
 mod work;
 
@@ -55,6 +56,7 @@ pub use preflight::{Preflight, Shown, TeacherEnd, render_preflight};
 pub use progress::{Progress, Quiet};
 pub use recipe::Recipe;
 pub use report::{Captured, Report, render_effects, render_text, render_worths};
+pub use told::{Spot, Told};
 pub use train::Mapping;
 
 use capture::Capture;

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use crate::DistillError;
 use crate::course::Plan;
+use crate::train::Member;
 
 /// How the student answers while it learns.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -60,7 +61,7 @@ impl OwnAnswers {
     pub(crate) fn judged(
         &self,
         trainer: &mut Trainer,
-        batch: &[&Example],
+        batch: &[&Member],
         codec: &Codec,
         judge: &Judge,
         plan: &Plan,
@@ -83,30 +84,30 @@ impl OwnAnswers {
     pub(crate) fn pairs(
         &self,
         network: &Network,
-        examples: &[Example],
+        members: &[Member],
         codec: &Codec,
         plan: &Plan,
     ) -> Result<Vec<Pair>, DistillError> {
         let seed = Seeded::new(plan.seed).fork("snapshot").bits();
         let snapshot = Arc::new(network.clone());
-        let own = self.answers(snapshot, examples.iter(), codec, seed, plan.threads)?;
-        let pairs = examples.iter().zip(own).filter_map(|(chosen, own)| {
+        let own = self.answers(snapshot, members.iter(), codec, seed, plan.threads)?;
+        let pairs = members.iter().zip(own).filter_map(|(chosen, own)| {
             let rejected = own.filter(|own| own.tokens != chosen.tokens)?;
-            Some((Example { teacher: None, ..chosen.clone() }, rejected))
+            Some((chosen.untold(), rejected))
         });
         Ok(Pair::under(network, pairs.collect(), plan.threads)?)
     }
 
-    /// One answer to the prompt of each example; `None` where there was no room for one.
+    /// One answer to the prompt of each member; `None` where there was no room for one.
     fn answers<'set>(
         &self,
         network: Arc<Network>,
-        examples: impl Iterator<Item = &'set Example>,
+        members: impl Iterator<Item = &'set Member>,
         codec: &Codec,
         seed: u64,
         threads: usize,
     ) -> Result<Vec<Option<Example>>, DistillError> {
-        let prompts: Vec<&[u32]> = examples.map(|example| &example.tokens[..example.first_target]).collect();
+        let prompts: Vec<&[u32]> = members.map(|member| &member.tokens[..member.first_target]).collect();
         let draws = Draws {
             temperature: self.temperature,
             max_tokens: self.max_tokens,

@@ -8,7 +8,6 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use anbiq_domain::{Answer, Finish, Message, Prompt, Role, Seeded};
-use anbiq_lm::train::Example;
 use anbiq_lm::{Codec, score};
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +17,7 @@ use crate::data::{Document, Lines};
 use crate::evaluate::Teacher;
 use crate::recipe::Recipe;
 use crate::report::grouped;
-use crate::train::Set;
+use crate::train::{Member, Set};
 
 /// Samples that are shown.
 const SHOWN: usize = 8;
@@ -90,7 +89,7 @@ pub(crate) fn look(
 ) -> Result<Preflight, DistillError> {
     let end = codec.eos.first().copied();
     let mut found = Preflight {
-        samples: set.examples.len() as u64,
+        samples: set.len() as u64,
         ended: ended(codec, samples, set)?,
         too_long: set.too_long,
         end_token: end.map_or_else(String::new, |end| spelt(codec, end)),
@@ -110,7 +109,7 @@ pub(crate) fn look(
     if found.ended == 0 && found.samples > 0 {
         found.warnings.push("no sample ends: the student does not learn when to stop".to_owned());
     }
-    let told = teacher_told(codec, set);
+    let told = teacher_told(codec, set)?;
     let learns = recipe.train.kl_weight > 0.0 && told.is_some() || recipe.train.on_policy.is_some();
     let asked = || teacher.map(|teacher| by_weights(codec, teacher, set, recipe.threads())).transpose();
     found.teacher_end = told.map_or_else(asked, |told| Ok(Some(told)))?;
@@ -162,7 +161,7 @@ pub(crate) fn look_ahead(codec: &Codec, prompts: &Path) -> Result<Preflight, Dis
 /// A sample whose answer came to its end does not end with that token inside the loss.
 fn ended(codec: &Codec, samples: &[Sample], set: &Set) -> Result<u64, DistillError> {
     let mut ended = 0;
-    for (number, (example, &from)) in set.examples.iter().zip(&set.from).enumerate() {
+    for (number, (example, &from)) in set.members().iter().zip(&set.from).enumerate() {
         let ends = example.targets() > 0 && example.tokens.last().is_some_and(|last| codec.eos.contains(last));
         let cut = set.cut_short.binary_search(&number).is_ok();
         if samples[from].answer.finish == Finish::Stop && !cut && !ends {
@@ -222,20 +221,21 @@ fn written_after(codec: &Codec, prompt: &Prompt, answer: &Answer) -> Option<u32>
 }
 
 /// What the teacher's server told of the places at which its answers ended.
-fn teacher_told(codec: &Codec, set: &Set) -> Option<TeacherEnd> {
-    let places = set.examples.iter().filter(|example| ends(codec, example)).filter_map(|example| {
-        let place = example.teacher.as_ref()?.last()?;
-        (!place.is_empty()).then_some(place.as_slice())
-    });
-    summary(codec, places, false)
+fn teacher_told(codec: &Codec, set: &Set) -> Result<Option<TeacherEnd>, DistillError> {
+    let mut places = Vec::new();
+    for member in set.members().iter().filter(|member| ends(codec, member)) {
+        let last = set.told(member)?.and_then(|mut places| places.pop());
+        places.extend(last.filter(|place| !place.is_empty()));
+    }
+    Ok(summary(codec, places.iter().map(Vec::as_slice), false))
 }
 
 /// What the teacher's weights say of such places.
 fn by_weights(codec: &Codec, teacher: &Teacher, set: &Set, threads: usize) -> Result<TeacherEnd, DistillError> {
     let most = teacher.network.config.max_positions;
-    let fits = |example: &&Example| ends(codec, example) && example.tokens.len() <= most && example.tokens.len() > 1;
+    let fits = |example: &&Member| ends(codec, example) && example.tokens.len() <= most && example.tokens.len() > 1;
     let sequences: Vec<(&[u32], usize)> = set
-        .examples
+        .members()
         .iter()
         .filter(fits)
         .take(ASKED)
@@ -252,7 +252,7 @@ fn by_weights(codec: &Codec, teacher: &Teacher, set: &Set, threads: usize) -> Re
     }))
 }
 
-fn ends(codec: &Codec, example: &Example) -> bool {
+fn ends(codec: &Codec, example: &Member) -> bool {
     example.tokens.last().is_some_and(|last| codec.eos.first() == Some(last))
 }
 
@@ -287,12 +287,12 @@ fn summary<'set>(
 }
 
 fn shown(seed: u64, codec: &Codec, set: &Set) -> Vec<Shown> {
-    let mut numbers: Vec<usize> = (0..set.examples.len()).collect();
+    let mut numbers: Vec<usize> = (0..set.len()).collect();
     Seeded::new(seed).fork("shown").shuffle(&mut numbers);
     numbers.truncate(SHOWN);
     numbers.sort_unstable();
     let show = |number: usize| {
-        let example = &set.examples[number];
+        let example = &set.members()[number];
         let (given, learnt) = example.tokens.split_at(example.first_target);
         let learnt = learnt.iter().map(|&token| spelt(codec, token)).collect();
         Shown { number: number as u64 + 1, given: text(codec, given), learnt }

@@ -31,11 +31,11 @@ pub(crate) struct Carrier<'codec> {
 }
 
 /// The teacher's tokens of an answer: where each begins, and which of them says that it ended.
-struct Told<'told> {
-    tokens: &'told [Token],
+struct Told<'told, B> {
+    tokens: &'told [Token<B>],
     begins: Vec<usize>,
     text: Vec<u8>,
-    end: Option<&'told Token>,
+    end: Option<&'told Token<B>>,
 }
 
 impl<'codec> Carrier<'codec> {
@@ -51,7 +51,7 @@ impl<'codec> Carrier<'codec> {
 
     /// What the teacher `told` of an answer, at each of the student's `targets`, the tokens of the same answer; `None` where the
     /// two are not of the same bytes.
-    pub(crate) fn carry(&self, told: &[Token], targets: &[u32]) -> Option<Mapped> {
+    pub(crate) fn carry<B: AsRef<[u8]>>(&self, told: &[Token<B>], targets: &[u32]) -> Option<Mapped> {
         let codec = self.codec;
         let eos = codec.eos.first().copied();
         let body = targets.strip_suffix(codec.eos.get(..1).unwrap_or_default()).unwrap_or(targets);
@@ -83,7 +83,14 @@ impl<'codec> Carrier<'codec> {
     }
 
     /// The place at which the student's `token` stands, from byte `begin` to `end` of the text; and how much was told there.
-    fn place(&self, told: &Told<'_>, token: u32, begin: usize, end: usize, eos: Option<u32>) -> (Likeliest, f64) {
+    fn place<B: AsRef<[u8]>>(
+        &self,
+        told: &Told<'_, B>,
+        token: u32,
+        begin: usize,
+        end: usize,
+        eos: Option<u32>,
+    ) -> (Likeliest, f64) {
         let own = told.at(begin);
         let come = &told.text[told.begins[own]..begin];
         // What is named there and goes on with the bytes that have come; the teacher's own token always does.
@@ -96,7 +103,7 @@ impl<'codec> Carrier<'codec> {
                 continue;
             }
             possible += probability;
-            if bytes == told.tokens[own].bytes.as_slice() && !std::mem::replace(&mut is_told, true) {
+            if bytes == told.tokens[own].bytes.as_ref() && !std::mem::replace(&mut is_told, true) {
                 continue;
             }
             let rest = &bytes[come.len()..];
@@ -134,7 +141,7 @@ impl<'codec> Carrier<'codec> {
     }
 
     /// The place at which the answer ended.
-    fn last(&self, end: &Token, told: &Told<'_>, eos: Option<u32>) -> Likeliest {
+    fn last<B: AsRef<[u8]>>(&self, end: &Token<B>, told: &Told<'_, B>, eos: Option<u32>) -> Likeliest {
         let mut place = Likeliest::new();
         for (bytes, probability) in named(end) {
             let token = if told.is_end(bytes) { eos } else { self.first(bytes) };
@@ -156,15 +163,15 @@ impl<'codec> Carrier<'codec> {
     }
 }
 
-impl<'told> Told<'told> {
+impl<'told, B: AsRef<[u8]>> Told<'told, B> {
     /// `None` where the tokens are not of the bytes of `text`, followed by one token at most that ends it.
-    fn of(tokens: &'told [Token], text: Vec<u8>) -> Option<Self> {
+    fn of(tokens: &'told [Token<B>], text: Vec<u8>) -> Option<Self> {
         let (mut begins, mut at) = (Vec::with_capacity(tokens.len()), 0);
         for token in tokens {
             if at == text.len() {
                 break;
             }
-            let bytes = token.bytes.as_slice();
+            let bytes = token.bytes.as_ref();
             if bytes.is_empty() || !text[at..].starts_with(bytes) {
                 return None;
             }
@@ -182,7 +189,7 @@ impl<'told> Told<'told> {
 
     /// Is it the token with which the teacher ends an answer?
     fn is_end(&self, bytes: &[u8]) -> bool {
-        self.end.is_some_and(|end| end.bytes.as_slice() == bytes)
+        self.end.is_some_and(|end| end.bytes.as_ref() == bytes)
     }
 
     /// How likely the teacher found it that the text goes on up to the byte `end`, from the beginning of its token `own`, which has
@@ -195,7 +202,7 @@ impl<'told> Told<'told> {
                 break;
             }
             let part = &self.text[begin..end];
-            let bytes = token.bytes.as_slice();
+            let bytes = token.bytes.as_ref();
             if part.len() >= bytes.len() {
                 along *= f64::from(token.logprob).exp();
                 continue;
@@ -221,8 +228,8 @@ impl<'told> Told<'told> {
 }
 
 /// What was named at a place, with its probability.
-fn named(token: &Token) -> impl Iterator<Item = (&[u8], f64)> {
-    token.top.iter().map(|(bytes, logprob)| (bytes.as_slice(), f64::from(logprob.min(0.0)).exp()))
+fn named<B: AsRef<[u8]>>(token: &Token<B>) -> impl Iterator<Item = (&[u8], f64)> {
+    token.top.iter().map(|(bytes, logprob)| (bytes.as_ref(), f64::from(logprob.min(0.0)).exp()))
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ use tempfile::TempDir;
 
 use crate::data::Lines;
 use crate::terms::Right;
+use crate::told::Shelf;
 use crate::{
     DistillError, Endpoint, Recipe, Report, Row, Surroundings, capture, estimate, render_estimate, render_text, run,
 };
@@ -236,6 +237,23 @@ async fn a_student_is_distilled_from_a_local_teacher() {
     assert!(again.stages.iter().all(|stage| stage.reused));
     assert_eq!(again.capture.as_ref().unwrap().asking.as_ref().unwrap().reused, 80);
     assert_eq!(model(&again), first);
+
+    // What is shelved is learnt from as what stands in rows: to the bit, so nothing is trained anew.
+    let (source, inline) = (dir.path().join("answers.jsonl"), dir.path().join("inline.jsonl"));
+    let mut shelf = Shelf::of(&source);
+    let mut lines = String::new();
+    for row in Lines::<Row>::open(&source).unwrap() {
+        let mut row = row.unwrap();
+        assert!(row.told.is_some() && row.logprobs.is_empty());
+        shelf.fill(&mut row).unwrap();
+        lines += &(serde_json::to_string(&row).unwrap() + "\n");
+    }
+    fs::write(&inline, lines).unwrap();
+    let papers_only = recipe(&dir, "small", &format!("{papers}[capture]\nsource = \"inline.jsonl\"\n"));
+    let unshelved = run(&papers_only, &around()).await.unwrap();
+    assert!(unshelved.stages.iter().all(|stage| stage.reused));
+    assert_eq!(unshelved.capture.unwrap().mapping, report.capture.as_ref().unwrap().mapping);
+    run(&recipe_one, &around()).await.unwrap();
 
     // In other forms it is the same student, and its card goes with it.
     let file = dir.path().join("small.gguf");

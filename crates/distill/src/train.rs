@@ -2,20 +2,23 @@
 
 use std::path::Path;
 
-use anbiq_domain::Digest;
+use anbiq_domain::{Digest, Prompt};
 use anbiq_lm::Codec;
-use anbiq_lm::train::Example;
+use anbiq_lm::score::Likeliest;
+use anbiq_lm::train::{self, Example};
 use serde::{Deserialize, Serialize};
 
 use crate::DistillError;
 use crate::capture::{Alphabet, Sample};
 use crate::data::{Document, Lines};
 use crate::spans::Carrier;
+use crate::told::{Found, Lists};
 
-/// Examples to learn from.
+/// Examples to learn from. What a teacher told of them is packed, and in memory as far as it is little: [`Set::batch`] unpacks a few.
 #[derive(Debug, Default)]
 pub(crate) struct Set {
-    pub(crate) examples: Vec<Example>,
+    members: Vec<Member>,
+    told: Option<Lists>,
     /// Tokens of all of them, once.
     pub(crate) tokens: u64,
     /// Of a capture, which of its answers each example comes from.
@@ -26,12 +29,42 @@ pub(crate) struct Set {
     pub(crate) too_long: u64,
 }
 
+/// One sequence of a set.
+#[derive(Debug, Clone)]
+pub(crate) struct Member {
+    pub(crate) tokens: Vec<u32>,
+    /// As [`Example::first_target`].
+    pub(crate) first_target: usize,
+    /// Where the set has what was told of its targets.
+    told: Option<u64>,
+}
+
+impl Member {
+    /// How many tokens the loss counts on.
+    pub(crate) fn targets(&self) -> usize {
+        self.tokens.len().saturating_sub(self.first_target)
+    }
+
+    /// Its text alone.
+    pub(crate) fn untold(&self) -> Example {
+        Example { tokens: self.tokens.clone(), first_target: self.first_target, teacher: None }
+    }
+}
+
+impl train::Member for Member {
+    fn tokens(&self) -> usize {
+        self.tokens.len()
+    }
+}
+
 /// How answers become examples.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct How {
+pub(crate) struct How<'recipe> {
     pub(crate) long: Long,
     /// Carry over what a teacher tells of tokens that are not the student's.
     pub(crate) spans: bool,
+    /// Where what is told of them goes that does not stay in memory.
+    pub(crate) store: &'recipe Path,
 }
 
 /// What is done with a sequence that is longer than the student's context.
@@ -45,11 +78,17 @@ pub(crate) enum Long {
 
 impl Set {
     /// Adds a sequence whose answer begins at `keep_from`; true if it is learnt from.
-    fn push(&mut self, context: usize, mut example: Example, keep_from: usize, long: Long) -> bool {
+    fn push(
+        &mut self,
+        context: usize,
+        mut example: Example,
+        keep_from: usize,
+        long: Long,
+    ) -> Result<bool, DistillError> {
         let over = example.tokens.len() > context;
         if keep_from >= context || over && long == Long::LeaveOut {
             self.too_long += 1;
-            return false;
+            return Ok(false);
         }
         if over {
             example.tokens.truncate(context);
@@ -59,12 +98,61 @@ impl Set {
             }
         }
         if example.targets() == 0 {
-            return false;
+            return Ok(false);
         }
-        self.cut_short.extend(over.then_some(self.examples.len()));
+        self.cut_short.extend(over.then_some(self.members.len()));
         self.tokens += example.tokens.len() as u64;
-        self.examples.push(example);
-        true
+        let Example { tokens, first_target, teacher } = example;
+        let told = self.told.as_mut().zip(teacher).map(|(lists, teacher)| lists.put(&teacher)).transpose()?;
+        self.members.push(Member { tokens, first_target, told });
+        Ok(true)
+    }
+
+    /// Adds a sequence as long as an answer of `max_tokens` makes it, for what depends on lengths alone; none where the prompt fills
+    /// the context.
+    pub(crate) fn suppose(&mut self, codec: &Codec, prompt: &Prompt, max_tokens: usize) -> Result<(), DistillError> {
+        let mut tokens = codec.encode_prompt(prompt)?;
+        let first_target = tokens.len().max(1);
+        tokens.resize(codec.context.min(first_target + max_tokens), codec.eos.first().copied().unwrap_or(0));
+        self.push(codec.context, Example { tokens, first_target, teacher: None }, first_target, Long::LeaveOut)?;
+        Ok(())
+    }
+
+    pub(crate) fn members(&self) -> &[Member] {
+        &self.members
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.members.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    /// Some of its sequences as examples, with what was told of them.
+    ///
+    /// # Errors
+    ///
+    /// The disk does not give back what was written to it.
+    pub(crate) fn batch<'set>(
+        &self,
+        members: impl IntoIterator<Item = &'set Member>,
+    ) -> Result<Vec<Example>, DistillError> {
+        members.into_iter().map(|member| Ok(Example { teacher: self.told(member)?, ..member.untold() })).collect()
+    }
+
+    /// What was told of the targets of a member.
+    pub(crate) fn told(&self, member: &Member) -> Result<Option<Vec<Likeliest>>, DistillError> {
+        self.told.as_ref().zip(member.told).map(|(lists, at)| lists.get(at, member.targets())).transpose()
+    }
+
+    /// The texts of the members at `places`.
+    pub(crate) fn of_texts(&self, places: &[usize]) -> Self {
+        let member = |&place: &usize| Member { told: None, ..self.members[place].clone() };
+        let members: Vec<Member> = places.iter().map(member).collect();
+        let tokens = members.iter().map(|member| member.tokens.len() as u64).sum();
+        Self { members, tokens, ..Self::default() }
     }
 
     /// Examples that were cut to the student's context.
@@ -73,12 +161,14 @@ impl Set {
     }
 
     pub(crate) fn sequences(&self) -> Vec<(&[u32], usize)> {
-        self.examples.iter().map(|example| (example.tokens.as_slice(), example.first_target)).collect()
+        self.members.iter().map(|member| (member.tokens.as_slice(), member.first_target)).collect()
     }
 
-    pub(crate) fn digest(&self) -> Digest {
+    /// The digest of all that is learnt from it.
+    pub(crate) fn digest(&self) -> Result<Digest, DistillError> {
         let mut digest = Digest::of(b"anbiq set v1");
-        for example in &self.examples {
+        for member in &self.members {
+            let example = Example { teacher: self.told(member)?, ..member.untold() };
             let mut bytes = Vec::with_capacity(example.tokens.len() * 4 + 16);
             bytes.extend((example.first_target as u64).to_le_bytes());
             bytes.extend((example.tokens.len() as u64).to_le_bytes());
@@ -92,7 +182,7 @@ impl Set {
             }
             digest = Digest::of_parts(&[digest.as_bytes(), &bytes]);
         }
-        digest
+        Ok(digest)
     }
 }
 
@@ -155,7 +245,7 @@ fn add_document(set: &mut Set, codec: &Codec, document: &Document, loss: Loss) -
     let Some(answer) = document.full_answer() else { return Ok(()) };
     let (tokens, first) = codec.example(&document.prompt(), &answer)?;
     let first_target = if loss == Loss::Everywhere { 1 } else { first };
-    set.push(codec.context, Example { tokens, first_target, teacher: None }, first, Long::Cut);
+    set.push(codec.context, Example { tokens, first_target, teacher: None }, first, Long::Cut)?;
     Ok(())
 }
 
@@ -175,22 +265,24 @@ pub struct Mapping {
     pub mass: f64,
 }
 
-/// Examples of answers, with the teacher's log-probabilities where their bytes prove that they fit.
-pub(crate) fn answers(samples: &[Sample], codec: &Codec, how: How) -> Result<(Set, Mapping), DistillError> {
+/// Examples of answers, with the teacher's log-probabilities where their bytes prove that they fit. One answer at a time is looked at.
+pub(crate) fn answers(samples: &[Sample], codec: &Codec, how: How<'_>) -> Result<(Set, Mapping), DistillError> {
     let (alphabet, carrier) = (Alphabet::of(codec), Carrier::new(codec));
-    let (mut set, mut mapping) = (Set::default(), Mapping::default());
+    let lists = Lists::new(codec.tokenizer.size(), how.store);
+    let (mut set, mut mapping) = (Set { told: Some(lists), ..Set::default() }, Mapping::default());
     let (mut told, mut found) = (0.0, 0.0);
     for (place, sample) in samples.iter().enumerate() {
         let (tokens, first_target) = codec.example(&sample.prompt, &sample.answer)?;
-        let mapped =
-            sample.logprobs.as_ref().map(|tokens_told| alphabet.map(codec, tokens_told, &tokens[first_target..]));
+        let open = sample.told.as_ref().map(|kept| kept.shelf.find(kept.place)).transpose()?;
+        let tokens_told = open.as_ref().map(Found::tokens).transpose()?;
+        let mapped = tokens_told.as_ref().map(|told| alphabet.map(codec, told, &tokens[first_target..]));
         let teacher = match mapped {
             None => {
                 mapping.without += 1;
                 None
             }
             Some(None) => {
-                let told_tokens = sample.logprobs.as_ref().filter(|_| how.spans);
+                let told_tokens = tokens_told.as_ref().filter(|_| how.spans);
                 let carried = told_tokens.and_then(|told| carrier.carry(told, &tokens[first_target..]));
                 match carried {
                     Some(_) => mapping.spans += 1,
@@ -208,9 +300,12 @@ pub(crate) fn answers(samples: &[Sample], codec: &Codec, how: How) -> Result<(Se
             found += mapped.found;
             mapped.places
         });
-        if set.push(codec.context, Example { tokens, first_target, teacher }, first_target, how.long) {
+        if set.push(codec.context, Example { tokens, first_target, teacher }, first_target, how.long)? {
             set.from.push(place);
         }
+    }
+    if let Some(lists) = &mut set.told {
+        lists.end()?;
     }
     mapping.mass = if told > 0.0 { found / told } else { 0.0 };
     Ok((set, mapping))

@@ -83,7 +83,8 @@ pub(crate) fn work(
         let Capture { samples, usage, batched, rows, uncounted } = captured;
         in_batches = batched;
         let Lesson { samples, held_out, set, mapping, curated } = Lesson::of(recipe, &codec, samples)?;
-        measuring.teacher = train::answers(&held_out, &codec, How { long: Long::Cut, spans: false })?.0;
+        measuring.teacher =
+            train::answers(&held_out, &codec, How { long: Long::Cut, spans: false, store: &recipe.store })?.0;
         // A large teacher should not take memory while the student learns, unless it judges it.
         let teacher = load_teacher(recipe, &codec)?;
         course.plans.train.hidden = matched(recipe, &course.network, &set, teacher.as_ref())?;
@@ -169,7 +170,8 @@ impl Lesson {
         let (samples, curated) = curate::curate(samples, &recipe.curate, &recipe.evaluate)?;
         let (samples, held_out) = curate::hold_out(samples, recipe.evaluate.capture_share);
         let long = if recipe.curate.keep_truncated { Long::Cut } else { Long::LeaveOut };
-        let (set, mapping) = train::answers(&samples, codec, How { long, spans: recipe.train.spans })?;
+        let (set, mapping) =
+            train::answers(&samples, codec, How { long, spans: recipe.train.spans, store: &recipe.store })?;
         need(&set, "the capture holds no answer to train on that fits the student's context")?;
         Ok(Self { samples, held_out, set, mapping, curated })
     }
@@ -352,7 +354,7 @@ pub(crate) fn matched(
     if let Err(error) = how.check(own, theirs) {
         return refused(format!("`[train.hidden_states]`: {error}"), "layers are counted from 1, the student's first");
     }
-    let longest = set.examples.iter().map(|example| example.tokens.len()).max().unwrap_or(0);
+    let longest = set.members().iter().map(|member| member.tokens.len()).max().unwrap_or(0);
     if longest > theirs.max_positions + 1 {
         return refused(
             format!(
@@ -376,7 +378,7 @@ fn said_of(how: &HiddenStates, student: &Config, teacher: &Config) -> String {
 }
 
 fn need(set: &Set, otherwise: &str) -> Result<(), DistillError> {
-    if set.examples.is_empty() { Err(DistillError::Nothing(otherwise.to_owned())) } else { Ok(()) }
+    if set.is_empty() { Err(DistillError::Nothing(otherwise.to_owned())) } else { Ok(()) }
 }
 
 fn save(folder: &Path, network: &Network, codec: &Codec) -> Result<(), DistillError> {

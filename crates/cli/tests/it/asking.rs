@@ -55,6 +55,17 @@ pub(crate) fn capture(place: &Place, words: &str) -> Value {
     serde_json::from_str(&done.out).unwrap()
 }
 
+/// The file of shards of a capture, which has one.
+pub(crate) fn shards(place: &Place, capture: &str) -> Vec<u8> {
+    let names =
+        std::fs::read_dir(place.path(".")).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let own: Vec<String> =
+        names.filter(|name| name.starts_with(&format!("{capture}.")) && name.contains(".told")).collect();
+    let [name] = &own[..] else { panic!("{own:?}") };
+    assert!(place.read(capture).contains(name.split('.').rev().nth(1).unwrap()), "its rows name it");
+    std::fs::read(place.path(name)).unwrap()
+}
+
 pub(crate) fn nanos(amount: &Value) -> i64 {
     serde_json::from_value::<Money>(amount.clone()).unwrap().nanos()
 }

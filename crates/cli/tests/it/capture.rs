@@ -7,7 +7,7 @@ use anbiq_domain::PriceList;
 use anbiq_lab::vendor::{Books, Can, Vendor, VendorConfig};
 use serde_json::Value;
 
-use crate::asking::{capture, furnish, nanos, price_list, write_recipe};
+use crate::asking::{capture, furnish, nanos, price_list, shards, write_recipe};
 use crate::gateway::Running;
 use crate::support::Place;
 
@@ -95,6 +95,62 @@ async fn a_killed_capture_pays_for_nothing_twice() {
     assert!(books.twice <= asking["lost_tries"].as_u64().unwrap(), "{asking} {books:?}");
     let counted = nanos(&asking["cost"]) + nanos(&asking["lost"]);
     assert!(books.nanos <= counted, "{asking} {books:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_is_shelved_to_the_same_bytes_whatever_happened() {
+    let place = place();
+    let can = Can { logprobs: Some(5), ..Can::default() };
+    let calm = Vendor::start(VendorConfig { can, ..VendorConfig::default() }, prices()).await.unwrap();
+    let ask = "ceiling = \"1\"\nlogprobs = 5";
+    recipe(&place, "calm", &calm.base_url, ask);
+    capture(&place, "calm.toml");
+    let (rows, told) = (place.read("calm.jsonl"), shards(&place, "calm.jsonl"));
+    assert!(rows.lines().all(|row| row.contains("\"told\":{\"file\":") && !row.contains("logprobs")));
+
+    // A pilot is shelved; what comes after it is killed among rows of both forms, and again.
+    let unruly = VendorConfig {
+        can,
+        busy: 0.1,
+        failing: 0.05,
+        cut: 0.01,
+        pause: Duration::from_millis(3),
+        ..VendorConfig::default()
+    };
+    let vendor =
+        Vendor::start(VendorConfig { retry_after: Duration::from_millis(5), ..unruly }, prices()).await.unwrap();
+    recipe(&place, "killed", &vendor.base_url, ask);
+    capture(&place, "killed.toml --pilot");
+    let piloted = shards(&place, "killed.jsonl");
+    assert!(piloted.len() < told.len());
+    let charged = vendor.books().charged;
+    killed(&place, "killed.toml", &vendor, charged + 20, 1).await;
+    assert_eq!(shards(&place, "killed.jsonl"), piloted, "what is there stays until it is written anew");
+    killed(&place, "killed.toml", &vendor, charged + 40, 1).await;
+    place.write(&format!("killed.jsonl.{}.told", "0".repeat(32)), "what a kill may leave");
+    place.write("killed.jsonl.told.new", "and this");
+    let asking = capture(&place, "killed.toml");
+    assert_eq!(vendor.books().twice, 0, "{asking}");
+    assert_eq!(place.read("killed.jsonl"), rows);
+    assert!(shards(&place, "killed.jsonl") == told);
+    // Once more: nothing is asked, and nothing is written.
+    assert_eq!(capture(&place, "killed.toml")["reused"], 300);
+    assert!(place.read("killed.jsonl") == rows && shards(&place, "killed.jsonl") == told);
+
+    // Nothing is asked for beside shards that are gone, since it could not be made one with them.
+    let name: Value = serde_json::from_str(rows.lines().next().unwrap()).unwrap();
+    let name = format!("killed.jsonl.{}.told", name["told"]["file"].as_str().unwrap());
+    std::fs::remove_file(place.path(&name)).unwrap();
+    std::fs::rename(place.path(&name.replace("killed", "calm")), place.path("elsewhere")).unwrap();
+    let (books, done) = (vendor.books(), place.run("distill capture killed.toml"));
+    assert_eq!(done.code, 2);
+    assert!(
+        done.err.contains("and is not there")
+            && done.err.contains("hint: the log-probabilities of a capture are in a file beside it: copy both"),
+        "{}",
+        done.err
+    );
+    assert_eq!(vendor.books(), books);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -212,7 +268,9 @@ async fn what_a_teacher_can_tell_is_found_by_asking() {
     assert_eq!(able.books().different - before.different, 300);
     assert!(nanos(&asking["cost"]) + nanos(&asking["lost"]) >= able.books().nanos, "{asking} {:?}", able.books());
     let first: Value = serde_json::from_str(place.read("able.jsonl").lines().next().unwrap()).unwrap();
-    assert_eq!(first["logprobs"][0][0]["top"].as_array().unwrap().len(), 5);
+    // What it told is shelved, token by token.
+    assert_eq!(first["told"]["answers"][0][2], first["usage"]["completion_tokens"], "{first}");
+    assert!(first.get("logprobs").is_none() && !shards(&place, "able.jsonl").is_empty());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -324,6 +382,7 @@ async fn several_answers_are_asked_for_at_once_where_the_server_has_it() {
         let asking = capture(&place, &format!("{name}.toml"));
         let (books, counted) = (vendor.books(), nanos(&asking["cost"]) + nanos(&asking["lost"]));
         assert_eq!(place.read(&format!("{name}.jsonl")), place.read("alone.jsonl"));
+        assert!(shards(&place, &format!("{name}.jsonl")) == shards(&place, "alone.jsonl"));
         assert!(books.nanos <= counted, "{books:?} {asking}");
     }
 

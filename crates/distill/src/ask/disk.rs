@@ -1,6 +1,7 @@
 //! The two files of a capture under way, and the thread that writes them: `source`, with a [`Row`](crate::Row) a line, and
 //! its ledger. Requests wait for the disk together: one sync serves all that came while the last one lasted.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -14,6 +15,7 @@ use super::ledger::{End, Entry, Head, Ledger, Past, Try, ledger_path, line, rewr
 use super::want::{Index, short};
 use crate::DistillError;
 use crate::data::Lines;
+use crate::told;
 
 /// Writes that wait for the disk before whoever gives more is made to wait.
 const QUEUE: usize = 1024;
@@ -73,11 +75,16 @@ impl Disk {
         }
         let mut rows = append(source)?;
         cut_torn(&mut rows, source)?;
+        let mut named = BTreeSet::new();
         for head in Lines::<Head>::open(source)? {
-            let Head { id: Some(id), usage, batch } = head? else { continue };
+            let Head { id, usage, batch, told } = head?;
+            named.extend(told.map(|told| told.file));
+            let Some(id) = id else { continue };
             past.answered(&id);
             count(usage, batch, index.answered(&id));
         }
+        // Before anything is paid for: what is there can be read when it is shelved with what will come.
+        told::sweep_all_but(source, &named)?;
         let lines = past.lines;
         let past = past.end();
         if lines > LONG_LEDGER {

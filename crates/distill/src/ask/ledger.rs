@@ -27,6 +27,7 @@ use super::disk::{append, replace};
 use super::want::{Short, short};
 use crate::DistillError;
 use crate::data::Lines;
+use crate::told::Told;
 
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -110,6 +111,15 @@ pub(crate) struct Head {
     pub(crate) usage: Usage,
     #[serde(default)]
     pub(crate) batch: bool,
+    #[serde(default)]
+    pub(crate) told: Option<Told>,
+}
+
+impl Head {
+    /// Places of its answers whose log-probabilities are shelved.
+    pub(crate) fn shelved(&self) -> u64 {
+        self.told.iter().flat_map(|told| &told.answers).map(|spot| u64::from(spot.places)).sum()
+    }
 }
 
 /// The ledger of the capture `source`.

@@ -5,6 +5,9 @@
 //! never arrived: they count against the ceiling at the most that they can have cost. Every request has a name of its
 //! own, so that a server that knows `Idempotency-Key` answers and charges it once, however often it is sent.
 //!
+//! When asking ends, the log-probabilities of its rows are moved to a file of shards ([`crate::told`]); until then they stand in the rows, so that
+//! a row is whole or not there.
+//!
 //! In memory are the requests under way, those that wait to be sent again (no more than may be under way), and
 //! seventeen bytes for each answer that is wanted; neither prompts nor answers.
 
@@ -30,6 +33,7 @@ use crate::DistillError;
 use crate::data::Lines;
 use crate::progress::Progress;
 use crate::recipe::{AskPart, Best, Logprobs};
+use crate::told;
 use disk::Disk;
 use purse::Purse;
 use run::Run;
@@ -207,6 +211,7 @@ async fn end(
 ) -> Result<Asking, DistillError> {
     let _lock = disk.close().await?;
     disk::put_in_order(source, index)?;
+    told::shelve(source)?;
     if asking.reused + asking.answered == asking.requests {
         ledger::rewrite(&ledger::ledger_path(source), &purse.past)?;
     }
@@ -224,7 +229,7 @@ pub(crate) fn spent(source: &Path, limits: Limits) -> Result<Money, DistillError
     let mut rows = Money::ZERO;
     if source.exists() {
         for head in Lines::<Head>::open_appended(source)? {
-            let Head { id: Some(_), usage, batch } = head? else { continue };
+            let Head { id: Some(_), usage, batch, .. } = head? else { continue };
             rows += limits.prices.cost(usage, limits.class_of(batch));
         }
     }

@@ -239,6 +239,7 @@ fn answered(want: &Want, answer: Answer, tokens: Vec<Token>, usage: Usage, batch
         prompt: Asked::Prompt(want.prompt.clone()),
         answers: vec![answer],
         logprobs: if tokens.is_empty() { Vec::new() } else { vec![tokens] },
+        told: None,
         usage,
         batch,
     };

@@ -152,6 +152,7 @@ impl Unpacker {
             prompt: Asked::Prompt(Prompt::Text(prompt)),
             answers: vec![Answer::new(text, if end.is_some() { Finish::Stop } else { Finish::Length })],
             logprobs: vec![told.map(token).collect::<Result<_, _>>()?],
+            told: None,
             usage,
             batch: false,
         }))

@@ -198,6 +198,7 @@ fn row(prompt: Prompt, answer: Answer) -> Row {
         prompt: Asked::Prompt(prompt),
         answers: vec![answer],
         logprobs: Vec::new(),
+        told: None,
         usage: anbiq_domain::Usage::default(),
         batch: false,
     }

@@ -1,5 +1,7 @@
 //! Captures in the forms of other tools, and theirs as captures.
 //!
+//! Log-probabilities that are shelved are read from their shards, and those of a capture that is written are shelved.
+//!
 //! Rows go through one by one: neither side is ever whole in memory, but for a file that is one JSON list.
 
 mod distillkit;
@@ -17,6 +19,7 @@ use serde_json::Value;
 use crate::DistillError;
 use crate::ask::replace;
 use crate::capture::{Alphabet, Row};
+use crate::told::{self, Shelf};
 use distillkit::Unpacker;
 use input::Input;
 
@@ -73,7 +76,7 @@ pub fn convert(from: &Path, to: &Path, conversion: &Conversion) -> Result<Conver
         return Err(DistillError::Nothing("a capture is a file of JSON lines: give another name".to_owned()));
     }
     let mut converted = Converted::default();
-    let mut unpacker = None;
+    let (mut unpacker, mut shelf) = (None, Shelf::of(from));
     let mut input = Input::open(from)?;
     let mut rows = std::iter::from_fn(|| -> Option<Result<Vec<Value>, DistillError>> {
         let value = match input.next()? {
@@ -97,7 +100,10 @@ pub fn convert(from: &Path, to: &Path, conversion: &Conversion) -> Result<Conver
         };
         converted.unanswered += u64::from(rows.is_empty());
         let mut values = Vec::new();
-        for row in rows {
+        for mut row in rows {
+            if let Err(error) = shelf.fill(&mut row) {
+                return Some(Err(error));
+            }
             let (whole, unfit) = match (&told, conversion.to) {
                 (Some(told), _) => told.values(&row),
                 (None, form) => form.values(row),
@@ -132,6 +138,9 @@ pub fn convert(from: &Path, to: &Path, conversion: &Conversion) -> Result<Conver
         failed.map_or(Ok(()), |error| Err(std::io::Error::other(error)))
     })
     .map_err(own_error)?;
+    if conversion.to == Form::Capture {
+        told::shelve(to)?;
+    }
     Ok(converted)
 }
 

@@ -307,7 +307,7 @@ mod tests {
         let sample = |prompt: &str, text: &str, finish| Sample {
             prompt: Prompt::user(prompt),
             answer: Answer::new(text, finish),
-            logprobs: None,
+            told: None,
         };
         let samples = vec![
             sample("a", "one", Finish::Stop),
@@ -337,7 +337,7 @@ mod tests {
         let sample = |prompt: &str, text: &str| Sample {
             prompt: Prompt::user(prompt),
             answer: Answer::new(text, Finish::Stop),
-            logprobs: None,
+            told: None,
         };
         let long = "the old miller took seven sacks of barley over the bridge before it was dark";
         let samples = vec![
@@ -414,7 +414,7 @@ mod tests {
         let sample = |number: usize| Sample {
             prompt: Prompt::user((number / 2).to_string()),
             answer: Answer::new(number.to_string(), Finish::Stop),
-            logprobs: None,
+            told: None,
         };
         let (train, out) = hold_out((0..2_000).map(sample).collect(), 0.1);
         assert!((100..300).contains(&out.len()), "{}", out.len());

@@ -5,9 +5,11 @@
 //! the filter; what differs between them on text that was held out is what the filter is worth to such a student. What is held out is left
 //! by all filters, or is the recipe's own, and no student learns from an answer to one of its prompts.
 
+use std::path::Path;
+
 use anbiq_domain::{Digest, Seeded};
 use anbiq_lm::score::score;
-use anbiq_lm::train::{Example, Hardware};
+use anbiq_lm::train::Hardware;
 use anbiq_lm::{Codec, Config, Network};
 use serde::{Deserialize, Serialize};
 
@@ -96,7 +98,7 @@ pub(crate) fn worths(
     for (filter, name, _) in each(part).into_iter().filter(|(filter, ..)| *filter != Filter::Empty) {
         let off = without(part, filter);
         let left = bench.set(&judge(samples, &off, measured)?, samples)?;
-        let takes = left.examples.len().saturating_sub(kept.examples.len()) as u64;
+        let takes = left.len().saturating_sub(kept.len()) as u64;
         if takes > 0 {
             let name = name.to_owned();
             let equal = bench.compare(&name, &with, &left, tokens)?;
@@ -105,7 +107,7 @@ pub(crate) fn worths(
         }
     }
     let loss = mean_of_all(&over_seeds(&with)).unwrap_or(f64::NAN);
-    let held_out = bench.held_out.examples.len() as u64;
+    let held_out = bench.held_out.len() as u64;
     Ok(Worths { parameters: bench.shape_size()?, seeds, tokens, held_out, loss, filters })
 }
 
@@ -117,12 +119,18 @@ struct Bench<'a> {
     plan: Plan,
     seeds: u64,
     held_out: Set,
+    store: &'a Path,
     /// Prompts that no student may learn from.
     share: f64,
 }
 
 impl<'a> Bench<'a> {
-    fn new(recipe: &Recipe, samples: &[Sample], workshop: &'a Workshop<'a>, seeds: u64) -> Result<Self, DistillError> {
+    fn new(
+        recipe: &'a Recipe,
+        samples: &[Sample],
+        workshop: &'a Workshop<'a>,
+        seeds: u64,
+    ) -> Result<Self, DistillError> {
         let codec = workshop.codec;
         let (held_out, share) = match &recipe.evaluate.held_out {
             Some(path) => (train::documents(path, codec, recipe.evaluate.most_held_out)?, 0.0),
@@ -130,23 +138,28 @@ impl<'a> Bench<'a> {
                 let share = if recipe.evaluate.capture_share > 0.0 { recipe.evaluate.capture_share } else { HELD_OUT };
                 let (kept, _) = curate(samples.to_vec(), &recipe.curate, &recipe.evaluate)?;
                 let (_, held_out) = hold_out(kept, share);
-                (train::answers(&held_out, codec, How { long: Long::LeaveOut, spans: false })?.0, share)
+                (
+                    train::answers(&held_out, codec, How { long: Long::LeaveOut, spans: false, store: &recipe.store })?
+                        .0,
+                    share,
+                )
             }
         };
-        if held_out.examples.is_empty() {
+        if held_out.is_empty() {
             return Err(DistillError::Nothing("nothing is held out to measure on".to_owned()));
         }
         let plan = Plan { device: Hardware::default(), ..Plans::of(recipe).pretrain };
-        Ok(Self { workshop, shape: small(codec), plan, seeds, held_out, share })
+        Ok(Self { workshop, shape: small(codec), plan, seeds, held_out, store: &recipe.store, share })
     }
 
     /// The answers that are kept for no reason to leave them out, as examples of their texts alone.
     fn set(&self, reasons: &[Option<Filter>], samples: &[Sample]) -> Result<Set, DistillError> {
         let kept = samples.iter().zip(reasons).filter(|(_, reason)| reason.is_none());
-        let texts = kept.map(|(sample, _)| Sample { logprobs: None, ..sample.clone() });
+        let texts = kept.map(|(sample, _)| Sample { told: None, ..sample.clone() });
         let (learnt, _) = hold_out(texts.collect(), self.share);
-        let (set, _) = train::answers(&learnt, self.workshop.codec, How { long: Long::Cut, spans: false })?;
-        if set.examples.is_empty() {
+        let (set, _) =
+            train::answers(&learnt, self.workshop.codec, How { long: Long::Cut, spans: false, store: self.store })?;
+        if set.is_empty() {
             return Err(DistillError::Nothing("the filters leave no answer to learn from".to_owned()));
         }
         Ok(set)
@@ -204,18 +217,17 @@ fn over_seeds(seeds: &[Vec<Unit>]) -> Vec<Unit> {
 
 /// About `tokens` of a set, drawn anew for each seed, in their order.
 fn thinned(set: &Set, tokens: u64, seed: u64) -> Set {
-    let mut order: Vec<usize> = (0..set.examples.len()).collect();
+    let mut order: Vec<usize> = (0..set.len()).collect();
     Seeded::new(seed).fork("thinned").shuffle(&mut order);
     let mut taken = 0;
-    let size = |place: &usize| set.examples[*place].tokens.len() as u64;
+    let size = |place: &usize| set.members()[*place].tokens.len() as u64;
     order.retain(|place| {
         let fits = taken + size(place) <= tokens;
         taken += if fits { size(place) } else { 0 };
         fits
     });
     order.sort_unstable();
-    let examples: Vec<Example> = order.iter().map(|place| set.examples[*place].clone()).collect();
-    Set { examples, tokens: taken, ..Set::default() }
+    set.of_texts(&order)
 }
 
 /// A student that learns in seconds and still tells texts apart.

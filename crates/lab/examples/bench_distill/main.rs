@@ -9,8 +9,10 @@
 //! | `ceiling` | the same with half the money, at a server that knows `Idempotency-Key` and at one that does not |
 //! | `estimate` | a pilot of 1 %, and the bill after it, for several sets of prompts |
 //! | `rate` | requests a second and the peak of memory, of a capture of so many rows |
+//! | `told` | bytes, seconds and memory that a capture of so many tokens with 20 alternatives takes, in its rows and shelved |
 
 mod rig;
+mod told;
 
 use std::error::Error;
 use std::io::Write;
@@ -21,8 +23,8 @@ use anbiq_lab::vendor::{Vendor, VendorConfig};
 
 use rig::{Ask, Rig, prices};
 
-const USAGE: &str = "usage: bench_distill --program PATH [--requests N] [--rows N] [--concurrency N] [faults] [ceiling] \
-                     [estimate] [rate]";
+const USAGE: &str = "usage: bench_distill --program PATH [--requests N] [--rows N] [--concurrency N] [--tokens N] [faults] [ceiling] \
+                     [estimate] [rate] [told]";
 
 /// What is measured of the machine's other work is measured with faults of this kind.
 fn unruly(seed: u64, keys: bool) -> VendorConfig {
@@ -34,12 +36,14 @@ struct Arguments {
     requests: usize,
     rows: usize,
     concurrency: usize,
+    tokens: usize,
     parts: Vec<String>,
 }
 
 impl Arguments {
     fn parse() -> Result<Self, Box<dyn Error>> {
         let (mut program, mut requests, mut rows, mut concurrency, mut parts) = (None, 10_000, 100_000, 64, Vec::new());
+        let mut tokens = 2_000_000;
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or(USAGE);
@@ -48,11 +52,12 @@ impl Arguments {
                 "--requests" => requests = value()?.parse()?,
                 "--rows" => rows = value()?.parse()?,
                 "--concurrency" => concurrency = value()?.parse()?,
-                "faults" | "ceiling" | "estimate" | "rate" => parts.push(word),
+                "--tokens" => tokens = value()?.parse()?,
+                "faults" | "ceiling" | "estimate" | "rate" | "told" => parts.push(word),
                 _ => return Err(USAGE.into()),
             }
         }
-        Ok(Self { program: program.ok_or(USAGE)?, requests, rows, concurrency, parts })
+        Ok(Self { program: program.ok_or(USAGE)?, requests, rows, concurrency, tokens, parts })
     }
 
     fn wants(&self, part: &str) -> bool {
@@ -75,6 +80,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     }
     if arguments.wants("rate") {
         rate(&arguments).await?;
+    }
+    if arguments.wants("told") {
+        told::told(&arguments.program, arguments.tokens).await?;
     }
     if held { Ok(()) } else { Err("a promise was not kept".into()) }
 }

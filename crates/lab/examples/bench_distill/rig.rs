@@ -62,17 +62,17 @@ impl Rig {
         Ok(rig)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
-    fn command(&self, words: &[&str]) -> Command {
+    pub(crate) fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(words).current_dir(self.folder.path()).stdin(Stdio::null());
         command
     }
 
-    fn done(&self, output: &std::process::Output) -> Result<Value, Box<dyn Error>> {
+    pub(crate) fn done(&self, output: &std::process::Output) -> Result<Value, Box<dyn Error>> {
         if !output.status.success() {
             return Err(String::from_utf8_lossy(&output.stderr).into());
         }
@@ -180,7 +180,12 @@ pub(crate) async fn watched(
 
 /// The most memory that a process had so far, in KiB; 0 where the system does not say.
 pub(crate) fn peak_kib(pid: u32) -> u64 {
+    status_kib(pid, "VmHWM:")
+}
+
+/// What the system says of a process, in KiB; 0 where it does not.
+pub(crate) fn status_kib(pid: u32, field: &str) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let peak = status.lines().find_map(|line| line.strip_prefix(field));
     peak.and_then(|peak| peak.split_ascii_whitespace().next()?.parse().ok()).unwrap_or(0)
 }
