@@ -61,7 +61,8 @@ pub(crate) fn shards(place: &Place, capture: &str) -> Vec<u8> {
         std::fs::read_dir(place.path(".")).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
     let own: Vec<String> =
         names.filter(|name| name.starts_with(&format!("{capture}.")) && name.contains(".told")).collect();
-    let [name] = &own[..] else { panic!("{own:?}") };
+    assert_eq!(own.len(), 1, "{own:?}");
+    let name = &own[0];
     assert!(place.read(capture).contains(name.split('.').rev().nth(1).unwrap()), "its rows name it");
     std::fs::read(place.path(name)).unwrap()
 }

@@ -306,14 +306,13 @@ fn unfold(mut dictionary: &[u8], count: usize) -> Option<(Vec<u8>, Vec<u32>)> {
         dictionary = rest;
         let mut length = |short: u8| {
             let (mut length, mut shift) = (usize::from(short), 0);
-            while short == 15 {
+            let mut more = short == 15;
+            while more {
                 let (&byte, rest) = dictionary.split_first()?;
                 dictionary = rest;
                 length = length.checked_add(usize::from(byte & 127).checked_shl(shift)?)?;
                 shift += 7;
-                if byte < 128 {
-                    break;
-                }
+                more = byte >= 128;
             }
             Some(length)
         };

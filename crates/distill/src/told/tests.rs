@@ -134,7 +134,7 @@ impl Speech {
         while words.len() < size {
             let mut word = if random.below(2) == 0 { " ".to_owned() } else { String::new() };
             for _ in 0..1 + random.below(4) {
-                word.push_str(&syllables[random.below(400) as usize]);
+                word.push_str(&syllables[random.below(400)]);
             }
             words.insert(word);
         }

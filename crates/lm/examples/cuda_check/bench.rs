@@ -9,7 +9,7 @@ use crate::Fallible;
 use crate::network::network;
 
 pub(crate) fn run(size: &str, rows: u64, device: &str, seconds: u64) -> Fallible<()> {
-    let network = network(size)?;
+    let network = network(size, 512)?;
     let vocab = network.config.vocab_size as u64;
     let device: Hardware = serde_json::from_value(device.into())?;
     let token = |row: u64, at: u64| ((row * 7919 + at * at * 31 + at * 17) % vocab) as u32;
