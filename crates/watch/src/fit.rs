@@ -11,7 +11,7 @@ fn ln_rising(a: f64, n: u32) -> f64 {
 const AT_HAND: usize = 4_096;
 /// How closely accounts keep to habits of their own: total weights of Dirichlet priors, from an application with one template to
 /// somebody who may ask anything.
-const SCALES: [f64; 6] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0];
+const SCALES: [f64; 8] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2_048.0, 8_192.0];
 /// Least share of a scale.
 const LEAST: f64 = 0.01;
 
@@ -262,7 +262,7 @@ mod tests {
 
     #[test]
     fn sharing_what_is_rare_weighs_more() {
-        let habitat = Habitat::new(vec![0.9, 0.05, 0.05], [(1.0_f64 / 6.0).ln(); 6]);
+        let habitat = Habitat::new(vec![0.9, 0.05, 0.05], [(1.0 / SCALES.len() as f64).ln(); SCALES.len()]);
         let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         let (common, rare) = (same(&[(0, 5)], &[(0, 5)]), same(&[(1, 5)], &[(1, 5)]));
         let apart = same(&[(1, 5)], &[(2, 5)]);
@@ -275,8 +275,8 @@ mod tests {
     /// Of two hypotheses with all of their draws enumerated, the probabilities of the data add up to one.
     #[test]
     fn likelihoods_are_probabilities_of_sequences() {
-        let habitat = Habitat::new(vec![0.5, 0.3, 0.2], [(1.0_f64 / 6.0).ln(); 6]);
-        let mut sums = [0.0; 6];
+        let habitat = Habitat::new(vec![0.5, 0.3, 0.2], [(1.0 / SCALES.len() as f64).ln(); SCALES.len()]);
+        let mut sums = [0.0; SCALES.len()];
         for sequence in 0..81_u32 {
             let mut counts = [0; 3];
             (0..4).for_each(|place| counts[(sequence / 3_u32.pow(place) % 3) as usize] += 1);

@@ -116,7 +116,7 @@ impl<'a> Linker<'a> {
     pub(crate) fn fit(profiles: &'a [Profile], cells: &Cells, reference: &[usize], config: &'a Config) -> Self {
         let rows = cells.rows();
         let population: Vec<_> = reference.iter().map(|place| rows[*place].clone()).collect();
-        let habitat = Habitat::fit(&population, cells.count);
+        let habitat = Habitat::fit(&population, cells.count + 1);
         let threads = config.threads();
         let everybody: Vec<usize> = (0..profiles.len()).collect();
         let prompts = map(threads, &everybody, |place| by_cell(&profiles[*place], &cells.of[*place]));
@@ -137,7 +137,7 @@ impl<'a> Linker<'a> {
             agents: weights(profiles, |profile| &profile.agents, |users| rarity(profiles.len(), users)),
             settings: weights(profiles, |profile| &profile.settings, |users| rarity(profiles.len(), users)),
             openings: opening_span(profiles, config),
-            content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
+            content: calibrate(reference.iter().map(|place| cells.kinds[*place].as_slice()), &habitat, config),
             told: map(threads, &rows, |row| habitat.told(row)),
             rows,
             habitat,
