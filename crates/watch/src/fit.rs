@@ -2,6 +2,8 @@
 
 use anbiq_statistics::special::ln_gamma;
 
+use crate::link::POPULATION;
+
 /// `ln(a (a+1) ... (a+n-1))`: the rising factorial that Dirichlet-multinomial probabilities are made of.
 fn ln_rising(a: f64, n: u32) -> f64 {
     if n > 12 { ln_gamma(a + f64::from(n)) - ln_gamma(a) } else { (0..n).map(|i| (a + f64::from(i)).ln()).sum() }
@@ -12,11 +14,15 @@ const AT_HAND: usize = 4_096;
 /// How closely accounts keep to habits of their own: total weights of Dirichlet priors, from an application with one template to
 /// somebody who may ask anything.
 const SCALES: [f64; 8] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2_048.0, 8_192.0];
-/// Least share of a scale.
-const LEAST: f64 = 0.01;
+/// Means around which accounts vary: of those who converse and of those who do not.
+const BASES: usize = 2;
+/// Ways in which accounts vary: each scale around each mean.
+const WAYS: usize = BASES * SCALES.len();
+/// Least share of a way.
+const LEAST: f64 = 0.005;
 
-/// Log probabilities of some counts, scale by scale.
-type Likelihoods = [f64; SCALES.len()];
+/// Log probabilities of some counts, way by way: all scales of the first mean, then those of the other.
+type Likelihoods = [f64; WAYS];
 
 /// Counts `(cell, count)`, sorted by cell.
 pub(crate) type Row = [(usize, u32)];
@@ -25,34 +31,41 @@ pub(crate) type Row = [(usize, u32)];
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     likelihoods: Likelihoods,
-    /// The log probability of the row, whatever its scale.
+    /// The log probability of the row, whatever its way.
     ln_all: f64,
-    /// For each of its cells [`ln_rising`] of its weight under each scale.
+    /// For each of its cells [`ln_rising`] of its weight in each way.
     cells: Vec<Likelihoods>,
     total: u32,
 }
 
-/// What accounts in general draw from: a mixture of Dirichlet priors on distributions over cells, all with one mean. With a single
-/// one, two accounts that ask of everything would speak against each other only because they share little.
+/// What accounts in general draw from: a mixture of Dirichlet priors on distributions over cells. With a single one, two accounts
+/// that ask of everything would speak against each other only because they share little; and with a single mean, two people would
+/// speak for each other only because both ask what people ask and programs do not.
 #[derive(Debug)]
 pub(crate) struct Habitat {
-    /// Mean share of each cell, never 0.
-    base: Vec<f64>,
-    /// Logarithm of the share of each scale.
+    /// Mean shares of each cell, never 0.
+    bases: [Vec<f64>; BASES],
+    /// Logarithm of the share of each way.
     ln_shares: Likelihoods,
     /// [`ln_rising`] of each scale for every small count.
     rising: [Vec<f64>; SCALES.len()],
 }
 
 impl Habitat {
-    /// Of the accounts whose counts are `rows`, among `cells` cells. The shares of the scales are those under which the
-    /// rows are most probable (by expectation maximisation).
-    pub(crate) fn fit(rows: &[Vec<(usize, u32)>], cells: usize) -> Self {
-        let mut this = Self::new(base_rates(rows, cells), [(1.0 / SCALES.len() as f64).ln(); SCALES.len()]);
-        let known: Vec<Likelihoods> =
-            rows.iter().filter(|row| !row.is_empty()).map(|row| this.likelihoods(row)).collect();
+    /// Of the accounts whose counts are `rows`, each with whether it converses, among `cells` cells. The shares of the ways are those
+    /// under which the rows are most probable (by expectation maximisation).
+    pub(crate) fn fit(rows: &[(Vec<(usize, u32)>, bool)], cells: usize) -> Self {
+        let all: Vec<&Row> = rows.iter().map(|row| &row.0[..]).filter(|row| !row.is_empty()).collect();
+        let base = |converses: bool| {
+            let kept = rows.iter().filter(|row| row.1 == converses && !row.0.is_empty());
+            let kept: Vec<&Row> = kept.map(|row| &row.0[..]).collect();
+            // Few accounts are no mean of a kind.
+            base_rates(if kept.len() < POPULATION { &all } else { &kept }, cells)
+        };
+        let mut this = Self::new([base(false), base(true)], [(1.0 / WAYS as f64).ln(); WAYS]);
+        let known: Vec<Likelihoods> = all.iter().map(|row| this.likelihoods(row)).collect();
         for _ in 0..20 {
-            let mut shares = [LEAST; SCALES.len()];
+            let mut shares = [LEAST; WAYS];
             for likelihoods in &known {
                 let joint = this.joint(likelihoods);
                 let all = ln_sum(&joint);
@@ -64,7 +77,7 @@ impl Habitat {
         this
     }
 
-    fn new(base: Vec<f64>, ln_shares: Likelihoods) -> Self {
+    fn new(bases: [Vec<f64>; BASES], ln_shares: Likelihoods) -> Self {
         let rising = SCALES.map(|scale| {
             let mut sum = 0.0;
             let steps = (0..AT_HAND).map(|n| {
@@ -74,10 +87,17 @@ impl Habitat {
             });
             steps.collect()
         });
-        Self { base, ln_shares, rising }
+        Self { bases, ln_shares, rising }
     }
 
-    fn rising(&self, scale: usize, n: u32) -> f64 {
+    /// The weight of a cell in each way.
+    fn weights(&self, cell: usize) -> Likelihoods {
+        std::array::from_fn(|way| SCALES[way % SCALES.len()] * self.bases[way / SCALES.len()][cell])
+    }
+
+    /// [`ln_rising`] of the total weight of a way.
+    fn rising(&self, way: usize, n: u32) -> f64 {
+        let scale = way % SCALES.len();
         self.rising[scale].get(n as usize).copied().unwrap_or_else(|| ln_rising(SCALES[scale], n))
     }
 
@@ -87,17 +107,17 @@ impl Habitat {
         joint
     }
 
-    /// The log probability of a row under each scale.
+    /// The log probability of a row in each way.
     fn likelihoods(&self, row: &Row) -> Likelihoods {
         self.likelihoods_of(&self.cells(row), row.iter().map(|(_, count)| count).sum())
     }
 
     fn cells(&self, row: &Row) -> Vec<Likelihoods> {
-        row.iter().map(|(cell, count)| SCALES.map(|scale| ln_rising(scale * self.base[*cell], *count))).collect()
+        row.iter().map(|(cell, count)| self.weights(*cell).map(|weight| ln_rising(weight, *count))).collect()
     }
 
     fn likelihoods_of(&self, cells: &[Likelihoods], all: u32) -> Likelihoods {
-        let mut likelihoods = [0.0; SCALES.len()];
+        let mut likelihoods = [0.0; WAYS];
         for (place, likelihood) in likelihoods.iter_mut().enumerate() {
             *likelihood = cells.iter().map(|cell| cell[place]).sum::<f64>() - self.rising(place, all);
         }
@@ -127,9 +147,9 @@ impl Habitat {
                 std::cmp::Ordering::Less => i += 1,
                 std::cmp::Ordering::Greater => j += 1,
                 std::cmp::Ordering::Equal => {
-                    for (place, sum) in together.iter_mut().enumerate() {
-                        let weight = SCALES[place] * self.base[*cell_a];
-                        *sum += ln_rising(weight + f64::from(*n), *m) - b.1.cells[j][place];
+                    let weights = self.weights(*cell_a);
+                    for ((sum, weight), alone) in together.iter_mut().zip(weights).zip(b.1.cells[j]) {
+                        *sum += ln_rising(weight + f64::from(*n), *m) - alone;
                     }
                     i += 1;
                     j += 1;
@@ -156,13 +176,13 @@ pub(crate) fn optional(share: f64, nats: f64) -> f64 {
 }
 
 /// The mean over accounts of how much of each goes to each cell, never 0.
-fn base_rates(rows: &[Vec<(usize, u32)>], cells: usize) -> Vec<f64> {
+fn base_rates(rows: &[&Row], cells: usize) -> Vec<f64> {
     let floor = 0.01 / cells.max(1) as f64;
     let mut rates = vec![floor; cells];
-    let used = rows.iter().filter(|row| !row.is_empty()).count().max(1) as f64;
+    let used = rows.len().max(1) as f64;
     for row in rows {
         let all: u32 = row.iter().map(|(_, count)| count).sum();
-        for (cell, count) in row {
+        for (cell, count) in *row {
             rates[*cell] += 0.99 * f64::from(*count) / f64::from(all) / used;
         }
     }
@@ -262,7 +282,7 @@ mod tests {
 
     #[test]
     fn sharing_what_is_rare_weighs_more() {
-        let habitat = Habitat::new(vec![0.9, 0.05, 0.05], [(1.0 / SCALES.len() as f64).ln(); SCALES.len()]);
+        let habitat = Habitat::new([vec![0.9, 0.05, 0.05], vec![0.9, 0.05, 0.05]], [(1.0 / WAYS as f64).ln(); WAYS]);
         let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         let (common, rare) = (same(&[(0, 5)], &[(0, 5)]), same(&[(1, 5)], &[(1, 5)]));
         let apart = same(&[(1, 5)], &[(2, 5)]);
@@ -275,8 +295,8 @@ mod tests {
     /// Of two hypotheses with all of their draws enumerated, the probabilities of the data add up to one.
     #[test]
     fn likelihoods_are_probabilities_of_sequences() {
-        let habitat = Habitat::new(vec![0.5, 0.3, 0.2], [(1.0 / SCALES.len() as f64).ln(); SCALES.len()]);
-        let mut sums = [0.0; SCALES.len()];
+        let habitat = Habitat::new([vec![0.5, 0.3, 0.2], vec![0.1, 0.2, 0.7]], [(1.0 / WAYS as f64).ln(); WAYS]);
+        let mut sums = [0.0; WAYS];
         for sequence in 0..81_u32 {
             let mut counts = [0; 3];
             (0..4).for_each(|place| counts[(sequence / 3_u32.pow(place) % 3) as usize] += 1);
@@ -292,6 +312,7 @@ mod tests {
         let loner = |place: usize| vec![(place, 30)];
         let broad = |start: usize| (0..30).map(|step| (start + 5 * step, 1)).collect::<Vec<_>>();
         let rows: Vec<_> = (0..40).map(loner).chain((0..40).map(|place| broad(place % 5 + 40))).collect();
+        let rows: Vec<_> = rows.into_iter().map(|row| (row, false)).collect();
         let habitat = Habitat::fit(&rows, cells);
         let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         assert!(same(&broad(41), &broad(42)) > -3.0 && same(&loner(1), &loner(2)) < -3.0);

@@ -115,7 +115,8 @@ impl<'a> Linker<'a> {
     /// counted over all.
     pub(crate) fn fit(profiles: &'a [Profile], cells: &Cells, reference: &[usize], config: &'a Config) -> Self {
         let rows = cells.rows();
-        let population: Vec<_> = reference.iter().map(|place| rows[*place].clone()).collect();
+        let population: Vec<_> =
+            reference.iter().map(|place| (rows[*place].clone(), profiles[*place].converses())).collect();
         let habitat = Habitat::fit(&population, cells.count + 1);
         let threads = config.threads();
         let everybody: Vec<usize> = (0..profiles.len()).collect();
