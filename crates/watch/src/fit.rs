@@ -16,13 +16,15 @@ const AT_HAND: usize = 4_096;
 const SCALES: [f64; 8] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2_048.0, 8_192.0];
 /// Means around which accounts vary: of those who converse and of those who do not.
 const BASES: usize = 2;
-/// Ways in which accounts vary: each scale around each mean.
+/// Ways in which accounts may vary: each scale around each mean. All scales of the first mean come first.
 const WAYS: usize = BASES * SCALES.len();
+/// Ways that are kept: the widest around each mean, for what many accounts ask together, and the commonest others.
+const KEPT: usize = 8;
 /// Least share of a way.
 const LEAST: f64 = 0.005;
 
-/// Log probabilities of some counts, way by way: all scales of the first mean, then those of the other.
-type Likelihoods = [f64; WAYS];
+/// Log probabilities of some counts, way by way.
+type Likelihoods = [f64; KEPT];
 
 /// Counts `(cell, count)`, sorted by cell.
 pub(crate) type Row = [(usize, u32)];
@@ -45,6 +47,8 @@ pub(crate) struct Told {
 pub(crate) struct Habitat {
     /// Mean shares of each cell, never 0.
     bases: [Vec<f64>; BASES],
+    /// The ways: for each its mean and its scale, by place.
+    ways: [(usize, usize); KEPT],
     /// Logarithm of the share of each way.
     ln_shares: Likelihoods,
     /// [`ln_rising`] of each scale for every small count.
@@ -62,22 +66,31 @@ impl Habitat {
             // Few accounts are no mean of a kind.
             base_rates(if kept.len() < POPULATION { &all } else { &kept }, cells)
         };
-        let mut this = Self::new([base(false), base(true)], [(1.0 / WAYS as f64).ln(); WAYS]);
-        let known: Vec<Likelihoods> = all.iter().map(|row| this.likelihoods(row)).collect();
+        let mut this = Self::new([base(false), base(true)]);
+        let ways: [(usize, usize); WAYS] = std::array::from_fn(|way| (way / SCALES.len(), way % SCALES.len()));
+        let known: Vec<[f64; WAYS]> = all.iter().map(|row| ways.map(|way| this.likelihood(row, way))).collect();
+        let mut shares = [1.0 / WAYS as f64; WAYS];
         for _ in 0..20 {
-            let mut shares = [LEAST; WAYS];
+            let mut sums = [LEAST; WAYS];
             for likelihoods in &known {
-                let joint = this.joint(likelihoods);
+                let joint: [f64; WAYS] = std::array::from_fn(|way| likelihoods[way] + shares[way].ln());
                 let all = ln_sum(&joint);
-                shares.iter_mut().zip(joint).for_each(|(share, one)| *share += (one - all).exp());
+                sums.iter_mut().zip(joint).for_each(|(sum, one)| *sum += (one - all).exp());
             }
-            let all: f64 = shares.iter().sum();
-            this.ln_shares = shares.map(|share| (share / all).max(LEAST).ln());
+            let all: f64 = sums.iter().sum();
+            shares = sums.map(|sum| (sum / all).max(LEAST));
         }
+        let mut order: [usize; WAYS] = std::array::from_fn(|way| way);
+        let widest = |way: usize| ways[way].1 + 1 == SCALES.len();
+        order.sort_by(|a, b| widest(*b).cmp(&widest(*a)).then(shares[*b].total_cmp(&shares[*a])).then(a.cmp(b)));
+        let kept: f64 = order[..KEPT].iter().map(|way| shares[*way]).sum();
+        this.ways = std::array::from_fn(|place| ways[order[place]]);
+        this.ln_shares = std::array::from_fn(|place| (shares[order[place]] / kept).ln());
         this
     }
 
-    fn new(bases: [Vec<f64>; BASES], ln_shares: Likelihoods) -> Self {
+    /// With the first ways, alike.
+    fn new(bases: [Vec<f64>; BASES]) -> Self {
         let rising = SCALES.map(|scale| {
             let mut sum = 0.0;
             let steps = (0..AT_HAND).map(|n| {
@@ -87,17 +100,27 @@ impl Habitat {
             });
             steps.collect()
         });
-        Self { bases, ln_shares, rising }
+        let ways = std::array::from_fn(|way| (way / SCALES.len(), way % SCALES.len()));
+        Self { bases, ways, ln_shares: [(1.0 / KEPT as f64).ln(); KEPT], rising }
+    }
+
+    /// The log probability of a row in one way.
+    fn likelihood(&self, row: &Row, (base, scale): (usize, usize)) -> f64 {
+        let of = |(cell, count): &(usize, u32)| ln_rising(SCALES[scale] * self.bases[base][*cell], *count);
+        row.iter().map(of).sum::<f64>() - self.rising_of(scale, row.iter().map(|(_, count)| count).sum())
     }
 
     /// The weight of a cell in each way.
     fn weights(&self, cell: usize) -> Likelihoods {
-        std::array::from_fn(|way| SCALES[way % SCALES.len()] * self.bases[way / SCALES.len()][cell])
+        self.ways.map(|(base, scale)| SCALES[scale] * self.bases[base][cell])
     }
 
     /// [`ln_rising`] of the total weight of a way.
     fn rising(&self, way: usize, n: u32) -> f64 {
-        let scale = way % SCALES.len();
+        self.rising_of(self.ways[way].1, n)
+    }
+
+    fn rising_of(&self, scale: usize, n: u32) -> f64 {
         self.rising[scale].get(n as usize).copied().unwrap_or_else(|| ln_rising(SCALES[scale], n))
     }
 
@@ -107,17 +130,12 @@ impl Habitat {
         joint
     }
 
-    /// The log probability of a row in each way.
-    fn likelihoods(&self, row: &Row) -> Likelihoods {
-        self.likelihoods_of(&self.cells(row), row.iter().map(|(_, count)| count).sum())
-    }
-
     fn cells(&self, row: &Row) -> Vec<Likelihoods> {
         row.iter().map(|(cell, count)| self.weights(*cell).map(|weight| ln_rising(weight, *count))).collect()
     }
 
     fn likelihoods_of(&self, cells: &[Likelihoods], all: u32) -> Likelihoods {
-        let mut likelihoods = [0.0; WAYS];
+        let mut likelihoods = [0.0; KEPT];
         for (place, likelihood) in likelihoods.iter_mut().enumerate() {
             *likelihood = cells.iter().map(|cell| cell[place]).sum::<f64>() - self.rising(place, all);
         }
@@ -161,7 +179,7 @@ impl Habitat {
 }
 
 /// The logarithm of the sum of the exponentials.
-fn ln_sum(values: &Likelihoods) -> f64 {
+fn ln_sum(values: &[f64]) -> f64 {
     let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     largest + values.iter().map(|value| (value - largest).exp()).sum::<f64>().ln()
 }
@@ -282,7 +300,7 @@ mod tests {
 
     #[test]
     fn sharing_what_is_rare_weighs_more() {
-        let habitat = Habitat::new([vec![0.9, 0.05, 0.05], vec![0.9, 0.05, 0.05]], [(1.0 / WAYS as f64).ln(); WAYS]);
+        let habitat = Habitat::new([vec![0.9, 0.05, 0.05], vec![0.9, 0.05, 0.05]]);
         let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         let (common, rare) = (same(&[(0, 5)], &[(0, 5)]), same(&[(1, 5)], &[(1, 5)]));
         let apart = same(&[(1, 5)], &[(2, 5)]);
@@ -295,13 +313,13 @@ mod tests {
     /// Of two hypotheses with all of their draws enumerated, the probabilities of the data add up to one.
     #[test]
     fn likelihoods_are_probabilities_of_sequences() {
-        let habitat = Habitat::new([vec![0.5, 0.3, 0.2], vec![0.1, 0.2, 0.7]], [(1.0 / WAYS as f64).ln(); WAYS]);
-        let mut sums = [0.0; WAYS];
+        let habitat = Habitat::new([vec![0.5, 0.3, 0.2], vec![0.1, 0.2, 0.7]]);
+        let mut sums = [0.0; KEPT];
         for sequence in 0..81_u32 {
             let mut counts = [0; 3];
             (0..4).for_each(|place| counts[(sequence / 3_u32.pow(place) % 3) as usize] += 1);
             let row: Vec<(usize, u32)> = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
-            sums.iter_mut().zip(habitat.likelihoods(&row)).for_each(|(sum, ln)| *sum += ln.exp());
+            sums.iter_mut().zip(habitat.told(&row).likelihoods).for_each(|(sum, ln)| *sum += ln.exp());
         }
         assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-9), "{sums:?}");
     }
