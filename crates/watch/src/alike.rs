@@ -36,9 +36,9 @@ const TALKS: f64 = 2.0 / 3.0;
 /// prompts.
 const FEW: f64 = 10.0;
 /// Nats that a pair must show where any account that converses is looked at.
-const SURE: [f64; 4] = [3.0, 2.0, 1.5, 1.0];
+const SURE: [f64; 2] = [3.0, 2.0];
 /// The same where only strange ones are.
-const WEAK: [f64; 1] = [0.5];
+const WEAK: [f64; 3] = [1.5, 1.0, 0.5];
 /// Nats by which more must speak for joining a group than chance: one account in about so many is joined wrongly.
 const JOINING: f64 = 2.0;
 
@@ -131,13 +131,14 @@ impl Desk<'_> {
     fn harvests_alike(&self, suspects: &[usize], candidates: &Candidates) -> Vec<Vec<usize>> {
         // The prior odds that two suspects are of one operator.
         let needed = (suspects.len().max(1) as f64).ln() + self.config.margin;
+        let all = suspects.len() <= EVERYBODY;
         let pairs = self.pairs(suspects, candidates);
         let edges = map(self.config.threads(), &pairs, |&(a, b)| {
             (a, b, self.linker.prompts(&[suspects[a]], &[suspects[b]]) - PAIR * needed)
         });
-        let mut found = self.grouped(suspects, &edges);
+        let mut found = self.grouped(suspects, &edges, all);
         found.retain(|group| self.linker.prompts(&halves(group)[0], &halves(group)[1]) > needed);
-        if suspects.len() <= EVERYBODY {
+        if all {
             return found;
         }
         // Where not all pairs were examined, one group may have come apart.
@@ -163,6 +164,7 @@ impl Desk<'_> {
     /// on is that the rest of their prompts, which had no part in that, come from one distribution too.
     fn hidden_alike(&self, mut suspects: Vec<usize>, levels: &[f64], candidates: &Candidates) -> Vec<Vec<usize>> {
         let needed = (suspects.len().max(1) as f64).ln() + self.config.margin;
+        let all = suspects.len() <= EVERYBODY;
         let rows = |odd: usize| -> Vec<Vec<(usize, u32)>> {
             let row = |one: &usize| tally(self.cells.kinds[*one].iter().skip(odd).step_by(2).copied());
             suspects.iter().map(row).collect()
@@ -185,7 +187,7 @@ impl Desk<'_> {
             let places: BTreeMap<usize, usize> =
                 suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
             let left = nats.iter().filter_map(|(a, b, nats)| Some((*places.get(a)?, *places.get(b)?, nats - level)));
-            let groups = self.grouped(&suspects, &left.collect::<Vec<_>>());
+            let groups = self.grouped(&suspects, &left.collect::<Vec<_>>(), all);
             let confirmed: Vec<Vec<usize>> = groups.into_iter().filter(confirmed).collect();
             let held: BTreeSet<usize> = confirmed.iter().flatten().copied().collect();
             suspects.retain(|one| !held.contains(one));
@@ -204,18 +206,27 @@ impl Desk<'_> {
     }
 
     /// Groups of `suspects` inside which the `edges`, by place, sum up to most, and whose use as a whole is of no honest kind.
-    fn grouped(&self, suspects: &[usize], edges: &[(usize, usize, f64)]) -> Vec<Vec<usize>> {
+    /// `all` says whether every two were examined.
+    fn grouped(&self, suspects: &[usize], edges: &[(usize, usize, f64)], all: bool) -> Vec<Vec<usize>> {
         if suspects.len() < self.config.min_accounts {
             return Vec::new();
         }
-        let found = groups(suspects.len(), edges, if suspects.len() <= EVERYBODY { 0.0 } else { UNSEEN });
+        let found = groups(suspects.len(), edges, if all { 0.0 } else { UNSEEN });
         let named = found.into_iter().map(|group| group.into_iter().map(|place| suspects[place]).collect());
         named.filter(|group: &Vec<usize>| self.of_no_honest_kind(group)).collect()
     }
 
     fn of_no_honest_kind(&self, group: &[usize]) -> bool {
-        group.len() >= self.config.min_accounts
-            && matches!(self.purpose(group, false).archetype, Archetype::Harvest | Archetype::Unknown)
+        if group.len() < self.config.min_accounts {
+            return false;
+        }
+        let purpose = self.purpose(group, false);
+        match purpose.archetype {
+            Archetype::Harvest => true,
+            // Nothing fits well, and a harvest no worse than any honest kind.
+            Archetype::Unknown => purpose.score >= 0.0,
+            _ => false,
+        }
     }
 }
 

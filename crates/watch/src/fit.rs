@@ -336,6 +336,35 @@ mod tests {
         assert!(same(&broad(41), &broad(42)) > -3.0 && same(&loner(1), &loner(2)) < -3.0);
     }
 
+    /// Programs have a kind of prompt each; people ask of one large stock. What people have in common as people links none of them,
+    /// and what few of them share besides does.
+    #[test]
+    fn people_are_compared_with_people() {
+        let mut random = anbiq_domain::Seeded::new(7);
+        let cells = 1_000;
+        let mut row = |draw: &mut dyn FnMut(&mut anbiq_domain::Seeded) -> usize| {
+            let mut counts = std::collections::BTreeMap::new();
+            (0..60).for_each(|_| *counts.entry(draw(&mut random)).or_insert(0_u32) += 1);
+            counts.into_iter().collect::<Vec<_>>()
+        };
+        let mut rows: Vec<_> = (0..60).map(|place| (row(&mut |_| place), false)).collect();
+        rows.extend((0..60).map(|_| (row(&mut |random| 100 + random.below(600)), true)));
+        let hiding = |random: &mut anbiq_domain::Seeded| {
+            if random.chance(0.2) { 800 + random.below(100) } else { 100 + random.below(600) }
+        };
+        rows.extend((0..12).map(|_| (row(&mut |random| hiding(random)), true)));
+        let habitat = Habitat::fit(&rows, cells);
+        let pool = |rows: &[(Vec<(usize, u32)>, bool)]| {
+            let mut counts = std::collections::BTreeMap::new();
+            rows.iter().flat_map(|row| &row.0).for_each(|(cell, count)| *counts.entry(*cell).or_insert(0) += count);
+            counts.into_iter().collect::<Vec<_>>()
+        };
+        let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
+        let people = same(&pool(&rows[60..66]), &pool(&rows[66..72]));
+        let hidden = same(&pool(&rows[120..126]), &pool(&rows[126..132]));
+        assert!(people < 2.0 && hidden > 10.0, "{people} {hidden}");
+    }
+
     #[test]
     fn what_is_optional_hardly_speaks_against() {
         assert!((optional(0.5, 0.0)).abs() < 1e-12);
