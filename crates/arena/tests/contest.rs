@@ -21,6 +21,28 @@ fn nobody_honest_is_accused() {
     }
 }
 
+/// In worlds of a few hundred accounts a campus, a firm or the accounts of one person are a good part of all that there is to compare
+/// with.
+#[test]
+fn nobody_honest_comes_before_a_person_because_worlds_are_small() {
+    for seed in [1, 31] {
+        let standings = contest(&Plan { seed, ..PLAN }, &mut |_| {}).unwrap();
+        for row in standings.classes.iter().filter(|row| row.class.is_honest()) {
+            assert_eq!(row.accused.hits, 0, "seed {seed}: {}", row.class.name());
+            assert_eq!(row.reviewed.hits, 0, "seed {seed}: {}", row.class.name());
+        }
+        let joined = standings.linking.iter().filter(|row| row.method == Method::Anbiq);
+        joined.for_each(|row| assert!(row.linking.pair_precision() >= 0.99, "seed {seed}: {row:?}"));
+    }
+}
+
+#[test]
+fn a_campaign_that_shares_nothing_but_its_prompts_comes_before_a_person() {
+    for row in standings().campaigns.iter().filter(|row| !row.campaign.shared) {
+        assert_eq!((row.found.hits, row.accused.hits), (row.found.of, 0), "{}", row.campaign.name());
+    }
+}
+
 #[test]
 fn a_campaign_with_something_shared_is_found() {
     let shared = || standings().campaigns.iter().filter(|row| row.campaign.shared);

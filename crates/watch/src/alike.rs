@@ -1,76 +1,251 @@
 //! Accounts that share nothing but what they ask for.
 //!
-//! One kind of evidence links nobody and accuses nobody. But accounts that each look like a harvest are rare, and where many of them
-//! ask from one distribution a person should look.
+//! One kind of evidence links nobody and accuses nobody. But accounts that each look like a harvest are rare, and so are those that are
+//! merely strange for people who converse; where many of them ask from one distribution, and together as no honest customer does, a person
+//! should look.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::block::Candidates;
 use crate::campaign::Desk;
+use crate::cells::tally;
 use crate::cluster::groups;
+use crate::fit::Told;
 use crate::gather::thin;
 use crate::grants::Grants;
+use crate::link::Evidence;
 use crate::parallel::map;
-use crate::report::Archetype;
+use crate::purpose::kinds;
+use crate::report::{Archetype, Channel};
 
 /// Suspects up to which every two are compared.
-const EVERYBODY: usize = 600;
+const EVERYBODY: usize = 1_000;
+/// What a pair that was not examined costs inside a group where they are more, in nats.
+const UNSEEN: f64 = 0.05;
 /// Accounts of each half by which a group is tried.
 const HALF: usize = 24;
 /// Share of the nats that a group needs which a pair must show to bring two accounts together.
 const PAIR: f64 = 1.0 / 3.0;
 
+/// Nats by which a harvest may fit an account worse than conversation does, where it is strange for one that converses: of honest people
+/// it is seven, give or take one.
+const STRANGE: f64 = -4.5;
+/// Share of the requests that go on with a conversation beyond which an account does little else.
+const TALKS: f64 = 2.0 / 3.0;
+/// Kinds of prompts, as the exponential of their entropy, below which an account is no person's and hides nothing among a person's
+/// prompts.
+const FEW: f64 = 10.0;
+/// Nats that a pair must show where any account that converses is looked at.
+const SURE: [f64; 2] = [3.0, 2.0];
+/// The same where only strange ones are.
+const WEAK: [f64; 3] = [1.5, 1.0, 0.5];
+/// Nats by which more must speak for joining a group than chance: one account in about so many is joined wrongly.
+const JOINING: f64 = 2.0;
+
+/// How an account looks by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Oddity {
+    /// As an application does, or of somebody who mostly talks.
+    None,
+    /// As people do who converse; a harvest may be hidden there.
+    Possible,
+    /// Less as people do than others.
+    Strange,
+    /// Like a harvest.
+    Harvest,
+}
+
 impl Desk<'_> {
-    /// Groups of accounts that ask alike, each of them like a harvest, outside of the operators in `linked` that are large enough to be
-    /// judged themselves. Nothing else links them.
+    /// Groups of accounts that ask alike, outside of the operators in `linked` that are large enough to be judged themselves: first of
+    /// those that each look like a harvest, then of others. Nothing else links them.
     pub(crate) fn alike(&self, linked: &[Vec<usize>], candidates: &Candidates) -> Vec<Vec<usize>> {
         let judged: BTreeSet<usize> =
             linked.iter().filter(|group| group.len() >= self.config.min_accounts).flatten().copied().collect();
-        let threads = self.config.threads();
         let free = (0..self.profiles.len()).filter(|one| self.profiles[*one].exchanges > 0 && !judged.contains(one));
         let free: Vec<usize> = free.collect();
-        // Whoever has a grant for all that it does is no suspect, and asks like those who have none.
-        let granted = |one: &usize| {
-            let profile = &self.profiles[*one];
-            profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain()
+        let oddities = map(self.config.threads(), &free, |one| self.oddity(*one));
+        let of = |least: Oddity| -> Vec<usize> {
+            free.iter().zip(&oddities).filter(|one| *one.1 >= least).map(|one| *one.0).collect()
         };
-        let suspicious = map(threads, &free, |one| !granted(one) && self.like_a_harvest(&[*one]));
-        let suspects: Vec<usize> = free.into_iter().zip(suspicious).filter(|one| one.1).map(|one| one.0).collect();
+        let mut found = self.harvests_alike(&of(Oddity::Harvest), candidates);
+        for (least, levels) in [(Oddity::Possible, &SURE[..]), (Oddity::Strange, &WEAK[..])] {
+            let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
+            let rest: Vec<usize> = of(least).into_iter().filter(|one| !held.contains(one)).collect();
+            found.extend(self.hidden_alike(rest, levels, candidates));
+        }
+        self.join_alike(&mut found, &of(Oddity::Possible));
+        found
+    }
+
+    /// Lets those of `suspects` that are in no group join the one that they ask like, where that is more than likely.
+    fn join_alike(&self, found: &mut [Vec<usize>], suspects: &[usize]) {
+        let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
+        let free: Vec<usize> = suspects.iter().copied().filter(|one| !held.contains(one)).collect();
+        let pools = map(self.config.threads(), found, |group| {
+            let some: Vec<usize> = thin(group, HALF).collect();
+            let pool = pooled(some.iter().map(|one| &self.linker.rows[*one]));
+            (self.linker.told(&pool), pool, some)
+        });
+        let joins = map(self.config.threads(), &free, |one| {
+            let row = &self.linker.rows[*one];
+            let told = self.linker.told(row);
+            let nats = |(group, (all, pool, some)): (usize, &(Told, Vec<(usize, u32)>, Vec<usize>))| {
+                let pace = some.iter().map(|other| pace(&self.linker.pair(*one, *other))).sum::<f64>();
+                // Any of them is as likely to be one more of a group as that has accounts among all of them.
+                let needed = (suspects.len() as f64 / found[group].len() as f64).ln() + self.config.margin + JOINING;
+                let content = self.linker.rows_alike((row, &told), (pool, all));
+                (group, content + pace / some.len().max(1) as f64 - needed)
+            };
+            let best = pools.iter().enumerate().map(nats).max_by(|a, b| a.1.total_cmp(&b.1));
+            best.filter(|best| best.1 > 0.0).map(|best| best.0)
+        });
+        for (one, group) in free.into_iter().zip(joins) {
+            if let Some(group) = group {
+                found[group].push(one);
+            }
+        }
+        found.iter_mut().for_each(|group| group.sort_unstable());
+    }
+
+    fn oddity(&self, one: usize) -> Oddity {
+        // Whoever has a grant for all that it does is no suspect, and asks like those who have none. And whoever mostly goes on with what
+        // was said before takes part in conversations, whatever they are about.
+        let profile = &self.profiles[one];
+        let granted = profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain();
+        if granted || profile.deep as f64 > TALKS * profile.sketched as f64 {
+            return Oddity::None;
+        }
+        let purpose = self.purpose(&[one], false);
+        match purpose.archetype {
+            Archetype::Harvest => Oddity::Harvest,
+            // An application of some moulds, of which it could not be told what it is.
+            Archetype::Chat | Archetype::Unknown if kinds(&self.cells.kinds[one]) < FEW => Oddity::None,
+            Archetype::Chat | Archetype::Unknown if purpose.fits.is_empty() => Oddity::None,
+            Archetype::Chat | Archetype::Unknown if purpose.score >= STRANGE => Oddity::Strange,
+            Archetype::Chat | Archetype::Unknown => Oddity::Possible,
+            _ => Oddity::None,
+        }
+    }
+
+    /// Groups among `suspects`, each of which looks like a harvest.
+    fn harvests_alike(&self, suspects: &[usize], candidates: &Candidates) -> Vec<Vec<usize>> {
+        // The prior odds that two suspects are of one operator.
+        let needed = (suspects.len().max(1) as f64).ln() + self.config.margin;
+        let all = suspects.len() <= EVERYBODY;
+        let pairs = self.pairs(suspects, candidates);
+        let edges = map(self.config.threads(), &pairs, |&(a, b)| {
+            (a, b, self.linker.prompts(&[suspects[a]], &[suspects[b]]) - PAIR * needed)
+        });
+        let mut found = self.grouped(suspects, &edges, all);
+        found.retain(|group| self.linker.prompts(&halves(group)[0], &halves(group)[1]) > needed);
+        if all {
+            return found;
+        }
+        // Where not all pairs were examined, one group may have come apart.
+        found.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        let mut whole: Vec<Vec<usize>> = Vec::new();
+        for group in found {
+            let some: Vec<usize> = thin(&group, HALF).collect();
+            let nats = |other: &Vec<usize>| self.linker.prompts(&thin(other, HALF).collect::<Vec<_>>(), &some) - needed;
+            let best = whole.iter_mut().map(|other| (nats(other), other)).max_by(|a, b| a.0.total_cmp(&b.0));
+            match best.filter(|best| best.0 > 0.0) {
+                Some((_, other)) => other.extend(group),
+                None => whole.push(group),
+            }
+        }
+        whole.iter_mut().for_each(|group| group.sort_unstable());
+        whole
+    }
+
+    /// Groups among `suspects` that are not known to be harvests by themselves: of accounts that hide one among innocent conversations,
+    /// or keep waking hours. They are sought at one of `levels` after the other, the nats that a pair must show to be held together.
+    ///
+    /// What one of them shows says little, so they are grouped by every other prompt of each and by their pace; and what a group rests
+    /// on is that the rest of their prompts, which had no part in that, come from one distribution too.
+    fn hidden_alike(&self, mut suspects: Vec<usize>, levels: &[f64], candidates: &Candidates) -> Vec<Vec<usize>> {
+        let needed = (suspects.len().max(1) as f64).ln() + self.config.margin;
+        let all = suspects.len() <= EVERYBODY;
+        let rows = |odd: usize| -> Vec<Vec<(usize, u32)>> {
+            let row = |one: &usize| tally(self.cells.kinds[*one].iter().skip(odd).step_by(2).copied());
+            suspects.iter().map(row).collect()
+        };
+        let (seen, rest) = (rows(0), rows(1));
+        let places: BTreeMap<usize, usize> = suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
+        let told = map(self.config.threads(), &seen, |row| self.linker.told(row));
+        let pairs = self.pairs(&suspects, candidates);
+        let nats = map(self.config.threads(), &pairs, |&(a, b)| {
+            let content = self.linker.rows_alike((&seen[a], &told[a]), (&seen[b], &told[b]));
+            (suspects[a], suspects[b], content + pace(&self.linker.pair(suspects[a], suspects[b])))
+        });
+        let confirmed = |group: &Vec<usize>| {
+            let pool = |half: Vec<usize>| pooled(half.iter().filter_map(|one| rest.get(*places.get(one)?)));
+            let [a, b] = halves(group).map(pool);
+            self.linker.rows_alike((&a, &self.linker.told(&a)), (&b, &self.linker.told(&b))) > needed
+        };
+        let mut found = Vec::new();
+        for level in levels {
+            let places: BTreeMap<usize, usize> =
+                suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
+            let left = nats.iter().filter_map(|(a, b, nats)| Some((*places.get(a)?, *places.get(b)?, nats - level)));
+            let groups = self.grouped(&suspects, &left.collect::<Vec<_>>(), all);
+            let confirmed: Vec<Vec<usize>> = groups.into_iter().filter(confirmed).collect();
+            let held: BTreeSet<usize> = confirmed.iter().flatten().copied().collect();
+            suspects.retain(|one| !held.contains(one));
+            found.extend(confirmed);
+        }
+        found
+    }
+
+    /// Pairs of `suspects`, by place: all, or of many those that were worth examining.
+    fn pairs(&self, suspects: &[usize], candidates: &Candidates) -> Vec<(usize, usize)> {
+        if suspects.len() <= EVERYBODY {
+            return (0..suspects.len()).flat_map(|a| (a + 1..suspects.len()).map(move |b| (a, b))).collect();
+        }
+        let places: BTreeMap<usize, usize> = suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
+        candidates.pairs.iter().filter_map(|(a, b)| Some((*places.get(a)?, *places.get(b)?))).collect()
+    }
+
+    /// Groups of `suspects` inside which the `edges`, by place, sum up to most, and whose use as a whole is of no honest kind.
+    /// `all` says whether every two were examined.
+    fn grouped(&self, suspects: &[usize], edges: &[(usize, usize, f64)], all: bool) -> Vec<Vec<usize>> {
         if suspects.len() < self.config.min_accounts {
             return Vec::new();
         }
-        // The prior odds that two suspects are of one operator.
-        let needed = (suspects.len() as f64).ln() + self.config.margin;
-        let all = suspects.len() <= EVERYBODY;
-        let pairs: Vec<(usize, usize)> = if all {
-            (0..suspects.len()).flat_map(|a| (a + 1..suspects.len()).map(move |b| (a, b))).collect()
-        } else {
-            let places: std::collections::BTreeMap<usize, usize> =
-                suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
-            candidates.pairs.iter().filter_map(|(a, b)| Some((*places.get(a)?, *places.get(b)?))).collect()
-        };
-        let edges = map(threads, &pairs, |&(a, b)| {
-            let nats = self.linker.prompts(&[suspects[a]], &[suspects[b]]);
-            (a, b, nats - PAIR * needed)
-        });
-        let edges: Vec<_> = edges.into_iter().filter(|edge| all || edge.2 > 0.0).collect();
-        let found = groups(suspects.len(), &edges, 0.0);
+        let found = groups(suspects.len(), edges, if all { 0.0 } else { UNSEEN });
         let named = found.into_iter().map(|group| group.into_iter().map(|place| suspects[place]).collect());
-        named.filter(|group: &Vec<usize>| self.asks_alike(group, needed)).collect()
+        named.filter(|group: &Vec<usize>| self.of_no_honest_kind(group)).collect()
     }
 
-    fn like_a_harvest(&self, group: &[usize]) -> bool {
-        self.purpose(group, false).archetype == Archetype::Harvest
-    }
-
-    fn asks_alike(&self, group: &[usize], needed: f64) -> bool {
-        if group.len() < self.config.min_accounts || !self.like_a_harvest(group) {
+    fn of_no_honest_kind(&self, group: &[usize]) -> bool {
+        if group.len() < self.config.min_accounts {
             return false;
         }
-        let half = |odd: usize| -> Vec<usize> {
-            let half: Vec<usize> = group.iter().copied().skip(odd).step_by(2).collect();
-            thin(&half, HALF).collect()
-        };
-        self.linker.prompts(&half(0), &half(1)) > needed
+        let purpose = self.purpose(group, false);
+        match purpose.archetype {
+            Archetype::Harvest => true,
+            // Nothing fits well, and a harvest no worse than any honest kind.
+            Archetype::Unknown => purpose.score >= 0.0,
+            _ => false,
+        }
     }
+}
+
+/// How two accounts work, whatever they ask, in nats.
+fn pace(evidence: &Evidence) -> f64 {
+    [Channel::Rhythm, Channel::Pivot, Channel::HandOver].iter().map(|channel| evidence.of(*channel)).sum()
+}
+
+/// The sum of some counts, sorted.
+fn pooled<'r>(rows: impl Iterator<Item = &'r Vec<(usize, u32)>>) -> Vec<(usize, u32)> {
+    let mut counts = BTreeMap::new();
+    rows.flatten().for_each(|(kind, count)| *counts.entry(*kind).or_default() += count);
+    counts.into_iter().collect()
+}
+
+/// Every other account of a group and the rest of it, as many of each as are tried.
+fn halves(group: &[usize]) -> [Vec<usize>; 2] {
+    [0, 1].map(|odd| {
+        let half: Vec<usize> = group.iter().copied().skip(odd).step_by(2).collect();
+        thin(&half, HALF).collect()
+    })
 }

@@ -128,7 +128,7 @@ fn keep_listed(operators: &mut Vec<Operator>, config: &Config) -> u64 {
 pub(crate) struct Desk<'a> {
     pub(crate) world: &'a World,
     pub(crate) profiles: &'a [Profile],
-    cells: &'a Cells,
+    pub(crate) cells: &'a Cells,
     pub(crate) config: &'a Config,
     pub(crate) linker: Linker<'a>,
     pub(crate) threshold: f64,
@@ -456,11 +456,11 @@ enum Breach {
     Against(TermsRef, Permission, String),
 }
 
-/// Accounts that ask alike, each like a harvest, and share nothing else.
+/// Accounts that ask alike, like no honest customer, and share nothing else.
 fn only_alike(accounts: &[&Profile]) -> Standing {
     let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
     let why = format!(
-        "{} accounts ask alike, each like a harvest, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
+        "{} accounts ask alike, and together as no honest customer does, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
         accounts.len()
     );
     Standing::Review { why: vec![why] }

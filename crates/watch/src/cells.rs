@@ -27,6 +27,11 @@ pub(crate) struct Cells {
     pub(crate) of: Vec<Vec<usize>>,
     /// Number of cells.
     pub(crate) count: usize,
+    /// The same with one number, that of all cells, for those that hold a single prompt of all.
+    ///
+    /// What nobody else ever asked is common to nobody: that two accounts differ in it says as little as that two people never spoke
+    /// one sentence. How much of an account is of that kind does say something, so it counts as one kind.
+    pub(crate) kinds: Vec<Vec<usize>>,
 }
 
 impl Cells {
@@ -37,13 +42,19 @@ impl Cells {
             let next = numbers.len();
             *numbers.entry(cell).or_insert(next)
         };
-        let of = profiles.iter().map(|profile| profile.sketches().map(|asked| number(asked.cell)).collect()).collect();
-        Self { of, count: numbers.len() }
+        let of: Vec<Vec<usize>> =
+            profiles.iter().map(|profile| profile.sketches().map(|asked| number(asked.cell)).collect()).collect();
+        let count = numbers.len();
+        let mut held = vec![0_u32; count];
+        of.iter().flatten().for_each(|cell| held[*cell] += 1);
+        let kind = |cell: &usize| if held[*cell] > 1 { *cell } else { count };
+        let kinds = of.iter().map(|cells| cells.iter().map(kind).collect()).collect();
+        Self { of, count, kinds }
     }
 
-    /// Counts of each account's cells, sorted by cell.
+    /// Counts of each account's kinds, sorted.
     pub(crate) fn rows(&self) -> Vec<Vec<(usize, u32)>> {
-        self.of.iter().map(|cells| tally(cells.iter().copied())).collect()
+        self.kinds.iter().map(|kinds| tally(kinds.iter().copied())).collect()
     }
 }
 

@@ -2,6 +2,8 @@
 
 use anbiq_statistics::special::ln_gamma;
 
+use crate::link::POPULATION;
+
 /// `ln(a (a+1) ... (a+n-1))`: the rising factorial that Dirichlet-multinomial probabilities are made of.
 fn ln_rising(a: f64, n: u32) -> f64 {
     if n > 12 { ln_gamma(a + f64::from(n)) - ln_gamma(a) } else { (0..n).map(|i| (a + f64::from(i)).ln()).sum() }
@@ -11,12 +13,18 @@ fn ln_rising(a: f64, n: u32) -> f64 {
 const AT_HAND: usize = 4_096;
 /// How closely accounts keep to habits of their own: total weights of Dirichlet priors, from an application with one template to
 /// somebody who may ask anything.
-const SCALES: [f64; 6] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0];
-/// Least share of a scale.
-const LEAST: f64 = 0.01;
+const SCALES: [f64; 8] = [0.5, 2.0, 8.0, 32.0, 128.0, 512.0, 2_048.0, 8_192.0];
+/// Means around which accounts vary: of those who converse and of those who do not.
+const BASES: usize = 2;
+/// Ways in which accounts may vary: each scale around each mean. All scales of the first mean come first.
+const WAYS: usize = BASES * SCALES.len();
+/// Ways that are kept: the widest around each mean, for what many accounts ask together, and the commonest others.
+const KEPT: usize = 8;
+/// Least share of a way.
+const LEAST: f64 = 0.005;
 
-/// Log probabilities of some counts, scale by scale.
-type Likelihoods = [f64; SCALES.len()];
+/// Log probabilities of some counts, way by way.
+type Likelihoods = [f64; KEPT];
 
 /// Counts `(cell, count)`, sorted by cell.
 pub(crate) type Row = [(usize, u32)];
@@ -25,46 +33,64 @@ pub(crate) type Row = [(usize, u32)];
 #[derive(Debug, Default)]
 pub(crate) struct Told {
     likelihoods: Likelihoods,
-    /// The log probability of the row, whatever its scale.
+    /// The log probability of the row, whatever its way.
     ln_all: f64,
-    /// For each of its cells [`ln_rising`] of its weight under each scale.
+    /// For each of its cells [`ln_rising`] of its weight in each way.
     cells: Vec<Likelihoods>,
     total: u32,
 }
 
-/// What accounts in general draw from: a mixture of Dirichlet priors on distributions over cells, all with one mean. With a single
-/// one, two accounts that ask of everything would speak against each other only because they share little.
+/// What accounts in general draw from: a mixture of Dirichlet priors on distributions over cells. With a single one, two accounts
+/// that ask of everything would speak against each other only because they share little; and with a single mean, two people would
+/// speak for each other only because both ask what people ask and programs do not.
 #[derive(Debug)]
 pub(crate) struct Habitat {
-    /// Mean share of each cell, never 0.
-    base: Vec<f64>,
-    /// Logarithm of the share of each scale.
+    /// Mean shares of each cell, never 0.
+    bases: [Vec<f64>; BASES],
+    /// The ways: for each its mean and its scale, by place.
+    ways: [(usize, usize); KEPT],
+    /// Logarithm of the share of each way.
     ln_shares: Likelihoods,
     /// [`ln_rising`] of each scale for every small count.
     rising: [Vec<f64>; SCALES.len()],
 }
 
 impl Habitat {
-    /// Of the accounts whose counts are `rows`, among `cells` cells. The shares of the scales are those under which the
-    /// rows are most probable (by expectation maximisation).
-    pub(crate) fn fit(rows: &[Vec<(usize, u32)>], cells: usize) -> Self {
-        let mut this = Self::new(base_rates(rows, cells), [(1.0 / SCALES.len() as f64).ln(); SCALES.len()]);
-        let known: Vec<Likelihoods> =
-            rows.iter().filter(|row| !row.is_empty()).map(|row| this.likelihoods(row)).collect();
+    /// Of the accounts whose counts are `rows`, each with whether it converses, among `cells` cells. The shares of the ways are those
+    /// under which the rows are most probable (by expectation maximisation).
+    pub(crate) fn fit(rows: &[(Vec<(usize, u32)>, bool)], cells: usize) -> Self {
+        let all: Vec<&Row> = rows.iter().map(|row| &row.0[..]).filter(|row| !row.is_empty()).collect();
+        let base = |converses: bool| {
+            let kept = rows.iter().filter(|row| row.1 == converses && !row.0.is_empty());
+            let kept: Vec<&Row> = kept.map(|row| &row.0[..]).collect();
+            // Few accounts are no mean of a kind.
+            base_rates(if kept.len() < POPULATION { &all } else { &kept }, cells)
+        };
+        let mut this = Self::new([base(false), base(true)]);
+        let ways: [(usize, usize); WAYS] = std::array::from_fn(|way| (way / SCALES.len(), way % SCALES.len()));
+        let known: Vec<[f64; WAYS]> = all.iter().map(|row| ways.map(|way| this.likelihood(row, way))).collect();
+        let mut shares = [1.0 / WAYS as f64; WAYS];
         for _ in 0..20 {
-            let mut shares = [LEAST; SCALES.len()];
+            let mut sums = [LEAST; WAYS];
             for likelihoods in &known {
-                let joint = this.joint(likelihoods);
+                let joint: [f64; WAYS] = std::array::from_fn(|way| likelihoods[way] + shares[way].ln());
                 let all = ln_sum(&joint);
-                shares.iter_mut().zip(joint).for_each(|(share, one)| *share += (one - all).exp());
+                sums.iter_mut().zip(joint).for_each(|(sum, one)| *sum += (one - all).exp());
             }
-            let all: f64 = shares.iter().sum();
-            this.ln_shares = shares.map(|share| (share / all).max(LEAST).ln());
+            let all: f64 = sums.iter().sum();
+            shares = sums.map(|sum| (sum / all).max(LEAST));
         }
+        let mut order: [usize; WAYS] = std::array::from_fn(|way| way);
+        let widest = |way: usize| ways[way].1 + 1 == SCALES.len();
+        order.sort_by(|a, b| widest(*b).cmp(&widest(*a)).then(shares[*b].total_cmp(&shares[*a])).then(a.cmp(b)));
+        let kept: f64 = order[..KEPT].iter().map(|way| shares[*way]).sum();
+        this.ways = std::array::from_fn(|place| ways[order[place]]);
+        this.ln_shares = std::array::from_fn(|place| (shares[order[place]] / kept).ln());
         this
     }
 
-    fn new(base: Vec<f64>, ln_shares: Likelihoods) -> Self {
+    /// With the first ways, alike.
+    fn new(bases: [Vec<f64>; BASES]) -> Self {
         let rising = SCALES.map(|scale| {
             let mut sum = 0.0;
             let steps = (0..AT_HAND).map(|n| {
@@ -74,10 +100,27 @@ impl Habitat {
             });
             steps.collect()
         });
-        Self { base, ln_shares, rising }
+        let ways = std::array::from_fn(|way| (way / SCALES.len(), way % SCALES.len()));
+        Self { bases, ways, ln_shares: [(1.0 / KEPT as f64).ln(); KEPT], rising }
     }
 
-    fn rising(&self, scale: usize, n: u32) -> f64 {
+    /// The log probability of a row in one way.
+    fn likelihood(&self, row: &Row, (base, scale): (usize, usize)) -> f64 {
+        let of = |(cell, count): &(usize, u32)| ln_rising(SCALES[scale] * self.bases[base][*cell], *count);
+        row.iter().map(of).sum::<f64>() - self.rising_of(scale, row.iter().map(|(_, count)| count).sum())
+    }
+
+    /// The weight of a cell in each way.
+    fn weights(&self, cell: usize) -> Likelihoods {
+        self.ways.map(|(base, scale)| SCALES[scale] * self.bases[base][cell])
+    }
+
+    /// [`ln_rising`] of the total weight of a way.
+    fn rising(&self, way: usize, n: u32) -> f64 {
+        self.rising_of(self.ways[way].1, n)
+    }
+
+    fn rising_of(&self, scale: usize, n: u32) -> f64 {
         self.rising[scale].get(n as usize).copied().unwrap_or_else(|| ln_rising(SCALES[scale], n))
     }
 
@@ -87,17 +130,12 @@ impl Habitat {
         joint
     }
 
-    /// The log probability of a row under each scale.
-    fn likelihoods(&self, row: &Row) -> Likelihoods {
-        self.likelihoods_of(&self.cells(row), row.iter().map(|(_, count)| count).sum())
-    }
-
     fn cells(&self, row: &Row) -> Vec<Likelihoods> {
-        row.iter().map(|(cell, count)| SCALES.map(|scale| ln_rising(scale * self.base[*cell], *count))).collect()
+        row.iter().map(|(cell, count)| self.weights(*cell).map(|weight| ln_rising(weight, *count))).collect()
     }
 
     fn likelihoods_of(&self, cells: &[Likelihoods], all: u32) -> Likelihoods {
-        let mut likelihoods = [0.0; SCALES.len()];
+        let mut likelihoods = [0.0; KEPT];
         for (place, likelihood) in likelihoods.iter_mut().enumerate() {
             *likelihood = cells.iter().map(|cell| cell[place]).sum::<f64>() - self.rising(place, all);
         }
@@ -127,9 +165,9 @@ impl Habitat {
                 std::cmp::Ordering::Less => i += 1,
                 std::cmp::Ordering::Greater => j += 1,
                 std::cmp::Ordering::Equal => {
-                    for (place, sum) in together.iter_mut().enumerate() {
-                        let weight = SCALES[place] * self.base[*cell_a];
-                        *sum += ln_rising(weight + f64::from(*n), *m) - b.1.cells[j][place];
+                    let weights = self.weights(*cell_a);
+                    for ((sum, weight), alone) in together.iter_mut().zip(weights).zip(b.1.cells[j]) {
+                        *sum += ln_rising(weight + f64::from(*n), *m) - alone;
                     }
                     i += 1;
                     j += 1;
@@ -141,7 +179,7 @@ impl Habitat {
 }
 
 /// The logarithm of the sum of the exponentials.
-fn ln_sum(values: &Likelihoods) -> f64 {
+fn ln_sum(values: &[f64]) -> f64 {
     let largest = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     largest + values.iter().map(|value| (value - largest).exp()).sum::<f64>().ln()
 }
@@ -156,13 +194,13 @@ pub(crate) fn optional(share: f64, nats: f64) -> f64 {
 }
 
 /// The mean over accounts of how much of each goes to each cell, never 0.
-fn base_rates(rows: &[Vec<(usize, u32)>], cells: usize) -> Vec<f64> {
+fn base_rates(rows: &[&Row], cells: usize) -> Vec<f64> {
     let floor = 0.01 / cells.max(1) as f64;
     let mut rates = vec![floor; cells];
-    let used = rows.iter().filter(|row| !row.is_empty()).count().max(1) as f64;
+    let used = rows.len().max(1) as f64;
     for row in rows {
         let all: u32 = row.iter().map(|(_, count)| count).sum();
-        for (cell, count) in row {
+        for (cell, count) in *row {
             rates[*cell] += 0.99 * f64::from(*count) / f64::from(all) / used;
         }
     }
@@ -262,7 +300,7 @@ mod tests {
 
     #[test]
     fn sharing_what_is_rare_weighs_more() {
-        let habitat = Habitat::new(vec![0.9, 0.05, 0.05], [(1.0_f64 / 6.0).ln(); 6]);
+        let habitat = Habitat::new([vec![0.9, 0.05, 0.05], vec![0.9, 0.05, 0.05]]);
         let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         let (common, rare) = (same(&[(0, 5)], &[(0, 5)]), same(&[(1, 5)], &[(1, 5)]));
         let apart = same(&[(1, 5)], &[(2, 5)]);
@@ -275,13 +313,13 @@ mod tests {
     /// Of two hypotheses with all of their draws enumerated, the probabilities of the data add up to one.
     #[test]
     fn likelihoods_are_probabilities_of_sequences() {
-        let habitat = Habitat::new(vec![0.5, 0.3, 0.2], [(1.0_f64 / 6.0).ln(); 6]);
-        let mut sums = [0.0; 6];
+        let habitat = Habitat::new([vec![0.5, 0.3, 0.2], vec![0.1, 0.2, 0.7]]);
+        let mut sums = [0.0; KEPT];
         for sequence in 0..81_u32 {
             let mut counts = [0; 3];
             (0..4).for_each(|place| counts[(sequence / 3_u32.pow(place) % 3) as usize] += 1);
             let row: Vec<(usize, u32)> = counts.into_iter().enumerate().filter(|(_, count)| *count > 0).collect();
-            sums.iter_mut().zip(habitat.likelihoods(&row)).for_each(|(sum, ln)| *sum += ln.exp());
+            sums.iter_mut().zip(habitat.told(&row).likelihoods).for_each(|(sum, ln)| *sum += ln.exp());
         }
         assert!(sums.iter().all(|sum| (sum - 1.0).abs() < 1e-9), "{sums:?}");
     }
@@ -292,9 +330,39 @@ mod tests {
         let loner = |place: usize| vec![(place, 30)];
         let broad = |start: usize| (0..30).map(|step| (start + 5 * step, 1)).collect::<Vec<_>>();
         let rows: Vec<_> = (0..40).map(loner).chain((0..40).map(|place| broad(place % 5 + 40))).collect();
+        let rows: Vec<_> = rows.into_iter().map(|row| (row, false)).collect();
         let habitat = Habitat::fit(&rows, cells);
         let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
         assert!(same(&broad(41), &broad(42)) > -3.0 && same(&loner(1), &loner(2)) < -3.0);
+    }
+
+    /// Programs have a kind of prompt each; people ask of one large stock. What people have in common as people links none of them,
+    /// and what few of them share besides does.
+    #[test]
+    fn people_are_compared_with_people() {
+        let mut random = anbiq_domain::Seeded::new(7);
+        let cells = 1_000;
+        let mut row = |draw: &mut dyn FnMut(&mut anbiq_domain::Seeded) -> usize| {
+            let mut counts = std::collections::BTreeMap::new();
+            (0..60).for_each(|_| *counts.entry(draw(&mut random)).or_insert(0_u32) += 1);
+            counts.into_iter().collect::<Vec<_>>()
+        };
+        let mut rows: Vec<_> = (0..60).map(|place| (row(&mut |_| place), false)).collect();
+        rows.extend((0..60).map(|_| (row(&mut |random| 100 + random.below(600)), true)));
+        let hiding = |random: &mut anbiq_domain::Seeded| {
+            if random.chance(0.2) { 800 + random.below(100) } else { 100 + random.below(600) }
+        };
+        rows.extend((0..12).map(|_| (row(&mut |random| hiding(random)), true)));
+        let habitat = Habitat::fit(&rows, cells);
+        let pool = |rows: &[(Vec<(usize, u32)>, bool)]| {
+            let mut counts = std::collections::BTreeMap::new();
+            rows.iter().flat_map(|row| &row.0).for_each(|(cell, count)| *counts.entry(*cell).or_insert(0) += count);
+            counts.into_iter().collect::<Vec<_>>()
+        };
+        let same = |a: &Row, b: &Row| habitat.same_distribution((a, &habitat.told(a)), (b, &habitat.told(b)));
+        let people = same(&pool(&rows[60..66]), &pool(&rows[66..72]));
+        let hidden = same(&pool(&rows[120..126]), &pool(&rows[126..132]));
+        assert!(people < 2.0 && hidden > 10.0, "{people} {hidden}");
     }
 
     #[test]

@@ -22,6 +22,8 @@ const PASS: usize = 200_000;
 const LARGE: usize = 9;
 /// Fewest accounts of a group that a lone account may join as a whole.
 const ADOPTING: usize = 3;
+/// Nats by which more must speak for joining a known operator than chance.
+const JOINING: f64 = 1.0;
 /// Accounts of a group against which each of another is weighed.
 const MERGE_PEERS: usize = 16;
 /// The same for a first look: groups that it shows to be far apart are not looked at again.
@@ -103,8 +105,10 @@ impl Desk<'_> {
 
     /// Merges groups that belong together as wholes, the surest first.
     ///
-    /// The pairs between two groups are many looks at one question. They are not independent, so `n` of them count
-    /// as the square root of the smaller group's size (see [`looks`]).
+    /// The pairs between two groups are many looks at one question. What is seen of prompts and pace differs from pair to pair by
+    /// chance, though not independently, so `n` of them count as the square root of the smaller group's size (see [`looks`]). That all of
+    /// one group were opened in the days of the other, from one network or with one program, is one coincidence however many they
+    /// are, and counts once.
     fn merge(&self, found: Vec<Vec<usize>>, examined: &Examined, but: Option<&str>) -> Vec<Vec<usize>> {
         let near = (found.len() > ALL_GROUPS).then(|| neighbours(&found, examined));
         self.merge_near(found, near, but)
@@ -126,7 +130,7 @@ impl Desk<'_> {
         let mut near = near.unwrap_or_else(|| (0..found.len()).map(everybody).collect());
         let pairs = (0..found.len()).flat_map(|a| near[a].iter().filter(move |b| **b > a).map(move |b| (a, *b)));
         let pairs: Vec<(usize, usize)> = pairs.collect();
-        let weigh = |&(a, b): &(usize, usize)| ((a, b), self.as_wholes(&found[a], &found[b], but));
+        let weigh = |&(a, b): &(usize, usize)| ((a, b), self.merging(&found[a], &found[b], but));
         let mut scores: BTreeMap<(usize, usize), f64> = map(self.config.threads(), &pairs, weigh).into_iter().collect();
         while let Some((&(a, b), best)) = scores.iter().max_by(|x, y| x.1.total_cmp(y.1).then(y.0.cmp(x.0))) {
             if *best <= 0.0 {
@@ -141,7 +145,7 @@ impl Desk<'_> {
             near[a].retain(|other| *other != a && !found[*other].is_empty());
             for other in near[a].clone() {
                 near[other].insert(a);
-                scores.insert((a.min(other), a.max(other)), self.as_wholes(&found[a], &found[other], but));
+                scores.insert((a.min(other), a.max(other)), self.merging(&found[a], &found[other], but));
             }
         }
         found.retain(|group| !group.is_empty());
@@ -216,24 +220,35 @@ impl Desk<'_> {
         but: Option<&str>,
     ) -> Option<usize> {
         let fits = groups.filter(|(_, group)| group.len() >= ADOPTING);
-        let fits = fits.map(|(place, group)| (place, self.as_wholes(&[one], group, but)));
+        let fits = fits.map(|(place, group)| (place, self.as_wholes(&[one], group, self.joining(group.len()), but)));
         fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0).map(|(place, _)| place)
     }
 
-    /// Nats by which two groups belong together, above the threshold: by their pairs or by their pools.
-    fn as_wholes(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
+    fn merging(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
+        self.as_wholes(a, b, self.joining(a.len().max(b.len())), but)
+    }
+
+    /// Nats that must speak for it that an account belongs to a known operator of so many accounts. Before anything is known of it, any
+    /// account is as likely to be one of them as they are many among all.
+    fn joining(&self, accounts: usize) -> f64 {
+        self.threshold.min(self.threshold - (accounts.max(1) as f64).ln() + JOINING)
+    }
+
+    /// Nats by which two groups belong together, above `threshold`: by their pairs or by their pools.
+    fn as_wholes(&self, a: &[usize], b: &[usize], threshold: f64, but: Option<&str>) -> f64 {
         let few = |group: &[usize], most: usize| thin(group, most).collect::<Vec<usize>>();
         if a.len() > FIRST_PEERS && b.len() > FIRST_PEERS {
             let first = self.linker.between(&few(a, FIRST_PEERS), &few(b, FIRST_PEERS));
             let mean = self.mean(first.iter().map(|pair| &pair.0), but);
-            if mean.total <= 0.0 {
-                return -self.threshold;
+            if mean.facts + mean.habits <= 0.0 {
+                return -threshold;
             }
         }
         let (a, b) = (few(a, MERGE_PEERS), few(b, MERGE_PEERS));
         let pairs = self.linker.between(&a, &b);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        self.excess(&mean, a.len().min(b.len()), || self.linker.pooled(&a, &b, &pairs), but)
+        let looks = looks(a.len().min(b.len()));
+        self.excess(&mean, [1.0, looks], threshold, || self.linker.pooled(&a, &b, &pairs), but)
     }
 
     /// Lets go of accounts that speak against the rest of their group, the worst first: of a large group several at a time.
@@ -256,37 +271,49 @@ impl Desk<'_> {
         let others: Vec<usize> = peers(one, group).collect();
         let pairs = self.linker.between(&[one], &others);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        self.excess(&mean, others.len(), || self.linker.pooled(&[one], &others, &pairs), but)
+        let looks = looks(others.len());
+        self.excess(&mean, [looks; 2], self.threshold, || self.linker.pooled(&[one], &others, &pairs), but)
     }
 
     fn mean<'e>(&self, pairs: impl Iterator<Item = &'e Evidence>, but: Option<&str>) -> Mean {
         let mut mean = Mean::default();
         for evidence in pairs {
-            mean.total += evidence.total(but);
+            let facts = evidence.facts(but);
+            mean.facts += facts;
+            mean.habits += evidence.total(but) - facts;
             mean.signals += usize::from(self.signals(evidence, but));
             mean.pairs += 1;
         }
         mean
     }
 
-    /// Nats above the threshold, by the pairs or, where these do not suffice, by the pools.
-    fn excess(&self, mean: &Mean, size: usize, pooled: impl Fn() -> Evidence, but: Option<&str>) -> f64 {
-        let nats = mean.total / mean.pairs.max(1) as f64 * looks(size) - self.threshold;
+    /// Nats above `threshold`, by the pairs or, where these do not suffice, by the pools. `looks` are those at facts and at habits.
+    fn excess(
+        &self,
+        mean: &Mean,
+        looks: [f64; 2],
+        threshold: f64,
+        pooled: impl Fn() -> Evidence,
+        but: Option<&str>,
+    ) -> f64 {
+        let nats = (mean.facts * looks[0] + mean.habits * looks[1]) / mean.pairs.max(1) as f64 - threshold;
         // Most pairs, or the pools, must show several kinds of evidence, or one kind could carry them all.
         if 2 * mean.signals > mean.pairs && nats > 0.0 {
             return nats;
         }
         let pooled = pooled();
-        let signals = 2 * mean.signals > mean.pairs || self.signals(&pooled, but);
-        let by_pairs = if signals { nats } else { nats.min(-f64::EPSILON) };
-        by_pairs.max(self.weight(&pooled, but))
+        let by_pools = self.signals(&pooled, but);
+        let bounded = |nats: f64, enough: bool| if enough { nats } else { nats.min(-f64::EPSILON) };
+        let by_pairs = bounded(nats, by_pools || 2 * mean.signals > mean.pairs);
+        by_pairs.max(bounded(pooled.total(but) - threshold, by_pools))
     }
 }
 
 /// Evidence of several pairs, summed up.
 #[derive(Debug, Default)]
 struct Mean {
-    total: f64,
+    facts: f64,
+    habits: f64,
     signals: usize,
     pairs: usize,
 }

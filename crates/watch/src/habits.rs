@@ -33,17 +33,25 @@ pub(crate) fn habits(samples: &[Sample], exchanges: u64, config: &Config) -> Opt
 /// How far activity keeps to some hours of the day: 0 for none, 1 for all in one hour. The length of the mean
 /// direction on the 24-hour circle, corrected for its bias in small samples (Mardia and Jupp 2000).
 pub(crate) fn resultant(hours: &[u32; 24]) -> f64 {
-    let n: f64 = hours.iter().map(|count| f64::from(*count)).sum();
-    if n < 2.0 {
-        return 0.0;
+    resultant_each(std::iter::once(hours))
+}
+
+/// The same of several accounts, each by itself: people on several continents keep no hours together, and every one of them sleeps.
+/// Accounts weigh by their pairs of exchanges, so that the square is unbiased.
+pub(crate) fn resultant_each<'h>(accounts: impl Iterator<Item = &'h [u32; 24]>) -> f64 {
+    let (mut together, mut pairs) = (0.0, 0.0);
+    for hours in accounts {
+        let n: f64 = hours.iter().map(|count| f64::from(*count)).sum();
+        let (mut x, mut y) = (0.0, 0.0);
+        for (hour, count) in hours.iter().enumerate() {
+            let angle = std::f64::consts::TAU * hour as f64 / 24.0;
+            x += f64::from(*count) * angle.cos();
+            y += f64::from(*count) * angle.sin();
+        }
+        together += x * x + y * y - n;
+        pairs += n * (n - 1.0);
     }
-    let (mut x, mut y) = (0.0, 0.0);
-    for (hour, count) in hours.iter().enumerate() {
-        let angle = std::f64::consts::TAU * hour as f64 / 24.0;
-        x += f64::from(*count) * angle.cos();
-        y += f64::from(*count) * angle.sin();
-    }
-    ((x * x + y * y - n) / (n * (n - 1.0))).max(0.0).sqrt()
+    if pairs <= 0.0 { 0.0 } else { (together / pairs).max(0.0).sqrt() }
 }
 
 /// How habits vary, by the accounts of `reference` and by the halves of each.

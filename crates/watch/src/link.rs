@@ -61,6 +61,13 @@ impl Evidence {
         kept.map(|channel| self.of(*channel)).sum()
     }
 
+    /// The part of [`Evidence::total`] that several pairs can owe to one coincidence: how their accounts came to be, not how each is
+    /// used.
+    pub(crate) fn facts(&self, but: Option<&str>) -> f64 {
+        let kept = Channel::ALL.iter().filter(|channel| channel.is_fact() && Some(channel.family()) != but);
+        kept.map(|channel| self.of(*channel)).sum()
+    }
+
     /// Families of channels that reach `minimum`: signals that could hardly all be wrong for one reason.
     pub(crate) fn families(&self, minimum: f64, but: Option<&str>) -> usize {
         let mut sums = [None; Channel::ALL.len()];
@@ -115,8 +122,9 @@ impl<'a> Linker<'a> {
     /// counted over all.
     pub(crate) fn fit(profiles: &'a [Profile], cells: &Cells, reference: &[usize], config: &'a Config) -> Self {
         let rows = cells.rows();
-        let population: Vec<_> = reference.iter().map(|place| rows[*place].clone()).collect();
-        let habitat = Habitat::fit(&population, cells.count);
+        let population: Vec<_> =
+            reference.iter().map(|place| (rows[*place].clone(), profiles[*place].converses())).collect();
+        let habitat = Habitat::fit(&population, cells.count + 1);
         let threads = config.threads();
         let everybody: Vec<usize> = (0..profiles.len()).collect();
         let prompts = map(threads, &everybody, |place| by_cell(&profiles[*place], &cells.of[*place]));
@@ -137,7 +145,7 @@ impl<'a> Linker<'a> {
             agents: weights(profiles, |profile| &profile.agents, |users| rarity(profiles.len(), users)),
             settings: weights(profiles, |profile| &profile.settings, |users| rarity(profiles.len(), users)),
             openings: opening_span(profiles, config),
-            content: calibrate(reference.iter().map(|place| cells.of[*place].as_slice()), &habitat, config),
+            content: calibrate(reference.iter().map(|place| cells.kinds[*place].as_slice()), &habitat, config),
             told: map(threads, &rows, |row| habitat.told(row)),
             rows,
             habitat,
@@ -250,6 +258,21 @@ impl<'a> Linker<'a> {
         kept(Channel::Content, calibration.apply(nats))
             + kept(Channel::Queue, queue)
             + kept(Channel::Rhythm, rhythm.clamp(slow, fast))
+    }
+
+    /// What content alone says of the counts of some prompts, as [`Cells::rows`](crate::cells::Cells::rows) has them, without a bound.
+    pub(crate) fn rows_alike(&self, a: (&Row, &Told), b: (&Row, &Told)) -> f64 {
+        match self.content {
+            Some(calibration) if !self.config.ignored.contains(&Channel::Content) => {
+                calibration.apply(self.habitat.same_distribution(a, b))
+            }
+            _ => 0.0,
+        }
+    }
+
+    /// What is needed of such counts.
+    pub(crate) fn told(&self, row: &Row) -> Told {
+        self.habitat.told(row)
     }
 
     /// The log Bayes factor that the prompts of `a` and of `b` come from one distribution.

@@ -19,6 +19,8 @@ pub(crate) const TALLY: usize = 32;
 const DISTINCT: usize = 128;
 /// Prompts of several accounts that are counted together at most.
 const DISTINCT_TOGETHER: usize = 1_024;
+/// One in so many requests goes on with a conversation where an account is one that converses.
+const CONVERSES: u64 = 20;
 /// Buckets of a timeline.
 const BUCKETS: usize = 48;
 /// Width of a fresh timeline's buckets: a quarter of an hour.
@@ -296,6 +298,11 @@ impl Profile {
         } else if self.models.len() < TALLY {
             self.models.insert(model.to_owned(), at);
         }
+    }
+
+    /// Does it talk, at least at times, rather than call?
+    pub(crate) fn converses(&self) -> bool {
+        CONVERSES * self.deep >= self.sketched.max(1)
     }
 
     /// What the samples ask for, in their order.

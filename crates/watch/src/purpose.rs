@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use anbiq_domain::Seeded;
 
 use crate::fit::tidy;
-use crate::habits::resultant;
+use crate::habits::{resultant, resultant_each};
 use crate::profile::{Distinct, Profile};
 use crate::report::{Archetype, Fit, Purpose};
 use crate::{Config, cells::tally};
@@ -21,6 +21,11 @@ const SURPRISE: f64 = 0.1;
 const KINDS: f64 = 5.0;
 /// Nats of one trait from which it contradicts an archetype.
 const CONTRADICTION: f64 = -1.5;
+/// Share of the accounts that another means of payment pays for than the usual one from which it does not show that they are one
+/// customer's.
+const HIDDEN: f64 = 0.5;
+/// Nats by which an honest kind must fit better than a harvest where it does not show.
+const CLEAR: f64 = 1.0;
 /// Mean nats a trait below which not even the best archetype fits.
 const MISFIT: f64 = -0.5;
 
@@ -81,6 +86,11 @@ static RHYTHM: Trait = Trait {
     expected: [(0.55, 0.25), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.15, 0.2), (0.08, 0.12)],
     words: |value| format!("activity keeps to some hours of the day by {} (0 % is round the clock)", percent(value)),
 };
+static SLEEP: Trait = Trait {
+    name: "sleep",
+    expected: [(0.6, 0.2), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.15, 0.2), (0.25, 0.45)],
+    words: |value| format!("each account by itself keeps to some hours of the day by {}", percent(value)),
+};
 static EVENNESS: Trait = Trait {
     name: "evenness",
     expected: [(0.4, 0.15), (0.2, 0.25), (0.2, 0.25), (0.3, 0.3), (0.2, 0.25), (0.12, 0.12), (0.1, 0.12)],
@@ -119,9 +129,8 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, con
         return Purpose { archetype: Archetype::Unknown, score: 0.0, fits: Vec::new(), reasons: Vec::new(), counter };
     }
     let mut traits = measure(accounts, cells, config);
-    if linked && accounts.len() >= config.min_accounts {
-        traits.extend(spread(accounts).map(|value| Measured { kind: &SPREAD, value }));
-    }
+    let spread = spread(accounts).filter(|_| linked && accounts.len() >= config.min_accounts);
+    traits.extend(spread.map(|value| Measured { kind: &SPREAD, value }));
     let mut sums = [0.0; KNOWN.len()];
     for measured in &traits {
         for (place, sum) in sums.iter_mut().enumerate() {
@@ -137,9 +146,11 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, con
     // Of the honest kinds that fit at least as well as a harvest, the best that the traffic does not contradict: people of one firm
     // are paid for like a pool of keys, and talk as no application does.
     let over = |place: usize| sums[HARVEST] - sums[place];
-    let explains = |place: &usize| over(*place) <= 0.0 && !torn(&traits, *place, over(*place));
+    // Whoever has many accounts and lets them look like many people's must fit an honest kind better than that.
+    let clear = if spread.is_some_and(|spread| spread > HIDDEN) { -CLEAR } else { 0.0 };
+    let explains = |place: &usize| over(*place) <= clear && !torn(&traits, *place, over(*place));
     let explained = (0..HARVEST).filter(explains).max_by(|a, b| sums[*a].total_cmp(&sums[*b]));
-    let kinds = entropy(&tally(cells.iter().flat_map(|cells| cells.iter().copied()))).exp();
+    let kinds = kinds(&cells.concat());
     let archetype = match fits_at_all {
         false => Archetype::Unknown,
         // It could be either, and only a person can find out.
@@ -217,6 +228,9 @@ fn measure(accounts: &[&Profile], cells: &[&[usize]], config: &Config) -> Vec<Me
             clock.iter_mut().zip(account.hours).for_each(|(sum, count)| *sum += count);
         }
         traits.push((&RHYTHM, resultant(&clock)));
+        if accounts.len() >= config.min_accounts {
+            traits.push((&SLEEP, resultant_each(accounts.iter().map(|account| &account.hours))));
+        }
     }
     if accounts.len() >= config.min_accounts {
         let volumes: Vec<f64> = accounts.iter().map(|account| account.exchanges as f64).collect();
@@ -241,6 +255,11 @@ fn hours(accounts: &[&Profile]) -> f64 {
     let first = accounts.iter().filter_map(|account| account.first).min();
     let last = accounts.iter().filter_map(|account| account.last).max();
     first.zip(last).map_or(0.0, |(first, last)| last.since(first) as f64 / 3_600_000.0)
+}
+
+/// How many kinds of prompts there are among some: the exponential of their entropy.
+pub(crate) fn kinds(cells: &[usize]) -> f64 {
+    entropy(&tally(cells.iter().copied())).exp()
 }
 
 /// Shannon's entropy of counts, in nats.

@@ -204,6 +204,11 @@ impl Channel {
         }
     }
 
+    /// Does it speak of how an account came to be, rather than of its use? What many accounts have in common of that, one cause explains.
+    pub(crate) const fn is_fact(self) -> bool {
+        matches!(self, Self::Payment | Self::Network | Self::Client | Self::SignUp | Self::Pivot)
+    }
+
     /// The name for people.
     pub const fn name(self) -> &'static str {
         match self {
