@@ -45,9 +45,9 @@ impl Desk<'_> {
         let pairs: Vec<(usize, usize)> = if all {
             (0..suspects.len()).flat_map(|a| (a + 1..suspects.len()).map(move |b| (a, b))).collect()
         } else {
-            let places: std::collections::BTreeMap<usize, usize> =
-                suspects.iter().enumerate().map(|(place, one)| (*one, place)).collect();
-            candidates.pairs.iter().filter_map(|(a, b)| Some((*places.get(a)?, *places.get(b)?))).collect()
+            let mut places = vec![None; self.profiles.len()];
+            suspects.iter().enumerate().for_each(|(place, one)| places[*one] = Some(place));
+            candidates.pairs.iter().filter_map(|(a, b)| Some((places[*a]?, places[*b]?))).collect()
         };
         let edges = map(threads, &pairs, |&(a, b)| {
             let nats = self.linker.prompts(&[suspects[a]], &[suspects[b]]);
@@ -60,7 +60,7 @@ impl Desk<'_> {
     }
 
     fn like_a_harvest(&self, group: &[usize]) -> bool {
-        self.purpose(group, false).archetype == Archetype::Harvest
+        self.archetype(group, false) == Archetype::Harvest
     }
 
     fn asks_alike(&self, group: &[usize], needed: f64) -> bool {

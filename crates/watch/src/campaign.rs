@@ -14,7 +14,7 @@ use crate::link::{Evidence, Linker};
 use crate::lockstep::Steps;
 use crate::parallel::map;
 use crate::profile::{Profile, Timeline};
-use crate::purpose::{judge, spread};
+use crate::purpose::{archetype, judge, spread};
 use crate::report::{
     Account, Archetype, Bucket, Campaign, Channel, Edge, Member, Operator, Purpose, Reason, Report, Standing, Survival,
 };
@@ -208,6 +208,13 @@ impl<'a> Desk<'a> {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
         judge(&accounts, &cells, linked, self.config)
+    }
+
+    /// The same without its reasons.
+    pub(crate) fn archetype(&self, group: &[usize], linked: bool) -> Archetype {
+        let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
+        let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
+        archetype(&accounts, &cells, linked, self.config)
     }
 
     fn member(&self, one: usize, group: &[usize]) -> Member {
