@@ -101,9 +101,11 @@ impl Desk<'_> {
     fn examine(&self, Candidates { pairs, all }: &Candidates) -> Examined {
         let active = |place: usize| self.profiles[place].exchanges > 0;
         let pairs: Vec<(usize, usize)> = pairs.iter().copied().filter(|(a, b)| active(*a) && active(*b)).collect();
-        let weigh = |&(a, b): &(usize, usize)| {
-            let evidence = self.linker.pair(a, b);
-            ((a, b, self.weight(&evidence, None)), evidence.total(None))
+        // What is asked of an edge below; nothing else is worked out.
+        let floor = self.threshold - FAR.max(self.spare());
+        let weigh = |&(a, b): &(usize, usize)| match self.linker.pair_above(a, b, floor) {
+            Some(evidence) => ((a, b, self.weight(&evidence, None)), evidence.total(None)),
+            None => ((a, b, f64::NEG_INFINITY), f64::NEG_INFINITY),
         };
         let (edges, totals) = map(self.config.threads(), &pairs, weigh).into_iter().unzip();
         Examined { edges, totals, all: *all }
@@ -173,7 +175,7 @@ impl Desk<'_> {
     fn second_look(&self, found: &[Vec<usize>], examined: &Examined) -> Option<Vec<Vec<usize>>> {
         let settled = |group: &&Vec<usize>| group.len() >= ADOPTING;
         let taken: BTreeSet<usize> = found.iter().filter(settled).flatten().copied().collect();
-        let spare = self.threshold * (1.0 - 1.0 / looks(LARGE));
+        let spare = self.spare();
         let left = examined.edges.iter().zip(&examined.totals);
         let left = left.filter(|((a, b, _), _)| !taken.contains(a) && !taken.contains(b));
         // What `weight` held back for want of signals counts here; the halves must show them.
@@ -184,6 +186,11 @@ impl Desk<'_> {
         let moved: BTreeSet<usize> = large.iter().flatten().copied().collect();
         let kept = found.iter().filter(|group| !group.iter().any(|one| moved.contains(one))).cloned();
         (!large.is_empty()).then(|| kept.chain(large.iter().cloned()).collect())
+    }
+
+    /// Nats that a pair may lack of the threshold to be one of a large group.
+    fn spare(&self) -> f64 {
+        self.threshold * (1.0 - 1.0 / looks(LARGE))
     }
 
     fn halves_agree(&self, group: &[usize]) -> bool {
@@ -250,9 +257,14 @@ impl Desk<'_> {
             }
         }
         let (a, b) = (few(a, MERGE_PEERS), few(b, MERGE_PEERS));
+        let size = a.len().min(b.len());
+        let (pairs, pools) = self.linker.at_most(&a, &b, but);
+        if pairs.max(0.0) * looks(size) <= self.threshold && pools <= self.threshold {
+            return -self.threshold;
+        }
         let pairs = self.linker.between(&a, &b);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        self.excess(&mean, a.len().min(b.len()), || self.linker.pooled(&a, &b, &pairs), but)
+        self.excess(&mean, size, || self.linker.pooled(&a, &b, &pairs), but)
     }
 
     /// Lets go of accounts that speak against the rest of their group, the worst first: of a large group several at a time.

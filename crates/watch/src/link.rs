@@ -32,6 +32,10 @@ const QUEUE_SHARE: f64 = 0.5;
 const QUEUE_RATE: f64 = 0.05;
 /// Comparisons by which the repeat rate of one cell is drawn towards that of all.
 const REPEAT_PRIOR: f64 = 500.0;
+/// Nats that what two accounts ask may come to at most: content and work queue.
+const PROMPTS_AT_MOST: f64 = Channel::Content.bounds().1 + Channel::Queue.bounds().1;
+/// Nats by which sums of the same numbers in another order may differ: far more than they do.
+const SLACK: f64 = 1e-6;
 /// Fewest accounts whose habits can be compared.
 pub(crate) const POPULATION: usize = 8;
 
@@ -176,7 +180,12 @@ impl<'a> Linker<'a> {
     }
 
     fn weigh(&self, a: usize, b: usize) -> (Evidence, f64) {
-        let (mut evidence, mut queue) = (Evidence::default(), 0.0);
+        self.finish(a, b, self.without_prompts(a, b))
+    }
+
+    /// The evidence of a pair but for what it asks, which takes longest to weigh.
+    fn without_prompts(&self, a: usize, b: usize) -> Evidence {
+        let mut evidence = Evidence::default();
         let (one, two) = (&self.profiles[a], &self.profiles[b]);
         evidence.put(Channel::Payment, self.payment(one, two));
         evidence.put(Channel::Network, self.network(a, b));
@@ -184,13 +193,70 @@ impl<'a> Linker<'a> {
         evidence.put(Channel::SignUp, self.sign_up(one, two));
         evidence.put(Channel::HandOver, self.reliefs.nats(&[a], &[b]));
         evidence.put(Channel::Pivot, self.pivots.nats(a, b));
-        if one.exchanges >= self.config.min_exchanges && two.exchanges >= self.config.min_exchanges {
+        if self.speaks(a) && self.speaks(b) {
+            evidence.put(Channel::Rhythm, self.rhythm(a, b));
+        }
+        evidence.without(&self.config.ignored)
+    }
+
+    fn finish(&self, a: usize, b: usize, mut evidence: Evidence) -> (Evidence, f64) {
+        let mut queue = 0.0;
+        if self.speaks(a) && self.speaks(b) {
             queue = self.queue(a, b);
             evidence.put(Channel::Content, self.content(a, b));
             evidence.put(Channel::Queue, optional(QUEUE_SHARE, queue));
-            evidence.put(Channel::Rhythm, self.rhythm(a, b));
         }
         (evidence.without(&self.config.ignored), queue)
+    }
+
+    /// Does an account ask enough for its prompts to say anything?
+    fn speaks(&self, one: usize) -> bool {
+        self.profiles[one].exchanges >= self.config.min_exchanges
+    }
+
+    /// The evidence of a pair, where it may come to more than `floor` nats in all; whoever is told nothing need not know more.
+    pub(crate) fn pair_above(&self, a: usize, b: usize, floor: f64) -> Option<Evidence> {
+        match self.known(a, b) {
+            Some(known) => Some(known.0),
+            None => {
+                let evidence = self.without_prompts(a, b);
+                let most = evidence.total(None) + PROMPTS_AT_MOST;
+                (most + SLACK > floor).then(|| self.finish(a, b, evidence).0)
+            }
+        }
+    }
+
+    /// Nats that the accounts `a` and the accounts `b` can come to at most, without the channels of family `but`: in the mean over
+    /// their pairs, and as pools. What they ask counts with all that it can give, where it takes long to weigh.
+    pub(crate) fn at_most(&self, a: &[usize], b: &[usize], but: Option<&str>) -> (f64, f64) {
+        let prompts = if but == Some(Channel::Content.family()) { 0.0 } else { PROMPTS_AT_MOST };
+        let (mut pairs, mut kept) = (0.0, 0.0);
+        let mut means = Evidence::default();
+        for (one, two) in a.iter().flat_map(|one| b.iter().map(move |two| (*one, *two))) {
+            let (evidence, more) = match self.known(one, two) {
+                Some(known) => (known.0, 0.0),
+                None => (self.without_prompts(one, two), prompts),
+            };
+            kept += evidence.total(but) + more;
+            means.0.iter_mut().zip(evidence.0).for_each(|(mean, nats)| *mean += nats);
+            pairs += 1.0;
+        }
+        means.0.iter_mut().for_each(|mean| *mean /= f64::max(pairs, 1.0));
+        means.put(Channel::Network, self.pooled_networks(a, b).max(means.of(Channel::Network)));
+        means.put(Channel::HandOver, self.reliefs.nats(a, b));
+        let [content, queue] = [Channel::Content, Channel::Queue].map(|channel| channel.bounds().1);
+        means.put(Channel::Content, content);
+        means.put(Channel::Queue, queue);
+        (kept / f64::max(pairs, 1.0) + SLACK, means.total(but) + SLACK)
+    }
+
+    /// What the networks weigh that some of `a` and some of `b` use.
+    fn pooled_networks(&self, a: &[usize], b: &[usize]) -> f64 {
+        let networks = |group: &[usize]| -> BTreeMap<Keyed, f64> {
+            group.iter().flat_map(|one| self.networks[*one].iter().copied()).collect()
+        };
+        let (mine, theirs) = (networks(a), networks(b));
+        mine.iter().filter(|one| theirs.contains_key(one.0)).map(|one| *one.1).sum()
     }
 
     /// The evidence of every pair of one of `a` and one of `b`, each with its work-queue nats before their cap.
@@ -214,12 +280,7 @@ impl<'a> Linker<'a> {
         for channel in [Channel::Payment, Channel::Client, Channel::SignUp, Channel::Rhythm, Channel::Pivot] {
             evidence.put(channel, mean(channel));
         }
-        let networks = |group: &[usize]| -> BTreeMap<Keyed, f64> {
-            group.iter().flat_map(|one| self.networks[*one].iter().copied()).collect()
-        };
-        let (mine, theirs) = (networks(a), networks(b));
-        let shared: f64 = mine.iter().filter(|one| theirs.contains_key(one.0)).map(|one| *one.1).sum();
-        evidence.put(Channel::Network, shared.max(mean(Channel::Network)));
+        evidence.put(Channel::Network, self.pooled_networks(a, b).max(mean(Channel::Network)));
         evidence.put(Channel::Content, self.pooled_content(a, b, mean(Channel::Content)));
         evidence.put(Channel::Queue, optional(QUEUE_SHARE, pairs.iter().map(|pair| pair.1).sum()));
         evidence.put(Channel::HandOver, self.reliefs.nats(a, b));
@@ -259,15 +320,22 @@ impl<'a> Linker<'a> {
             return self.habitat.same_distribution(row(*one), row(*two));
         }
         let pool = |group: &[usize]| {
-            let mut counts = BTreeMap::new();
-            for (cell, count) in group.iter().flat_map(|one| &self.rows[*one]) {
-                *counts.entry(*cell).or_insert(0) += count;
-            }
-            counts.into_iter().collect::<Vec<(usize, u32)>>()
+            let mut counts: Vec<(usize, u32)> = group.iter().flat_map(|one| &self.rows[*one]).copied().collect();
+            counts.sort_unstable_by_key(|(cell, _)| *cell);
+            counts.dedup_by(|next, one| {
+                let same = next.0 == one.0;
+                one.1 += if same { next.1 } else { 0 };
+                same
+            });
+            let told = self.habitat.told(&counts);
+            (counts, told)
         };
-        let (a, b) = (pool(a), pool(b));
-        let told = (self.habitat.told(&a), self.habitat.told(&b));
-        self.habitat.same_distribution((&a, &told.0), (&b, &told.1))
+        let pools = [a, b].map(|group| if let [_] = group { None } else { Some(pool(group)) });
+        let of = |place: usize, group: &[usize]| match &pools[place] {
+            Some((row, told)) => (&row[..], told),
+            None => (&self.rows[group[0]][..], &self.told[group[0]]),
+        };
+        self.habitat.same_distribution(of(0, a), of(1, b))
     }
 
     /// Prompts of `a` that `b` also sent, and how many would be expected if both drew freely from the same prompts.
