@@ -148,6 +148,8 @@ impl<'a> Desk<'a> {
         if crowded.is_empty() {
             return first;
         }
+        // Both at once would be most of what a look needs of memory.
+        drop(first);
         let reference: Vec<usize> = everybody.into_iter().filter(|place| !crowded.contains(place)).collect();
         Self::with(Linker::fit(profiles, cells, &reference, config), world, profiles, cells, config)
     }

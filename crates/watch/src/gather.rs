@@ -247,7 +247,7 @@ impl Desk<'_> {
     }
 
     /// Nats by which two groups belong together, above the threshold: by their pairs or by their pools.
-    fn as_wholes(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
+    pub(crate) fn as_wholes(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
         let few = |group: &[usize], most: usize| thin(group, most).collect::<Vec<usize>>();
         if a.len() > FIRST_PEERS && b.len() > FIRST_PEERS {
             let first = self.linker.between(&few(a, FIRST_PEERS), &few(b, FIRST_PEERS));

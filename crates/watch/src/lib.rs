@@ -58,6 +58,8 @@ mod purpose;
 mod render;
 mod report;
 mod seen;
+#[cfg(test)]
+mod shortcut_tests;
 mod world;
 
 pub use alarm::{Alarm, Alarms, Excuse, Leak, Stage};
