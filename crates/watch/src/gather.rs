@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use crate::block::Candidates;
 use crate::campaign::Desk;
 use crate::cluster::groups;
-use crate::link::Evidence;
+use crate::link::{Evidence, SLACK};
 use crate::parallel::map;
 
 /// Families of channels that a link needs.
@@ -258,8 +258,9 @@ impl Desk<'_> {
         }
         let (a, b) = (few(a, MERGE_PEERS), few(b, MERGE_PEERS));
         let size = a.len().min(b.len());
-        let (pairs, pools) = self.linker.at_most(&a, &b, but);
-        if pairs.max(0.0) * looks(size) <= self.threshold && pools <= self.threshold {
+        let [pairs, pools] = self.linker.at_most(&a, &b).map(|evidence| evidence.total(but));
+        // Most are far from belonging together, whatever they ask.
+        if (pairs * looks(size)).max(pools) + SLACK <= self.threshold {
             return -self.threshold;
         }
         let pairs = self.linker.between(&a, &b);

@@ -35,7 +35,7 @@ const REPEAT_PRIOR: f64 = 500.0;
 /// Nats that what two accounts ask may come to at most: content and work queue.
 const PROMPTS_AT_MOST: f64 = Channel::Content.bounds().1 + Channel::Queue.bounds().1;
 /// Nats by which sums of the same numbers in another order may differ: far more than they do.
-const SLACK: f64 = 1e-6;
+pub(crate) const SLACK: f64 = 1e-6;
 /// Fewest accounts whose habits can be compared.
 pub(crate) const POPULATION: usize = 8;
 
@@ -226,28 +226,31 @@ impl<'a> Linker<'a> {
         }
     }
 
-    /// Nats that the accounts `a` and the accounts `b` can come to at most, without the channels of family `but`: in the mean over
-    /// their pairs, and as pools. What they ask counts with all that it can give, where it takes long to weigh.
-    pub(crate) fn at_most(&self, a: &[usize], b: &[usize], but: Option<&str>) -> (f64, f64) {
-        let prompts = if but == Some(Channel::Content.family()) { 0.0 } else { PROMPTS_AT_MOST };
-        let (mut pairs, mut kept) = (0.0, 0.0);
-        let mut means = Evidence::default();
+    /// What the accounts `a` and the accounts `b` can come to at most, channel by channel: in the mean over their pairs, and as pools.
+    /// What they ask counts with all that it can give, where it takes long to weigh.
+    pub(crate) fn at_most(&self, a: &[usize], b: &[usize]) -> [Evidence; 2] {
+        let [content, queue] = [Channel::Content, Channel::Queue].map(|channel| channel.bounds().1);
+        let (mut mean, mut pairs) = (Evidence::default(), 0.0);
         for (one, two) in a.iter().flat_map(|one| b.iter().map(move |two| (*one, *two))) {
-            let (evidence, more) = match self.known(one, two) {
-                Some(known) => (known.0, 0.0),
-                None => (self.without_prompts(one, two), prompts),
-            };
-            kept += evidence.total(but) + more;
-            means.0.iter_mut().zip(evidence.0).for_each(|(mean, nats)| *mean += nats);
+            let evidence = self.known(one, two).map_or_else(
+                || {
+                    let mut evidence = self.without_prompts(one, two);
+                    evidence.put(Channel::Content, content);
+                    evidence.put(Channel::Queue, queue);
+                    evidence
+                },
+                |known| known.0,
+            );
+            mean.0.iter_mut().zip(evidence.0).for_each(|(sum, nats)| *sum += nats);
             pairs += 1.0;
         }
-        means.0.iter_mut().for_each(|mean| *mean /= f64::max(pairs, 1.0));
-        means.put(Channel::Network, self.pooled_networks(a, b).max(means.of(Channel::Network)));
-        means.put(Channel::HandOver, self.reliefs.nats(a, b));
-        let [content, queue] = [Channel::Content, Channel::Queue].map(|channel| channel.bounds().1);
-        means.put(Channel::Content, content);
-        means.put(Channel::Queue, queue);
-        (kept / f64::max(pairs, 1.0) + SLACK, means.total(but) + SLACK)
+        mean.0.iter_mut().for_each(|sum| *sum /= f64::max(pairs, 1.0));
+        let mut pooled = mean;
+        pooled.put(Channel::Network, self.pooled_networks(a, b).max(mean.of(Channel::Network)));
+        pooled.put(Channel::HandOver, self.reliefs.nats(a, b));
+        pooled.put(Channel::Content, content);
+        pooled.put(Channel::Queue, queue);
+        [mean, pooled]
     }
 
     /// What the networks weigh that some of `a` and some of `b` use.

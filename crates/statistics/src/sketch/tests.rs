@@ -155,7 +155,9 @@ fn characters_are_words_where_no_spaces_are_written() {
 /// Every word begins where the characters say it, plain or not.
 #[test]
 fn words_of_plain_texts_are_those_of_any_text() {
-    for text in ["", "a", "don't stop-now 3.5x", "caf\u{e9} na\u{ef}ve \u{4e00}\u{4e8c}x \u{e01}y", "x\u{64b}\u{64c} -- y"] {
+    for text in
+        ["", "a", "don't stop-now 3.5x", "caf\u{e9} na\u{ef}ve \u{4e00}\u{4e8c}x \u{e01}y", "x\u{64b}\u{64c} -- y"]
+    {
         let mut longhand = Vec::new();
         let mut word = String::new();
         for character in text.chars() {
