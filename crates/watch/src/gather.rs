@@ -4,9 +4,10 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::block::Candidates;
+use crate::bound::SLACK;
 use crate::campaign::Desk;
 use crate::cluster::groups;
-use crate::link::{Evidence, SLACK};
+use crate::link::Evidence;
 use crate::parallel::map;
 
 /// Families of channels that a link needs.

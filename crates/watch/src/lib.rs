@@ -39,6 +39,7 @@
 mod alarm;
 mod alike;
 mod block;
+mod bound;
 mod campaign;
 mod cells;
 mod cluster;

@@ -32,10 +32,6 @@ const QUEUE_SHARE: f64 = 0.5;
 const QUEUE_RATE: f64 = 0.05;
 /// Comparisons by which the repeat rate of one cell is drawn towards that of all.
 const REPEAT_PRIOR: f64 = 500.0;
-/// Nats that what two accounts ask may come to at most: content and work queue.
-const PROMPTS_AT_MOST: f64 = Channel::Content.bounds().1 + Channel::Queue.bounds().1;
-/// Nats by which sums of the same numbers in another order may differ: far more than they do.
-pub(crate) const SLACK: f64 = 1e-6;
 /// Fewest accounts whose habits can be compared.
 pub(crate) const POPULATION: usize = 8;
 
@@ -48,7 +44,7 @@ impl Evidence {
         self.0[channel as usize]
     }
 
-    fn put(&mut self, channel: Channel, nats: f64) {
+    pub(crate) fn put(&mut self, channel: Channel, nats: f64) {
         let (low, high) = channel.bounds();
         self.0[channel as usize] = nats.clamp(low, high);
     }
@@ -173,7 +169,7 @@ impl<'a> Linker<'a> {
         self.known(a, b).map_or_else(|| self.weigh(a, b).0, |known| known.0)
     }
 
-    fn known(&self, a: usize, b: usize) -> Option<&(Evidence, f64)> {
+    pub(crate) fn known(&self, a: usize, b: usize) -> Option<&(Evidence, f64)> {
         let (a, b) = (a.min(b), a.max(b));
         let before = a * (2 * self.profiles.len() - a - 1) / 2;
         (a != b).then(|| self.known.get(before + b - a - 1)).flatten()
@@ -184,7 +180,7 @@ impl<'a> Linker<'a> {
     }
 
     /// The evidence of a pair but for what it asks, which takes longest to weigh.
-    fn without_prompts(&self, a: usize, b: usize) -> Evidence {
+    pub(crate) fn without_prompts(&self, a: usize, b: usize) -> Evidence {
         let mut evidence = Evidence::default();
         let (one, two) = (&self.profiles[a], &self.profiles[b]);
         evidence.put(Channel::Payment, self.payment(one, two));
@@ -199,7 +195,7 @@ impl<'a> Linker<'a> {
         evidence.without(&self.config.ignored)
     }
 
-    fn finish(&self, a: usize, b: usize, mut evidence: Evidence) -> (Evidence, f64) {
+    pub(crate) fn finish(&self, a: usize, b: usize, mut evidence: Evidence) -> (Evidence, f64) {
         let mut queue = 0.0;
         if self.speaks(a) && self.speaks(b) {
             queue = self.queue(a, b);
@@ -214,47 +210,8 @@ impl<'a> Linker<'a> {
         self.profiles[one].exchanges >= self.config.min_exchanges
     }
 
-    /// The evidence of a pair, where it may come to more than `floor` nats in all; whoever is told nothing need not know more.
-    pub(crate) fn pair_above(&self, a: usize, b: usize, floor: f64) -> Option<Evidence> {
-        match self.known(a, b) {
-            Some(known) => Some(known.0),
-            None => {
-                let evidence = self.without_prompts(a, b);
-                let most = evidence.total(None) + PROMPTS_AT_MOST;
-                (most + SLACK > floor).then(|| self.finish(a, b, evidence).0)
-            }
-        }
-    }
-
-    /// What the accounts `a` and the accounts `b` can come to at most, channel by channel: in the mean over their pairs, and as pools.
-    /// What they ask counts with all that it can give, where it takes long to weigh.
-    pub(crate) fn at_most(&self, a: &[usize], b: &[usize]) -> [Evidence; 2] {
-        let [content, queue] = [Channel::Content, Channel::Queue].map(|channel| channel.bounds().1);
-        let (mut mean, mut pairs) = (Evidence::default(), 0.0);
-        for (one, two) in a.iter().flat_map(|one| b.iter().map(move |two| (*one, *two))) {
-            let evidence = self.known(one, two).map_or_else(
-                || {
-                    let mut evidence = self.without_prompts(one, two);
-                    evidence.put(Channel::Content, content);
-                    evidence.put(Channel::Queue, queue);
-                    evidence
-                },
-                |known| known.0,
-            );
-            mean.0.iter_mut().zip(evidence.0).for_each(|(sum, nats)| *sum += nats);
-            pairs += 1.0;
-        }
-        mean.0.iter_mut().for_each(|sum| *sum /= f64::max(pairs, 1.0));
-        let mut pooled = mean;
-        pooled.put(Channel::Network, self.pooled_networks(a, b).max(mean.of(Channel::Network)));
-        pooled.put(Channel::HandOver, self.reliefs.nats(a, b));
-        pooled.put(Channel::Content, content);
-        pooled.put(Channel::Queue, queue);
-        [mean, pooled]
-    }
-
     /// What the networks weigh that some of `a` and some of `b` use.
-    fn pooled_networks(&self, a: &[usize], b: &[usize]) -> f64 {
+    pub(crate) fn pooled_networks(&self, a: &[usize], b: &[usize]) -> f64 {
         let networks = |group: &[usize]| -> BTreeMap<Keyed, f64> {
             group.iter().flat_map(|one| self.networks[*one].iter().copied()).collect()
         };

@@ -8,9 +8,10 @@ use anbiq_domain::{
 };
 
 use crate::Config;
+use crate::bound::SLACK;
 use crate::campaign::Desk;
 use crate::cells::Cells;
-use crate::link::{Linker, SLACK, rarity};
+use crate::link::{Linker, rarity};
 use crate::report::Channel;
 use crate::world::World;
 
