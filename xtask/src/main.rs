@@ -20,8 +20,8 @@
 //! says how.
 //! `cargo xtask bench watch [--quick] [--large] [--brief] [--seed N] [--seeds K] [--data DIR]` shows whom `watch` and others find and accuse.
 //! `cargo xtask bench follow [--people N] [--days D] [--seed N] [--data DIR]` measures what looks cost `watch --follow`, and its memory.
-//! `cargo xtask bench honest [--people N] [--days D] [--seed N] [--campaign N] [--data DIR] [--folder DIR]` follows months of honest traffic of
-//! any volume and says whom `watch` accuses; `crates/arena/examples/honest_months.rs` says how.
+//! `cargo xtask bench honest [--people N] [--days D] [--seed N] [--campaign N] [--copies N] [--rounds N] [--data DIR] [--folder DIR]` follows
+//! months of honest traffic of any volume and says whom `watch` accuses, and what that costs; `crates/arena/examples/honest_months.rs` says how.
 //! `cargo xtask bench trace [DIR]` measures how well the style of answers tells students from others, on data that is not
 //! in the repository, and how much text a second is looked at for a watermark.
 //!

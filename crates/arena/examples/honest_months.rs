@@ -1,18 +1,23 @@
 //! Whom months of honest traffic accuse: `cargo xtask bench honest [--people N] [--days D] [--seed N] [--campaign N] [--no-alarms]
-//! [--data DIR] [--folder DIR]`.
+//! [--copies N] [--rounds N] [--threads N] [--data DIR] [--folder DIR]`.
 //!
 //! Composed traffic is put by in files, customer by customer, and then followed in order of time as `anbiq watch --follow` does it. So
 //! neither its length nor its volume is bounded by memory. It says how many operators ever came to the stages *review* and *act*, which
 //! honest accounts stand accused or before a person at the end, how long it took and how much memory. With `--campaign N` one
 //! campaign of N accounts that share something is among them, and what was gone at its first alarm is counted.
+//!
+//! What a volume costs that nobody composes is measured with `--copies N`, where each account is N accounts that do the same at other
+//! times, and `--rounds N`, where all comes N times, one after another, of the same accounts. Whom that accuses is no figure: copies
+//! are one customer's in all but name.
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
 use std::io::Write;
+use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anbiq_arena::{Campaign, Class, History};
+use anbiq_arena::{Campaign, Class, History, Replay};
 use anbiq_domain::{Entry, Timestamp};
 use anbiq_watch::{Alarms, Config, Report, Standing, State};
 use serde_json::Value;
@@ -23,6 +28,9 @@ struct Options {
     seed: u64,
     campaign: Option<usize>,
     alarms: bool,
+    out: Option<PathBuf>,
+    replay: Replay,
+    threads: Option<NonZeroUsize>,
     data: Option<PathBuf>,
     folder: PathBuf,
 }
@@ -34,7 +42,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let started = Instant::now();
     let Options { people, days, seed, .. } = options;
     let history = History::compose(seed, people, days, campaign.as_ref(), options.data.as_deref(), &options.folder);
-    let mut history = history?;
+    let history = history?;
     let classes: HashMap<String, Class> = history.classes().map(|(name, class)| (name.to_owned(), class)).collect();
     writeln!(
         out,
@@ -46,10 +54,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     )?;
 
     let alarms = options.alarms.then(Alarms::default);
-    let mut state = State::new(Config { alarms, listed_singles: usize::MAX, ..Config::default() });
+    let mut state =
+        State::new(Config { alarms, listed_singles: usize::MAX, threads: options.threads, ..Config::default() });
     let (started, mut looking, mut read, mut day) = (Instant::now(), Duration::ZERO, 0_u64, 0.0);
     let mut taken: Vec<Timestamp> = Vec::new();
-    history.read(&mut |hour, entry| {
+    history.read(options.replay, &mut |hour, entry| {
         if hour >= 24.0 * (day + 10.0) {
             day = (hour / 24.0).floor();
             let spent = started.elapsed().as_secs_f64();
@@ -85,6 +94,9 @@ fn main() -> Result<(), Box<dyn Error>> {
         before.elapsed().as_secs_f64(),
         peak()
     )?;
+    if let Some(path) = &options.out {
+        std::fs::write(path, serde_json::to_vec(&(&report, &state))?)?;
+    }
     let written = serde_json::to_value(&state)?;
     write_ever(&mut out, &written, &classes)?;
     write_end(&mut out, &report, &classes)?;
@@ -102,6 +114,9 @@ fn options() -> Result<Options, Box<dyn Error>> {
         seed: 1,
         campaign: None,
         alarms: true,
+        out: None,
+        replay: Replay::default(),
+        threads: None,
         data: std::env::var_os("ANBIQ_DATA").map(PathBuf::from),
         folder: std::env::temp_dir().join(format!("anbiq-honest-{}", std::process::id())),
     };
@@ -113,7 +128,11 @@ fn options() -> Result<Options, Box<dyn Error>> {
             "--days" => options.days = value()?.parse()?,
             "--seed" => options.seed = value()?.parse()?,
             "--campaign" => options.campaign = Some(value()?.parse()?),
+            "--out" => options.out = Some(value()?.into()),
             "--no-alarms" => options.alarms = false,
+            "--copies" => options.replay.copies = value()?.parse()?,
+            "--rounds" => options.replay.rounds = value()?.parse()?,
+            "--threads" => options.threads = Some(value()?.parse()?),
             "--data" => options.data = Some(value()?.into()),
             "--folder" => options.folder = PathBuf::from(value()?).join("rows"),
             _ => return Err(format!("`{word}` is not known").into()),

@@ -18,7 +18,7 @@ mod tally;
 mod verdict;
 
 pub use baseline::Method;
-pub use compose::{Campaign, Class, History, Trick};
+pub use compose::{Campaign, Class, History, Replay, Trick};
 pub use contest::{Ablation, CampaignRow, ClassRow, Composed, CurveRow, LinkRow, Plan, Standings, contest};
 pub use delay::{DelayRow, Gone, Spread};
 pub use error::ArenaError;

@@ -23,19 +23,51 @@ impl KeyedHasher {
 
     /// The hash of `value` among things of kind `label`.
     pub fn hash(&self, label: &str, value: &[u8]) -> Keyed {
-        let bytes = self.bytes(label, value);
-        let mut first = [0; 8];
-        first.copy_from_slice(&bytes[..8]);
-        Keyed(u64::from_le_bytes(first))
+        first(&self.bytes(label, value))
     }
 
     /// All 32 bytes of the keyed hash: for deriving further keys.
     pub fn bytes(&self, label: &str, value: &[u8]) -> [u8; 32] {
+        let mut growing = self.growing(label);
+        growing.add(value);
+        growing.0.finalize().into_bytes().into()
+    }
+
+    /// The hash of a value of kind `label` that is not whole yet.
+    pub fn growing(&self, label: &str) -> GrowingHash {
         let mut mac = self.0.clone();
         mac.update(label.as_bytes());
         mac.update(&[0]);
-        mac.update(value);
-        mac.finalize().into_bytes().into()
+        GrowingHash(mac)
+    }
+}
+
+/// A keyed hash of what comes piece by piece; it has a value after every piece.
+#[derive(Clone)]
+pub struct GrowingHash(Hmac<Sha256>);
+
+impl GrowingHash {
+    /// Adds what comes next.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.0.update(bytes);
+    }
+
+    /// The hash of all that was added, as [`KeyedHasher::hash`] gives it.
+    pub fn value(&self) -> Keyed {
+        let bytes: [u8; 32] = self.0.clone().finalize().into_bytes().into();
+        first(&bytes)
+    }
+}
+
+fn first(bytes: &[u8; 32]) -> Keyed {
+    let mut first = [0; 8];
+    first.copy_from_slice(&bytes[..8]);
+    Keyed(u64::from_le_bytes(first))
+}
+
+impl fmt::Debug for GrowingHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("GrowingHash(..)")
     }
 }
 

@@ -33,7 +33,7 @@ pub use exchange::{
 pub use ids::{AccountId, ExchangeId, GrantId, IdError, JournalId, KeyId, OperatorId, PlanId, TermsId, UserId};
 pub use imported::{Imported, ImportedExchange};
 pub use judge::{Broken, Judgement, Reason, Ruling, Student};
-pub use keyed::{Keyed, KeyedHasher};
+pub use keyed::{GrowingHash, Keyed, KeyedHasher};
 pub use known::{KnownTerms, known_terms};
 pub use money::{Money, MoneyError, PriceList};
 pub use random::Seeded;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use anbiq_domain::{Digest, Entry, JournalId, Timestamp};
+use anbiq_domain::{Digest, Entry, Exchange, JournalId, Timestamp};
 
 use crate::disk::{Disk, ReadAt, RealDisk, Stretch};
 use crate::format::{
@@ -189,7 +189,7 @@ pub(crate) struct Frame {
 
 impl Frame {
     pub(crate) fn entry(&self) -> Result<Entry, JournalError> {
-        serde_json::from_slice(&self.payload).map_err(|error| JournalError::Damaged {
+        parse(&self.payload).map_err(|error| JournalError::Damaged {
             place: Place { file: self.file.to_string(), offset: self.offset, index: self.index },
             what: format!("its checksum holds but it is not an entry: {error}"),
         })
@@ -199,6 +199,15 @@ impl Frame {
         let (entry, leaf) = (self.entry()?, tree::leaf_hash(&self.payload));
         Ok(Record { index: self.index, payload: self.payload, entry, leaf, segment: self.segment, offset: self.offset })
     }
+}
+
+/// An entry. Nearly all are exchanges, which say so at their beginning: these are read as what they are, which takes half as long as to
+/// find out first what an entry is.
+fn parse(payload: &[u8]) -> serde_json::Result<Entry> {
+    if payload.starts_with(br#"{"entry":"exchange","#) {
+        return serde_json::from_slice::<Box<Exchange>>(payload).map(Entry::Exchange);
+    }
+    serde_json::from_slice(payload)
 }
 
 /// The end of what is whole in the last segment.

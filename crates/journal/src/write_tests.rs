@@ -395,3 +395,15 @@ fn reading_goes_on_from_any_bookmark() {
     let beyond = Bookmark { index: 41, segment: 99, offset: 20 };
     assert!(read(beyond).is_err());
 }
+
+#[test]
+fn an_exchange_is_read_as_what_any_entry_is_read_as() {
+    let entry = Entry::Exchange(Box::new(exchange("hello")));
+    let payload = serde_json::to_vec(&entry).unwrap();
+    assert!(payload.starts_with(b"{\"entry\":\"exchange\","));
+    let frame =
+        |payload: Vec<u8>| crate::read::Frame { index: 3, payload, file: "segment".into(), segment: 0, offset: 9 };
+    assert_eq!(frame(payload.clone()).entry().unwrap(), serde_json::from_slice::<Entry>(&payload).unwrap());
+    assert_eq!(frame(payload.clone()).entry().unwrap(), entry);
+    assert!(frame(payload[..payload.len() - 1].to_vec()).entry().is_err());
+}

@@ -14,7 +14,7 @@ use crate::link::{Evidence, Linker};
 use crate::lockstep::Steps;
 use crate::parallel::map;
 use crate::profile::{Profile, Timeline};
-use crate::purpose::{judge, spread};
+use crate::purpose::{archetype, judge, spread};
 use crate::report::{
     Account, Archetype, Bucket, Campaign, Channel, Edge, Member, Operator, Purpose, Reason, Report, Standing, Survival,
 };
@@ -148,6 +148,8 @@ impl<'a> Desk<'a> {
         if crowded.is_empty() {
             return first;
         }
+        // Both at once would be most of what a look needs of memory.
+        drop(first);
         let reference: Vec<usize> = everybody.into_iter().filter(|place| !crowded.contains(place)).collect();
         Self::with(Linker::fit(profiles, cells, &reference, config), world, profiles, cells, config)
     }
@@ -208,6 +210,13 @@ impl<'a> Desk<'a> {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
         judge(&accounts, &cells, linked, self.config)
+    }
+
+    /// The same without its reasons.
+    pub(crate) fn archetype(&self, group: &[usize], linked: bool) -> Archetype {
+        let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
+        let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
+        archetype(&accounts, &cells, linked, self.config)
     }
 
     fn member(&self, one: usize, group: &[usize]) -> Member {

@@ -1,8 +1,10 @@
 //! From pairs to operators: which accounts belong together as a whole.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
 use crate::block::Candidates;
+use crate::bound::SLACK;
 use crate::campaign::Desk;
 use crate::cluster::groups;
 use crate::link::Evidence;
@@ -40,6 +42,8 @@ const ALL_GROUPS: usize = 40;
 /// Examined pairs with their nats above the threshold, and whether they are all there are.
 struct Examined {
     edges: Vec<(usize, usize, f64)>,
+    /// All nats of each, whatever kinds of evidence speak.
+    totals: Vec<f64>,
     all: bool,
 }
 
@@ -93,14 +97,21 @@ impl Desk<'_> {
             merged = self.merge(more, &examined, None);
         }
         self.adopt(&mut merged, &examined);
-        merged.into_iter().map(|group| self.peel(group)).filter(|group| group.len() > 1).collect()
+        let peeled = map(self.config.threads(), &merged, |group| self.peel(group.clone()));
+        peeled.into_iter().filter(|group| group.len() > 1).collect()
     }
 
     fn examine(&self, Candidates { pairs, all }: &Candidates) -> Examined {
         let active = |place: usize| self.profiles[place].exchanges > 0;
         let pairs: Vec<(usize, usize)> = pairs.iter().copied().filter(|(a, b)| active(*a) && active(*b)).collect();
-        let weigh = |&(a, b): &(usize, usize)| (a, b, self.weight(&self.linker.pair(a, b), None));
-        Examined { edges: map(self.config.threads(), &pairs, weigh), all: *all }
+        // What is asked of an edge below; nothing else is worked out.
+        let floor = self.threshold - FAR.max(self.spare());
+        let weigh = |&(a, b): &(usize, usize)| match self.linker.pair_above(a, b, floor) {
+            Some(evidence) => ((a, b, self.weight(&evidence, None)), evidence.total(None)),
+            None => ((a, b, f64::NEG_INFINITY), f64::NEG_INFINITY),
+        };
+        let (edges, totals) = map(self.config.threads(), &pairs, weigh).into_iter().unzip();
+        Examined { edges, totals, all: *all }
     }
 
     /// Merges groups that belong together as wholes, the surest first.
@@ -131,21 +142,33 @@ impl Desk<'_> {
         let pairs = (0..found.len()).flat_map(|a| near[a].iter().filter(move |b| **b > a).map(move |b| (a, *b)));
         let pairs: Vec<(usize, usize)> = pairs.collect();
         let weigh = |&(a, b): &(usize, usize)| ((a, b), self.merging(&found[a], &found[b], but));
-        let mut scores: BTreeMap<(usize, usize), f64> = map(self.config.threads(), &pairs, weigh).into_iter().collect();
-        while let Some((&(a, b), best)) = scores.iter().max_by(|x, y| x.1.total_cmp(y.1).then(y.0.cmp(x.0))) {
-            if *best <= 0.0 {
-                break;
+        // Only what speaks for merging is remembered; the surest on top, and below it what is outdated.
+        let merges = map(self.config.threads(), &pairs, weigh).into_iter().filter(|merge| merge.1 > 0.0);
+        let mut scores: BTreeMap<(usize, usize), f64> = merges.collect();
+        let mut surest: BinaryHeap<Merge> =
+            scores.iter().map(|(pair, nats)| Merge { nats: *nats, pair: *pair }).collect();
+        while let Some(Merge { nats, pair: (a, b) }) = surest.pop() {
+            if scores.get(&(a, b)) != Some(&nats) {
+                continue;
             }
             let gone = std::mem::take(&mut found[b]);
             found[a].extend(gone);
             found[a].sort_unstable();
-            scores.retain(|(x, y), _| *x != b && *y != b);
             let moved = std::mem::take(&mut near[b]);
+            for other in &moved {
+                scores.remove(&(b.min(*other), b.max(*other)));
+            }
             near[a].extend(moved);
             near[a].retain(|other| *other != a && !found[*other].is_empty());
             for other in near[a].clone() {
                 near[other].insert(a);
-                scores.insert((a.min(other), a.max(other)), self.merging(&found[a], &found[other], but));
+                let pair = (a.min(other), a.max(other));
+                let nats = self.merging(&found[a], &found[other], but);
+                scores.remove(&pair);
+                if nats > 0.0 {
+                    scores.insert(pair, nats);
+                    surest.push(Merge { nats, pair });
+                }
             }
         }
         found.retain(|group| !group.is_empty());
@@ -157,16 +180,22 @@ impl Desk<'_> {
     fn second_look(&self, found: &[Vec<usize>], examined: &Examined) -> Option<Vec<Vec<usize>>> {
         let settled = |group: &&Vec<usize>| group.len() >= ADOPTING;
         let taken: BTreeSet<usize> = found.iter().filter(settled).flatten().copied().collect();
-        let spare = self.threshold * (1.0 - 1.0 / looks(LARGE));
-        let left = examined.edges.iter().filter(|(a, b, _)| !taken.contains(a) && !taken.contains(b));
+        let spare = self.spare();
+        let left = examined.edges.iter().zip(&examined.totals);
+        let left = left.filter(|((a, b, _), _)| !taken.contains(a) && !taken.contains(b));
         // What `weight` held back for want of signals counts here; the halves must show them.
-        let left = left.map(|(a, b, _)| (*a, *b, self.linker.pair(*a, *b).total(None) - self.threshold + spare));
+        let left = left.map(|((a, b, _), total)| (*a, *b, *total - self.threshold + spare));
         let left: Vec<_> = left.filter(|edge| examined.all || edge.2 > 0.0).collect();
         let mut large = groups(self.profiles.len(), &left, if examined.all { 0.0 } else { UNSEEN });
         large.retain(|group| group.len() >= LARGE && self.halves_agree(group));
         let moved: BTreeSet<usize> = large.iter().flatten().copied().collect();
         let kept = found.iter().filter(|group| !group.iter().any(|one| moved.contains(one))).cloned();
         (!large.is_empty()).then(|| kept.chain(large.iter().cloned()).collect())
+    }
+
+    /// Nats that a pair may lack of the threshold to be one of a large group.
+    fn spare(&self) -> f64 {
+        self.threshold * (1.0 - 1.0 / looks(LARGE))
     }
 
     fn halves_agree(&self, group: &[usize]) -> bool {
@@ -189,14 +218,12 @@ impl Desk<'_> {
                 _ => false,
             };
         }
-        let joins: Vec<(usize, usize)> = near
-            .into_iter()
-            .filter_map(|(one, groups)| {
-                let groups = groups.into_iter().map(|group| (group, &found[group]));
-                Some((one, self.fits_best(one, groups, None)?))
-            })
-            .collect();
-        for (one, group) in joins {
+        let near: Vec<(usize, BTreeSet<usize>)> = near.into_iter().collect();
+        let joins = map(self.config.threads(), &near, |(one, groups)| {
+            let groups = groups.iter().map(|group| (*group, &found[*group]));
+            Some((*one, self.fits_best(*one, groups, None)?))
+        });
+        for (one, group) in joins.into_iter().flatten() {
             found[group].push(one);
         }
         found.iter_mut().for_each(|group| group.sort_unstable());
@@ -224,7 +251,8 @@ impl Desk<'_> {
         fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0).map(|(place, _)| place)
     }
 
-    fn merging(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
+    /// Nats by which two groups belong together: by their pairs or by their pools.
+    pub(crate) fn merging(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
         self.as_wholes(a, b, self.joining(a.len().max(b.len())), but)
     }
 
@@ -245,9 +273,15 @@ impl Desk<'_> {
             }
         }
         let (a, b) = (few(a, MERGE_PEERS), few(b, MERGE_PEERS));
+        let looks = looks(a.len().min(b.len()));
+        let [pairs, pools] = self.linker.at_most(&a, &b);
+        let facts = pairs.facts(but);
+        // Most are far from belonging together, whatever they ask.
+        if (facts + (pairs.total(but) - facts) * looks).max(pools.total(but)) + SLACK <= threshold {
+            return -threshold;
+        }
         let pairs = self.linker.between(&a, &b);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
-        let looks = looks(a.len().min(b.len()));
         self.excess(&mean, [1.0, looks], threshold, || self.linker.pooled(&a, &b, &pairs), but)
     }
 
@@ -309,6 +343,27 @@ impl Desk<'_> {
     }
 }
 
+/// Two groups that may be merged. The surest is the greatest, and among equals the one that stands first.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Merge {
+    nats: f64,
+    pair: (usize, usize),
+}
+
+impl Eq for Merge {}
+
+impl Ord for Merge {
+    fn cmp(&self, other: &Self) -> Ordering {
+        self.nats.total_cmp(&other.nats).then(other.pair.cmp(&self.pair))
+    }
+}
+
+impl PartialOrd for Merge {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
 /// Evidence of several pairs, summed up.
 #[derive(Debug, Default)]
 struct Mean {
@@ -320,18 +375,20 @@ struct Mean {
 
 /// For each group those with which its examined pairs speak most for being of one operator.
 fn neighbours(found: &[Vec<usize>], examined: &Examined) -> Vec<BTreeSet<usize>> {
-    let mut of = BTreeMap::new();
+    let last = found.iter().flatten().max().map_or(0, |last| last + 1);
+    let mut of = vec![None; last];
     for (group, accounts) in found.iter().enumerate() {
-        of.extend(accounts.iter().map(|account| (*account, group)));
+        accounts.iter().for_each(|account| of[*account] = Some(group));
     }
+    let of = |account: usize| of.get(account).copied().flatten();
     let mut drawn: Vec<BTreeMap<usize, f64>> = vec![BTreeMap::new(); found.len()];
     for (a, b, nats) in &examined.edges {
-        if let (Some(a), Some(b)) = (of.get(a), of.get(b))
+        if let (Some(a), Some(b)) = (of(*a), of(*b))
             && a != b
         {
             let nats = (nats + FAR).max(0.0);
-            *drawn[*a].entry(*b).or_default() += nats;
-            *drawn[*b].entry(*a).or_default() += nats;
+            *drawn[a].entry(b).or_default() += nats;
+            *drawn[b].entry(a).or_default() += nats;
         }
     }
     let mut near = vec![BTreeSet::new(); found.len()];

@@ -38,6 +38,7 @@
 mod alarm;
 mod alike;
 mod block;
+mod bound;
 mod campaign;
 mod cells;
 mod cluster;
@@ -57,6 +58,8 @@ mod purpose;
 mod render;
 mod report;
 mod seen;
+#[cfg(test)]
+mod shortcut_tests;
 mod world;
 
 pub use alarm::{Alarm, Alarms, Excuse, Leak, Stage};

@@ -44,7 +44,7 @@ impl Evidence {
         self.0[channel as usize]
     }
 
-    fn put(&mut self, channel: Channel, nats: f64) {
+    pub(crate) fn put(&mut self, channel: Channel, nats: f64) {
         let (low, high) = channel.bounds();
         self.0[channel as usize] = nats.clamp(low, high);
     }
@@ -177,14 +177,19 @@ impl<'a> Linker<'a> {
         self.known(a, b).map_or_else(|| self.weigh(a, b).0, |known| known.0)
     }
 
-    fn known(&self, a: usize, b: usize) -> Option<&(Evidence, f64)> {
+    pub(crate) fn known(&self, a: usize, b: usize) -> Option<&(Evidence, f64)> {
         let (a, b) = (a.min(b), a.max(b));
         let before = a * (2 * self.profiles.len() - a - 1) / 2;
         (a != b).then(|| self.known.get(before + b - a - 1)).flatten()
     }
 
     fn weigh(&self, a: usize, b: usize) -> (Evidence, f64) {
-        let (mut evidence, mut queue) = (Evidence::default(), 0.0);
+        self.finish(a, b, self.without_prompts(a, b))
+    }
+
+    /// The evidence of a pair but for what it asks, which takes longest to weigh.
+    pub(crate) fn without_prompts(&self, a: usize, b: usize) -> Evidence {
+        let mut evidence = Evidence::default();
         let (one, two) = (&self.profiles[a], &self.profiles[b]);
         evidence.put(Channel::Payment, self.payment(one, two));
         evidence.put(Channel::Network, self.network(a, b));
@@ -192,13 +197,34 @@ impl<'a> Linker<'a> {
         evidence.put(Channel::SignUp, self.sign_up(one, two));
         evidence.put(Channel::HandOver, self.reliefs.nats(&[a], &[b]));
         evidence.put(Channel::Pivot, self.pivots.nats(a, b));
-        if one.exchanges >= self.config.min_exchanges && two.exchanges >= self.config.min_exchanges {
+        if self.speaks(a) && self.speaks(b) {
+            evidence.put(Channel::Rhythm, self.rhythm(a, b));
+        }
+        evidence.without(&self.config.ignored)
+    }
+
+    pub(crate) fn finish(&self, a: usize, b: usize, mut evidence: Evidence) -> (Evidence, f64) {
+        let mut queue = 0.0;
+        if self.speaks(a) && self.speaks(b) {
             queue = self.queue(a, b);
             evidence.put(Channel::Content, self.content(a, b));
             evidence.put(Channel::Queue, optional(QUEUE_SHARE, queue));
-            evidence.put(Channel::Rhythm, self.rhythm(a, b));
         }
         (evidence.without(&self.config.ignored), queue)
+    }
+
+    /// Does an account ask enough for its prompts to say anything?
+    fn speaks(&self, one: usize) -> bool {
+        self.profiles[one].exchanges >= self.config.min_exchanges
+    }
+
+    /// What the networks weigh that some of `a` and some of `b` use.
+    pub(crate) fn pooled_networks(&self, a: &[usize], b: &[usize]) -> f64 {
+        let networks = |group: &[usize]| -> BTreeMap<Keyed, f64> {
+            group.iter().flat_map(|one| self.networks[*one].iter().copied()).collect()
+        };
+        let (mine, theirs) = (networks(a), networks(b));
+        mine.iter().filter(|one| theirs.contains_key(one.0)).map(|one| *one.1).sum()
     }
 
     /// The evidence of every pair of one of `a` and one of `b`, each with its work-queue nats before their cap.
@@ -222,12 +248,7 @@ impl<'a> Linker<'a> {
         for channel in [Channel::Payment, Channel::Client, Channel::SignUp, Channel::Rhythm, Channel::Pivot] {
             evidence.put(channel, mean(channel));
         }
-        let networks = |group: &[usize]| -> BTreeMap<Keyed, f64> {
-            group.iter().flat_map(|one| self.networks[*one].iter().copied()).collect()
-        };
-        let (mine, theirs) = (networks(a), networks(b));
-        let shared: f64 = mine.iter().filter(|one| theirs.contains_key(one.0)).map(|one| *one.1).sum();
-        evidence.put(Channel::Network, shared.max(mean(Channel::Network)));
+        evidence.put(Channel::Network, self.pooled_networks(a, b).max(mean(Channel::Network)));
         evidence.put(Channel::Content, self.pooled_content(a, b, mean(Channel::Content)));
         evidence.put(Channel::Queue, optional(QUEUE_SHARE, pairs.iter().map(|pair| pair.1).sum()));
         evidence.put(Channel::HandOver, self.reliefs.nats(a, b));
@@ -282,15 +303,22 @@ impl<'a> Linker<'a> {
             return self.habitat.same_distribution(row(*one), row(*two));
         }
         let pool = |group: &[usize]| {
-            let mut counts = BTreeMap::new();
-            for (cell, count) in group.iter().flat_map(|one| &self.rows[*one]) {
-                *counts.entry(*cell).or_insert(0) += count;
-            }
-            counts.into_iter().collect::<Vec<(usize, u32)>>()
+            let mut counts: Vec<(usize, u32)> = group.iter().flat_map(|one| &self.rows[*one]).copied().collect();
+            counts.sort_unstable_by_key(|(cell, _)| *cell);
+            counts.dedup_by(|next, one| {
+                let same = next.0 == one.0;
+                one.1 += if same { next.1 } else { 0 };
+                same
+            });
+            let told = self.habitat.told(&counts);
+            (counts, told)
         };
-        let (a, b) = (pool(a), pool(b));
-        let told = (self.habitat.told(&a), self.habitat.told(&b));
-        self.habitat.same_distribution((&a, &told.0), (&b, &told.1))
+        let pools = [a, b].map(|group| if let [_] = group { None } else { Some(pool(group)) });
+        let of = |place: usize, group: &[usize]| match &pools[place] {
+            Some((row, told)) => (&row[..], told),
+            None => (&self.rows[group[0]][..], &self.told[group[0]]),
+        };
+        self.habitat.same_distribution(of(0, a), of(1, b))
     }
 
     /// Prompts of `a` that `b` also sent, and how many would be expected if both drew freely from the same prompts.

@@ -65,7 +65,7 @@ impl Desk<'_> {
             let mut accounts: Vec<usize> = paced.drain(from..to).map(|one| one.1).collect();
             accounts.sort_unstable();
             let judged: Vec<usize> = thin(&accounts, JUDGED).collect();
-            if matches!(self.purpose(&judged, false).archetype, Archetype::Harvest | Archetype::Unknown) {
+            if matches!(self.archetype(&judged, false), Archetype::Harvest | Archetype::Unknown) {
                 steps.extend(accounts.iter().map(|one| (*one, accounts.len())));
             }
         }
@@ -79,7 +79,7 @@ impl Desk<'_> {
         if on_a_timer(profile) {
             return None;
         }
-        let honest = match self.purpose(&[one], false).archetype {
+        let honest = match self.archetype(&[one], false) {
             Archetype::Chat | Archetype::Harvest | Archetype::Unknown => {
                 profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain()
             }

@@ -1,6 +1,7 @@
 //! What an operator is doing: its pooled stream against archetypes.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use anbiq_domain::Seeded;
 
@@ -42,7 +43,9 @@ struct Measured {
 struct Trait {
     name: &'static str,
     /// In the order of [`KNOWN`].
-    expected: [(f64, f64); 7],
+    expected: [(f64, f64); KNOWN.len()],
+    /// How much of each expectation lies in `0..=1`, once it was worked out.
+    inside: OnceLock<[f64; KNOWN.len()]>,
     words: fn(f64) -> String,
 }
 
@@ -64,26 +67,31 @@ fn percent(value: f64) -> String {
 static NOVELTY: Trait = Trait {
     name: "novelty",
     expected: [(0.9, 0.12), (0.8, 0.3), (0.8, 0.3), (0.1, 0.2), (0.9, 0.2), (0.97, 0.08), (0.99, 0.04)],
+    inside: OnceLock::new(),
     words: |value| format!("the next prompt is a new one with {} (Good-Turing)", percent(value)),
 };
 static BREADTH: Trait = Trait {
     name: "breadth",
     expected: [(0.6, 0.2), (0.08, 0.12), (0.35, 0.15), (0.4, 0.3), (0.1, 0.12), (0.35, 0.3), (0.6, 0.2)],
+    inside: OnceLock::new(),
     words: |value| format!("prompts of about {:.0} kinds", (2.0 * value / (1.0 - value).max(0.01)).exp()),
 };
 static OUTPUT: Trait = Trait {
     name: "output",
     expected: [(0.65, 0.25), (0.3, 0.25), (0.4, 0.25), (0.3, 0.3), (0.08, 0.1), (0.35, 0.25), (0.75, 0.2)],
+    inside: OnceLock::new(),
     words: |value| format!("{} of all tokens are answers", percent(value)),
 };
 static DEPTH: Trait = Trait {
     name: "depth",
     expected: [(0.45, 0.3), (0.05, 0.1), (0.1, 0.15), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05)],
+    inside: OnceLock::new(),
     words: |value| format!("{} of the requests continue a conversation", percent(value)),
 };
 static RHYTHM: Trait = Trait {
     name: "rhythm",
     expected: [(0.55, 0.25), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.15, 0.2), (0.08, 0.12)],
+    inside: OnceLock::new(),
     words: |value| format!("activity keeps to some hours of the day by {} (0 % is round the clock)", percent(value)),
 };
 static SLEEP: Trait = Trait {
@@ -94,27 +102,32 @@ static SLEEP: Trait = Trait {
 static EVENNESS: Trait = Trait {
     name: "evenness",
     expected: [(0.4, 0.15), (0.2, 0.25), (0.2, 0.25), (0.3, 0.3), (0.2, 0.25), (0.12, 0.12), (0.1, 0.12)],
+    inside: OnceLock::new(),
     words: |value| format!("accounts differ in volume by {}", percent(value / (1.0 - value).max(0.01))),
 };
 static ELICITATION: Trait = Trait {
     name: "elicitation",
     expected: [(0.08, 0.12), (0.1, 0.2), (0.1, 0.2), (0.3, 0.4), (0.1, 0.2), (0.1, 0.2), (0.3, 0.35)],
+    inside: OnceLock::new(),
     words: |value| format!("{} ask for reasoning, grades, further data or log-probabilities", percent(value)),
 };
 static MIXTURE: Trait = Trait {
     name: "mixture",
     expected: [(0.75, 0.2), (0.9, 0.2), (0.95, 0.1), (0.8, 0.3), (0.9, 0.2), (0.97, 0.06), (0.97, 0.06)],
+    inside: OnceLock::new(),
     words: |value| format!("each account alone shows {} of the variety of all together", percent(value)),
 };
 static MACHINE: Trait = Trait {
     name: "machine",
     expected: [(0.35, 0.35), (0.9, 0.2), (0.9, 0.2), (0.7, 0.4), (0.9, 0.2), (0.85, 0.25), (0.85, 0.25)],
+    inside: OnceLock::new(),
     words: |value| format!("{} of the prompts are made from recurring moulds", percent(value)),
 };
 
 static SPREAD: Trait = Trait {
     name: "spread",
     expected: [(0.4, 0.35), (0.05, 0.15), (0.05, 0.15), (0.05, 0.15), (0.05, 0.15), (0.05, 0.12), (0.8, 0.3)],
+    inside: OnceLock::new(),
     words: |value| format!("one means of payment pays for {} of the accounts", percent(1.0 - value)),
 };
 
@@ -123,10 +136,41 @@ static SPREAD: Trait = Trait {
 /// Where the accounts are `linked` by more than what they ask for, it counts whether they hide that they are one customer's. Of
 /// accounts that only ask alike it says nothing: those of different customers are paid for by different means.
 pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Purpose {
-    let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
-    if exchanges < ENOUGH {
+    let Some(Weighed { traits, sums, score, honest, explained, archetype }) = weigh(accounts, cells, linked, config)
+    else {
+        let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
         let counter = vec![format!("{exchanges} exchanges are too few to say what they are for")];
         return Purpose { archetype: Archetype::Unknown, score: 0.0, fits: Vec::new(), reasons: Vec::new(), counter };
+    };
+    let mut fits: Vec<Fit> =
+        KNOWN.iter().zip(sums).map(|(archetype, nats)| Fit { archetype: *archetype, nats: tidy(nats) }).collect();
+    fits.sort_by(|a, b| b.nats.total_cmp(&a.nats));
+    let (reasons, counter) = explain(&traits, explained.unwrap_or(honest));
+    Purpose { archetype, score: tidy(score), fits, reasons, counter }
+}
+
+/// The same without its reasons.
+pub(crate) fn archetype(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Archetype {
+    weigh(accounts, cells, linked, config).map_or(Archetype::Unknown, |weighed| weighed.archetype)
+}
+
+/// A stream weighed against every archetype.
+struct Weighed {
+    traits: Vec<Measured>,
+    /// Nats of each of [`KNOWN`].
+    sums: [f64; KNOWN.len()],
+    /// Nats by which a harvest fits better than the best honest archetype.
+    score: f64,
+    honest: usize,
+    /// The honest archetype that explains the stream, if any does.
+    explained: Option<usize>,
+    archetype: Archetype,
+}
+
+/// `None` of too few exchanges.
+fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Option<Weighed> {
+    if accounts.iter().map(|account| account.exchanges).sum::<u64>() < ENOUGH {
+        return None;
     }
     let mut traits = measure(accounts, cells, config);
     let spread = spread(accounts).filter(|_| linked && accounts.len() >= config.min_accounts);
@@ -139,10 +183,8 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, con
     }
     let honest = (0..HARVEST).max_by(|a, b| sums[*a].total_cmp(&sums[*b])).unwrap_or(0);
     let score = sums[HARVEST] - sums[honest];
-    let mut fits: Vec<Fit> =
-        KNOWN.iter().zip(sums).map(|(archetype, nats)| Fit { archetype: *archetype, nats: tidy(nats) }).collect();
-    fits.sort_by(|a, b| b.nats.total_cmp(&a.nats));
-    let fits_at_all = fits[0].nats >= MISFIT * traits.len() as f64;
+    let best = sums.iter().map(|nats| tidy(*nats)).fold(f64::NEG_INFINITY, f64::max);
+    let fits_at_all = best >= MISFIT * traits.len() as f64;
     // Of the honest kinds that fit at least as well as a harvest, the best that the traffic does not contradict: people of one firm
     // are paid for like a pool of keys, and talk as no application does.
     let over = |place: usize| sums[HARVEST] - sums[place];
@@ -159,8 +201,7 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, con
         // Nearly a tie: neither is the answer. And no kind of use is one that the traffic contradicts.
         true => explained.map_or(Archetype::Unknown, |place| KNOWN[place]),
     };
-    let (reasons, counter) = explain(&traits, explained.unwrap_or(honest));
-    Purpose { archetype, score: tidy(score), fits, reasons, counter }
+    Some(Weighed { traits, sums, score, honest, explained, archetype })
 }
 
 /// Does the traffic contradict an archetype: in several traits, or in one where a harvest fits about as well?
@@ -190,28 +231,48 @@ impl Measured {
     /// Log density under archetype `place`: a normal cut to `0..=1`, mixed with a uniform part, so 0 is what a
     /// use of which nothing is known would get.
     fn nats(&self, place: usize) -> f64 {
-        const STEPS: u32 = 100;
         let (typical, spread) = self.kind.expected[place];
-        let bell = |value: f64| (-0.5 * ((value - typical) / spread).powi(2)).exp();
-        let mass: f64 = (0..STEPS).map(|step| bell((f64::from(step) + 0.5) / f64::from(STEPS))).sum::<f64>();
-        let density = bell(self.value) / (mass / f64::from(STEPS));
+        let density = bell(self.value, typical, spread) / self.kind.inside()[place];
         ((1.0 - SURPRISE) * density + SURPRISE).ln()
     }
+}
+
+impl Trait {
+    /// How much of each expectation lies in `0..=1`: the mean of its bell there.
+    fn inside(&self) -> &[f64; KNOWN.len()] {
+        const STEPS: u32 = 100;
+        self.inside.get_or_init(|| {
+            self.expected.map(|(typical, spread)| {
+                let value = |step: u32| (f64::from(step) + 0.5) / f64::from(STEPS);
+                (0..STEPS).map(|step| bell(value(step), typical, spread)).sum::<f64>() / f64::from(STEPS)
+            })
+        })
+    }
+}
+
+fn bell(value: f64, typical: f64, spread: f64) -> f64 {
+    (-0.5 * ((value - typical) / spread).powi(2)).exp()
 }
 
 fn measure(accounts: &[&Profile], cells: &[&[usize]], config: &Config) -> Vec<Measured> {
     let sum = |of: fn(&Profile) -> u64| accounts.iter().map(|account| of(account)).sum::<u64>() as f64;
     let exchanges = sum(|account| account.exchanges);
     let output = sum(|account| account.output_tokens);
-    let mut distinct = Distinct::default();
-    accounts.iter().for_each(|account| distinct.merge(&account.distinct));
+    let novelty = match accounts {
+        [one] => one.distinct.new_rate(),
+        _ => {
+            let mut distinct = Distinct::default();
+            accounts.iter().for_each(|account| distinct.merge(&account.distinct));
+            distinct.new_rate()
+        }
+    };
     let pool = tally(cells.iter().flat_map(|cells| cells.iter().copied()));
     let kinds = entropy(&pool);
     let mut traits = Vec::new();
     let sketched = sum(|account| account.sketched);
     // What an imported log does not have is not measured; a journal has it all.
     if 2.0 * sketched >= exchanges {
-        traits.extend([(&NOVELTY, distinct.new_rate()), (&BREADTH, kinds / (kinds + 2.0))]);
+        traits.extend([(&NOVELTY, novelty), (&BREADTH, kinds / (kinds + 2.0))]);
     }
     let tokens = output + sum(|account| account.prompt_tokens);
     if tokens > 0.0 {

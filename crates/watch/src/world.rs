@@ -117,7 +117,7 @@ impl World {
         self.looks.passed(at);
     }
 
-    fn take(&mut self, entry: Entry, config: &Config) {
+    pub(crate) fn take(&mut self, entry: Entry, config: &Config) {
         match entry {
             Entry::Opened { clock, .. } => self.simulated |= clock == ClockKind::Simulated,
             Entry::TermsIssued { terms, .. } => {

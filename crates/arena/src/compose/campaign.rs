@@ -1,6 +1,6 @@
 //! One harvest behind many quiet accounts.
 
-use anbiq_domain::{Keyed, Prompt, Seeded};
+use anbiq_domain::{Keyed, Seeded};
 use serde::{Deserialize, Serialize};
 
 use super::honest::{LIBRARIES, REFUSED};
@@ -199,7 +199,7 @@ impl Composer<'_> {
             let text = self.dressed(campaign, text, style);
             repeated.push(text.clone());
             let output = 80 + self.random.below(320) as u32;
-            self.say(face, at, &Prompt::user(text), &Said { output, harvested: true, ..Said::default() });
+            self.say(face, at, text, &Said { output, harvested: true, ..Said::default() });
         }
     }
 

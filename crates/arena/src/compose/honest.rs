@@ -1,6 +1,6 @@
 //! Who is honest, and unlike each other.
 
-use anbiq_domain::{Keyed, Prompt};
+use anbiq_domain::Keyed;
 use anbiq_lab::world::{Arrival, Caller, Rhythm};
 
 use super::{Class, Composer, Face, HOUR, Said};
@@ -18,12 +18,8 @@ pub(super) const REFUSED: f64 = 0.02;
 const CARRIER: usize = 150;
 
 impl Composer<'_> {
-    /// All honest accounts, `people` of them who chat. After each customer `done` may take away what there is of it.
-    pub(super) fn everybody(
-        &mut self,
-        people: usize,
-        done: &mut dyn FnMut(&mut Self) -> Result<(), ArenaError>,
-    ) -> Result<(), ArenaError> {
+    /// All honest accounts, `people` of them who chat.
+    pub(super) fn everybody(&mut self, people: usize) -> Result<(), ArenaError> {
         type Customer<'a> = fn(&mut Composer<'a>, usize) -> Result<(), ArenaError>;
         let share = |part: f64| ((people as f64 * part).round() as usize).max(1);
         let kinds: [(usize, Customer<'_>); 14] = [
@@ -51,7 +47,6 @@ impl Composer<'_> {
         for (count, customer) in kinds {
             for _ in 0..count {
                 customer(self, people)?;
-                done(self)?;
             }
         }
         Ok(())
@@ -151,7 +146,7 @@ impl Composer<'_> {
                 self.refuse(face, at - waited);
             }
             let output = outputs.0 + self.random.below(outputs.1) as u32;
-            self.say(face, at, &Prompt::user(text), &Said { output, ..Said::default() });
+            self.say(face, at, text, &Said { output, ..Said::default() });
         }
     }
 
@@ -224,7 +219,7 @@ impl Composer<'_> {
             for item in &items {
                 at += 300 + self.random.below(8_000) as i64;
                 let output = 5 + self.random.below(200) as u32;
-                self.say(&face, at, &Prompt::user(item.as_str()), &Said { output, ..Said::default() });
+                self.say(&face, at, item.as_str(), &Said { output, ..Said::default() });
             }
         }
         Ok(())
@@ -303,7 +298,7 @@ impl Composer<'_> {
             let question = self.phrases.session(&mut self.random).swap_remove(0);
             let text = format!("Answer the question from the passage alone. Passage: {passage} Question: {question}");
             let (output, prompt) = (self.answer(&arrival), 400 + self.random.below(3_000) as u32);
-            self.say(&face, at, &Prompt::user(text), &Said { prompt, output, ..Said::default() });
+            self.say(&face, at, text, &Said { prompt, output, ..Said::default() });
         }
         Ok(())
     }
@@ -372,7 +367,7 @@ impl Composer<'_> {
                 let list = self.phrases.harvest(family, count, &mut self.random);
                 for ((at, _), text) in self.times(&Self::steady(), Caller::Program, count, 0.0).into_iter().zip(list) {
                     let output = 100 + self.random.below(300) as u32;
-                    self.say(&face, at, &Prompt::user(text), &Said { output, harvested: true, ..Said::default() });
+                    self.say(&face, at, text, &Said { output, harvested: true, ..Said::default() });
                 }
             }
         }
@@ -391,7 +386,7 @@ impl Composer<'_> {
             for ((at, _), text) in self.times(&Self::steady(), Caller::Program, count, 0.0).into_iter().zip(list) {
                 let output = 100 + self.random.below(300) as u32;
                 let said = Said { output, granted: true, harvested: true, ..Said::default() };
-                self.say(&face, at, &Prompt::user(text), &said);
+                self.say(&face, at, text, &said);
             }
         }
         Ok(())

@@ -12,15 +12,16 @@ mod schedule;
 
 use anbiq_domain::{
     AccountId, Client, ClockKind, Conditions, Digest, Draws, Entry, Exchange, ExchangeId, Grant, GrantId, JournalId,
-    KeyId, Keyed, Message, Money, Outcome, Permission, PlanId, Prompt, Refusal, RequestFacts, Role, Seeded, Sketch,
-    Terms, TermsId, TermsRef, Timestamp, Usage,
+    KeyId, Keyed, Message, Money, Outcome, Permission, PlanId, Refusal, RequestFacts, Role, Seeded, Sketch, Terms,
+    TermsId, TermsRef, Timestamp, Usage,
 };
 use anbiq_lab::world::Arrivals;
 use anbiq_statistics::sketch::Sketcher;
 use serde::{Deserialize, Serialize};
 
 pub use campaign::{Campaign, Trick};
-pub use history::History;
+use history::{Batch, Clerk};
+pub use history::{History, Replay};
 use phrases::Phrases;
 
 use crate::ArenaError;
@@ -207,6 +208,12 @@ struct Composer<'a> {
     days: f64,
     parties: Vec<Party>,
     rows: Vec<Row>,
+    /// The conversations of the rows that are not sketched yet.
+    asked: Vec<Vec<Message>>,
+    /// Rows that are sketched.
+    sketched: usize,
+    /// Who takes rows away, where they are not kept.
+    clerk: Option<Clerk>,
     refused: Vec<(i64, u32)>,
     operators: usize,
     /// Prompts of an account that are kept for the baselines.
@@ -217,13 +224,14 @@ impl Stream {
     /// Composes a world: the same seed gives the same one.
     pub(crate) fn compose(seed: u64, cast: &Cast, phrases: &Phrases, arrivals: &Arrivals) -> Result<Self, ArenaError> {
         let mut composer = Composer::new(seed, cast.days, phrases, arrivals);
-        composer.everybody(cast.people, &mut |_| Ok(()))?;
+        composer.everybody(cast.people)?;
         let mut campaigns = Vec::new();
         for campaign in &cast.campaigns {
             let operator = composer.operator();
             composer.campaign(campaign, operator)?;
             campaigns.push((operator, campaign.clone()));
         }
+        composer.hand_over(true);
         let Composer { parties, mut rows, mut refused, days, .. } = composer;
         refused.retain(|(at, _)| (0.0..days * 24.0 * HOUR).contains(&(*at as f64)));
         refused.sort_unstable();
@@ -387,6 +395,9 @@ impl<'a> Composer<'a> {
             days,
             parties: Vec::new(),
             rows: Vec::new(),
+            asked: Vec::new(),
+            sketched: 0,
+            clerk: None,
             refused: Vec::new(),
             operators: 0,
             window: WINDOW,
@@ -446,24 +457,30 @@ impl<'a> Composer<'a> {
         self.refused.push((at, face.account as u32));
     }
 
-    fn say(&mut self, face: &Face, at: i64, prompt: &Prompt, said: &Said) {
-        let sketch = self.sketcher.sketch(prompt);
+    fn say(&mut self, face: &Face, at: i64, text: impl Into<String>, said: &Said) {
+        let text = text.into();
+        self.speak(face, at, &text, said);
+        self.asked.push(vec![Message::new(Role::User, text)]);
+        self.hand_over(false);
+    }
+
+    /// A row of `text`, which is sketched later.
+    fn speak(&mut self, face: &Face, at: i64, text: &str, said: &Said) {
         let pick = |things: &[Keyed], random: &mut Seeded| random.pick(things).copied().unwrap_or(Keyed(0));
         let (network, agent) = (pick(&face.networks, &mut self.random), pick(&face.agents, &mut self.random));
-        let own = sketch.words + sketch.words / 3 + 4;
         let party = &mut self.parties[face.account];
         party.exchanges += 1;
         if party.window.len() < self.window {
-            party.window.push(embed(prompt.last_text()));
+            party.window.push(embed(text));
         }
         self.rows.push(Row {
             at,
             account: face.account as u32,
-            sketch,
+            sketch: UNSKETCHED,
             network,
             agent,
             max_tokens: face.max_tokens,
-            prompt_tokens: own.max(said.prompt),
+            prompt_tokens: said.prompt,
             output_tokens: said.output.max(1),
             granted: said.granted,
             harvested: said.harvested,
@@ -473,20 +490,50 @@ impl<'a> Composer<'a> {
 
     /// A conversation of `turns`, a turn every minute or so.
     fn converse(&mut self, face: &Face, mut at: i64, turns: Vec<String>, output: u32, span: f64) {
-        let mut history = Vec::new();
+        let mut messages = Vec::with_capacity(2 * turns.len());
         let mut said = 0;
         for turn in turns {
-            history.push(Message::new(Role::User, turn));
             let answer = 1 + (f64::from(output) * (0.4 + 1.2 * self.random.unit())) as u32;
-            self.say(
-                face,
-                at,
-                &Prompt::Chat(history.clone()),
-                &Said { prompt: said, output: answer, ..Said::default() },
-            );
+            self.speak(face, at, &turn, &Said { prompt: said, output: answer, ..Said::default() });
             said += answer + 20;
-            history.push(Message::new(Role::Assistant, "."));
+            messages.extend([Message::new(Role::User, turn), Message::new(Role::Assistant, ".")]);
             at += (span * (0.3 + self.random.exponential())) as i64;
         }
+        self.asked.push(messages);
+        self.hand_over(false);
+    }
+
+    /// Has what was asked sketched and taken away where that is due, or for the `last` time.
+    fn hand_over(&mut self, last: bool) {
+        if !last && self.rows.len() - self.sketched < BATCH {
+            return;
+        }
+        let asked = std::mem::take(&mut self.asked);
+        let Some(clerk) = &self.clerk else {
+            sketch(&self.sketcher, &asked, &mut self.rows[self.sketched..]);
+            self.sketched = self.rows.len();
+            return;
+        };
+        let (rows, refused) = (std::mem::take(&mut self.rows), std::mem::take(&mut self.refused));
+        let classes = rows.iter().map(|row| self.parties[row.account as usize].class).collect();
+        // A clerk that is gone has failed, and says so itself.
+        let _ = clerk.give(&self.sketcher, Batch { asked, rows, classes, refused });
+    }
+}
+
+/// Rows after which prompts are sketched.
+const BATCH: usize = 4_096;
+
+/// Of a prompt that waits.
+const UNSKETCHED: Sketch =
+    Sketch { exact: Keyed(0), opening: Keyed(0), minhash: [0; anbiq_domain::MINHASHES], words: 0, flags: 0 };
+
+/// Sketches the conversations `asked`, whose prompts are those of `rows`, in their order.
+fn sketch(sketcher: &Sketcher, asked: &[Vec<Message>], rows: &mut [Row]) {
+    let sketches = asked.iter().flat_map(|messages| sketcher.conversation(messages));
+    for (row, sketch) in rows.iter_mut().zip(sketches) {
+        let own = sketch.words + sketch.words / 3 + 4;
+        row.prompt_tokens = own.max(row.prompt_tokens);
+        row.sketch = sketch;
     }
 }

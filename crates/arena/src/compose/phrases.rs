@@ -144,11 +144,24 @@ impl Phrases {
 /// The beginning of `one` with the end of `other`: a new text in the form of both.
 fn spliced(one: &str, other: &str, random: &mut Seeded) -> String {
     let cut = 0.35 + 0.4 * random.unit();
-    let words: Vec<&str> = one.split(' ').collect();
-    let more: Vec<&str> = other.split(' ').collect();
-    let keep = ((words.len() as f64 * cut).ceil() as usize).max(3).min(words.len());
-    let from = (more.len() as f64 * cut) as usize;
-    [&words[..keep], &more[from.min(more.len())..]].concat().join(" ")
+    let words = |text: &str| 1 + text.bytes().filter(|byte| *byte == b' ').count();
+    let (mine, theirs) = (words(one), words(other));
+    let keep = ((mine as f64 * cut).ceil() as usize).max(3).min(mine);
+    let from = (theirs as f64 * cut) as usize;
+    // Where a word begins; one place beyond the end where there are no more.
+    let begins = |text: &str, word: usize| match word {
+        0 => 0,
+        _ => {
+            let mut spaces = text.bytes().enumerate().filter(|byte| byte.1 == b' ');
+            spaces.nth(word - 1).map_or(text.len(), |byte| byte.0) + 1
+        }
+    };
+    let (head, tail) = (&one[..begins(one, keep) - 1], &other[begins(other, from)..]);
+    let mut text = String::with_capacity(head.len() + 1 + tail.len());
+    text.push_str(head);
+    text.push(' ');
+    text.push_str(tail);
+    text
 }
 
 type Lines = Result<Box<dyn BufRead>, ArenaError>;
@@ -179,4 +192,26 @@ fn unpacked(path: &Path) -> std::io::Result<Box<dyn BufRead>> {
         return Err(std::io::Error::other("`xz` could not unpack it"));
     }
     Ok(Box::new(std::io::Cursor::new(text)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_splice_is_the_words_of_one_and_then_of_the_other() {
+        let mut random = Seeded::new(1);
+        let texts = ["", "a", " a  b ", "one two three four five six seven", "\u{e9}t\u{e9} \u{4e00}\n b c d"];
+        for (one, other) in texts.iter().flat_map(|one| texts.iter().map(move |other| (*one, *other))) {
+            for _ in 0..20 {
+                let spliced = spliced(one, other, &mut random.clone());
+                let cut = 0.35 + 0.4 * random.unit();
+                let words: Vec<&str> = one.split(' ').collect();
+                let more: Vec<&str> = other.split(' ').collect();
+                let keep = ((words.len() as f64 * cut).ceil() as usize).max(3).min(words.len());
+                let from = (more.len() as f64 * cut) as usize;
+                assert_eq!(spliced, [&words[..keep], &more[from..]].concat().join(" "));
+            }
+        }
+    }
 }

@@ -41,10 +41,12 @@ impl Rhythm {
         let mean = (whole / arrivals.len().max(1) as f64).max(f64::MIN_POSITIVE);
         // One mean gap is left at the end, as the first gap is at the beginning.
         let scale = self.mass(from, to) / (whole + mean);
+        // What every hour holds is worked out once: there are far fewer hours than times that it is asked for.
+        let hours: Vec<(f64, f64)> = pieces(from, to).map(|(hour, length)| (length, self.at(hour) * length)).collect();
         let mut passed = 0.0;
         let places = arrivals.iter().map(|arrival| {
             passed += arrival.gap * scale;
-            (self.moment(from, to, passed) * HOUR) as i64
+            (moment(&hours, from, to, passed) * HOUR) as i64
         });
         places.collect()
     }
@@ -53,20 +55,19 @@ impl Rhythm {
     fn mass(&self, from: f64, to: f64) -> f64 {
         pieces(from, to).map(|(hour, length)| self.at(hour) * length).sum()
     }
+}
 
-    /// The hour at which `mass` of activity has passed since `from`.
-    fn moment(&self, from: f64, to: f64, mass: f64) -> f64 {
-        let (mut left, mut now) = (mass, from);
-        for (hour, length) in pieces(from, to) {
-            let here = self.at(hour) * length;
-            if left <= here {
-                return now + length * left / here.max(f64::MIN_POSITIVE);
-            }
-            left -= here;
-            now += length;
+/// The hour at which `mass` of activity has passed since `from`; of the `hours` until `to` the length and what each holds.
+fn moment(hours: &[(f64, f64)], from: f64, to: f64, mass: f64) -> f64 {
+    let (mut left, mut now) = (mass, from);
+    for (length, here) in hours {
+        if left <= *here {
+            return now + length * left / here.max(f64::MIN_POSITIVE);
         }
-        to
+        left -= here;
+        now += length;
     }
+    to
 }
 
 /// The hours between two moments, each with the length that lies between them.

@@ -386,8 +386,8 @@ const LEXEMES: &[(u32, &[&str])] = &[
 
 /// The lexemes by their first two bytes: at each word only a few must be compared.
 struct Index {
-    /// `starts[first]` to `starts[first + 1]` are the sorted lexemes that begin with byte `first`.
-    starts: [usize; 257],
+    /// `starts[pair]` to `starts[pair + 1]` are the sorted lexemes that begin with the two bytes of `pair`.
+    starts: Vec<u16>,
     sorted: Vec<(&'static [u8], u32)>,
 }
 
@@ -395,22 +395,27 @@ static INDEX: LazyLock<Index> = LazyLock::new(|| {
     let mut sorted: Vec<(&[u8], u32)> =
         LEXEMES.iter().flat_map(|(flag, texts)| texts.iter().map(|text| (text.as_bytes(), *flag))).collect();
     sorted.sort_unstable();
-    let mut starts = [0; 257];
-    for (first, start) in starts.iter_mut().enumerate() {
-        *start = sorted.partition_point(|(text, _)| usize::from(text[0]) < first);
-    }
-    Index { starts, sorted }
+    // Some hundred lexemes: their number fits.
+    let before = |first: usize| sorted.partition_point(|(text, _)| pair(text).is_some_and(|pair| pair < first)) as u16;
+    Index { starts: (0..=PAIRS).map(before).collect(), sorted }
 });
+
+/// Different pairs of bytes.
+const PAIRS: usize = 1 << 16;
+
+/// The first two bytes as a number: every lexeme has as many.
+fn pair(text: &[u8]) -> Option<usize> {
+    text.first_chunk().map(|first| usize::from(u16::from_be_bytes(*first)))
+}
 
 /// The flags whose lexemes occur in `text`, which is in normal form.
 pub(super) fn flags_in(text: &str) -> u32 {
     let index = &*INDEX;
     let bytes = text.as_bytes();
     let mut found = 0;
-    for start in starts(text) {
-        let rest = &bytes[start..];
-        let first = usize::from(rest[0]);
-        for (lexeme, flag) in &index.sorted[index.starts[first]..index.starts[first + 1]] {
+    for rest in starts(text).map(|start| &bytes[start..]) {
+        let Some(pair) = pair(rest) else { continue };
+        for (lexeme, flag) in &index.sorted[index.starts[pair].into()..index.starts[pair + 1].into()] {
             if found & flag == 0 && rest.starts_with(lexeme) {
                 found |= flag;
             }

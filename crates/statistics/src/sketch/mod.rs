@@ -5,7 +5,7 @@
 
 mod lexemes;
 
-use anbiq_domain::{KeyedHasher, MINHASHES, Message, Prompt, Role, Sketch, flags};
+use anbiq_domain::{GrowingHash, KeyedHasher, MINHASHES, Message, Prompt, Role, Sketch, flags};
 
 use crate::siphash::SipHash;
 
@@ -52,16 +52,28 @@ impl Sketcher {
     /// hashes and length are those of the last message; the flags look at the system message too, since that is where
     /// an application asks.
     pub fn sketch(&self, prompt: &Prompt) -> Sketch {
-        let last = normalise(prompt.last_text());
-        let words: Vec<&str> = words(&last).collect();
-        let opening = words[..words.len().min(OPENING)].join(" ");
-        Sketch {
-            exact: self.whole.hash("anbiq sketch exact", canonical(prompt, &last).as_bytes()),
-            opening: self.whole.hash("anbiq sketch opening", opening.as_bytes()),
-            minhash: self.minhash(&words),
-            words: u32::try_from(words.len()).unwrap_or(u32::MAX),
-            flags: flags_of(prompt, &last),
+        let mut talk = Talk::begin(self);
+        match prompt {
+            Prompt::Text(text) => talk.sketch(Role::User, text),
+            Prompt::Chat(messages) => {
+                let Some((last, before)) = messages.split_last() else { return talk.sketch(Role::User, "") };
+                before.iter().for_each(|message| talk.hear(message.role, &message.content));
+                talk.sketch(last.role, &last.content)
+            }
         }
+    }
+
+    /// The sketches of a conversation's prompts: for each message of the user that of all messages up to it, in their order. It costs
+    /// no more than one pass over the texts, but for the keyed hash.
+    pub fn conversation<'m>(&self, messages: &'m [Message]) -> impl Iterator<Item = Sketch> + use<'m, '_> {
+        let mut talk = Talk::begin(self);
+        messages.iter().filter_map(move |message| {
+            if message.role == Role::User {
+                return Some(talk.sketch(message.role, &message.content));
+            }
+            talk.hear(message.role, &message.content);
+            None
+        })
     }
 
     fn minhash(&self, words: &[&str]) -> [u32; MINHASHES] {
@@ -105,40 +117,72 @@ pub fn agreeing(a: &Sketch, b: &Sketch) -> usize {
     a.minhash.iter().zip(&b.minhash).map(|(a, b)| u32::from(a == b)).sum::<u32>() as usize
 }
 
-/// Every message's role and evened-out text, unambiguously one after the other. `last` is the last one's text.
-fn canonical(prompt: &Prompt, last: &str) -> String {
-    let mut text = String::with_capacity(last.len() + 16);
-    let mut role = Role::User;
-    if let Prompt::Chat(messages) = prompt
-        && let Some((end, before)) = messages.split_last()
-    {
-        for message in before {
-            push_message(&mut text, message.role, &normalise(&message.content));
-        }
-        role = end.role;
-    }
-    push_message(&mut text, role, last);
-    text
+/// What was said so far: of every message its role and evened-out text, unambiguously one after the other.
+struct Talk<'s> {
+    sketcher: &'s Sketcher,
+    exact: GrowingHash,
+    /// What system messages ask for.
+    flags: u32,
+    /// Messages that are not the system's.
+    spoken: usize,
 }
 
-fn push_message(text: &mut String, role: Role, content: &str) {
-    // A normalised text has no control characters, so these two cannot occur in it.
-    text.push_str(role.as_str());
-    text.push('\u{1}');
-    text.push_str(content);
-    text.push('\u{2}');
+impl<'s> Talk<'s> {
+    fn begin(sketcher: &'s Sketcher) -> Self {
+        Self { sketcher, exact: sketcher.whole.growing("anbiq sketch exact"), flags: 0, spoken: 0 }
+    }
+
+    /// Takes in a message of which no sketch is asked.
+    fn hear(&mut self, role: Role, content: &str) {
+        self.add(role, content, &normalise(content));
+    }
+
+    /// Takes in a message and gives the sketch of all of them.
+    fn sketch(&mut self, role: Role, content: &str) -> Sketch {
+        let last = normalise(content);
+        let words: Vec<&str> = words(&last).collect();
+        let opening = words[..words.len().min(OPENING)].join(" ");
+        self.add(role, content, &last);
+        let deep = if self.spoken > 1 { flags::MULTI_TURN } else { 0 };
+        Sketch {
+            exact: self.exact.value(),
+            opening: self.sketcher.whole.hash("anbiq sketch opening", opening.as_bytes()),
+            minhash: self.sketcher.minhash(&words),
+            words: u32::try_from(words.len()).unwrap_or(u32::MAX),
+            flags: self.flags | lexemes::flags_in(&last) | deep,
+        }
+    }
+
+    fn add(&mut self, role: Role, content: &str, normal: &str) {
+        // A normalised text has no control characters, so these two cannot occur in it.
+        for part in [role.as_str(), "\u{1}", normal, "\u{2}"] {
+            self.exact.add(part.as_bytes());
+        }
+        match role {
+            Role::System if !content.trim().is_empty() => self.flags |= flags::SYSTEM | lexemes::flags_in(normal),
+            Role::System => {}
+            _ => self.spoken += 1,
+        }
+    }
 }
 
 /// Lower case; every run of white space and control characters one space; none at the ends.
 fn normalise(text: &str) -> String {
     let mut normal = String::with_capacity(text.len());
-    for character in text.chars() {
+    let mut rest = text;
+    while !rest.is_empty() {
+        // Most texts are plain for long stretches, which are copied as they are.
+        let plain = rest.bytes().position(|byte| !byte.is_ascii_graphic()).unwrap_or(rest.len());
+        let begun = normal.len();
+        normal.push_str(&rest[..plain]);
+        normal[begun..].make_ascii_lowercase();
+        let mut others = rest[plain..].chars();
+        let Some(character) = others.next() else { break };
+        rest = others.as_str();
         if character.is_whitespace() || character.is_control() {
             if !normal.is_empty() && !normal.ends_with(' ') {
                 normal.push(' ');
             }
-        } else if character.is_ascii() {
-            normal.push(character.to_ascii_lowercase());
         } else {
             normal.extend(character.to_lowercase());
         }
@@ -154,27 +198,47 @@ fn words(text: &str) -> impl Iterator<Item = &str> {
 
 /// Start and length, in bytes, of every word.
 fn word_starts(text: &str) -> impl Iterator<Item = (usize, usize)> {
-    let mut rest = text.char_indices().peekable();
+    let mut at = 0;
     std::iter::from_fn(move || {
         loop {
-            let (start, first) = rest.next()?;
-            if stands_alone(first) {
-                return Some((start, first.len_utf8()));
-            }
-            if !in_word(first) {
-                continue;
-            }
-            let mut end = start + first.len_utf8();
-            while let Some(&(at, next)) = rest.peek() {
-                if stands_alone(next) || !in_word(next) {
-                    break;
+            let (first, length) = letter(text, at)?;
+            let start = at;
+            at += length;
+            match first {
+                Letter::Alone => return Some((start, length)),
+                Letter::No => {}
+                Letter::Within => {
+                    while let Some((Letter::Within, length)) = letter(text, at) {
+                        at += length;
+                    }
+                    return Some((start, at - start));
                 }
-                end = at + next.len_utf8();
-                rest.next();
             }
-            return Some((start, end - start));
         }
     })
+}
+
+/// What a character is to words.
+#[derive(Clone, Copy)]
+enum Letter {
+    No,
+    Within,
+    Alone,
+}
+
+/// What the character at byte `at` is to words, and its length in bytes; nothing at the end.
+fn letter(text: &str, at: usize) -> Option<(Letter, usize)> {
+    let byte = *text.as_bytes().get(at)?;
+    if byte.is_ascii() {
+        return Some((if byte.is_ascii_alphanumeric() { Letter::Within } else { Letter::No }, 1));
+    }
+    let character = text[at..].chars().next()?;
+    let kind = match character {
+        alone if stands_alone(alone) => Letter::Alone,
+        within if in_word(within) => Letter::Within,
+        _ => Letter::No,
+    };
+    Some((kind, character.len_utf8()))
 }
 
 /// Letters, digits and the marks that Arabic and the scripts of India put on letters.
@@ -201,20 +265,6 @@ fn finish(mut value: u32) -> u32 {
     value ^= value >> 13;
     value = value.wrapping_mul(0xc2b2_ae35);
     value ^ (value >> 16)
-}
-
-fn flags_of(prompt: &Prompt, last: &str) -> u32 {
-    let mut bits = lexemes::flags_in(last);
-    if let Prompt::Chat(messages) = prompt {
-        let is_system = |message: &&Message| message.role == Role::System && !message.content.trim().is_empty();
-        for message in messages.iter().filter(is_system) {
-            bits |= flags::SYSTEM | lexemes::flags_in(&normalise(&message.content));
-        }
-        if messages.iter().filter(|message| message.role != Role::System).count() > 1 {
-            bits |= flags::MULTI_TURN;
-        }
-    }
-    bits
 }
 
 #[cfg(test)]

@@ -152,7 +152,39 @@ fn characters_are_words_where_no_spaces_are_written() {
     assert_eq!(found, ["我", "爱", "rust", "语", "言", "كتابٌ", "جديد"]);
 }
 
+/// Every word begins where the characters say it, plain or not.
+#[test]
+fn words_of_plain_texts_are_those_of_any_text() {
+    for text in
+        ["", "a", "don't stop-now 3.5x", "caf\u{e9} na\u{ef}ve \u{4e00}\u{4e8c}x \u{e01}y", "x\u{64b}\u{64c} -- y"]
+    {
+        let mut longhand = Vec::new();
+        let mut word = String::new();
+        for character in text.chars() {
+            if stands_alone(character) || !in_word(character) {
+                longhand.extend(Some(std::mem::take(&mut word)).filter(|word| !word.is_empty()));
+                longhand.extend(stands_alone(character).then(|| character.to_string()));
+            } else {
+                word.push(character);
+            }
+        }
+        longhand.extend(Some(word).filter(|word| !word.is_empty()));
+        assert_eq!(words(text).collect::<Vec<_>>(), longhand, "{text}");
+    }
+}
+
 proptest! {
+    #[test]
+    fn a_conversation_has_the_sketches_of_its_prompts(
+        said in proptest::collection::vec((0_usize..3, "[ a-zA-Z<>\u{1}\u{e9}\u{4e00}\\n]{0,20}|think step by step|grade this"), 0..8)
+    ) {
+        let roles = [Role::System, Role::User, Role::Assistant];
+        let messages: Vec<Message> = said.iter().map(|(role, text)| Message::new(roles[*role], text.as_str())).collect();
+        let ends = (1..=messages.len()).filter(|end| messages[end - 1].role == Role::User);
+        let each: Vec<Sketch> = ends.map(|end| sketcher().sketch(&Prompt::Chat(messages[..end].to_vec()))).collect();
+        prop_assert_eq!(sketcher().conversation(&messages).collect::<Vec<_>>(), each);
+    }
+
     #[test]
     fn any_text_has_a_sketch(text in "\\PC{0,200}") {
         let one = sketch(&text);

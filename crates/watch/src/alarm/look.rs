@@ -13,6 +13,7 @@ use crate::campaign::{Desk, first_of};
 use crate::cells::Cells;
 use crate::fit::tidy;
 use crate::gather::Group;
+use crate::parallel::map;
 use crate::profile::Profile;
 use crate::report::Standing;
 use crate::world::World;
@@ -166,25 +167,24 @@ impl World {
         let desk = Desk::open(self, &self.profiles, &cells, config);
         let groups = desk.operators();
         let verdict = Verdict::of(self, &groups, alarms);
-        let mut given = Vec::new();
-        for (place, group) in groups.iter().enumerate() {
-            let Some(first) = first_of(&self.profiles, &group.accounts) else { continue };
-            let first = self.profiles[first].account.clone();
+        let places: Vec<usize> =
+            (0..groups.len()).filter(|place| groups[*place].accounts.len() >= config.min_accounts).collect();
+        let given = map(config.threads(), &places, |place| {
+            let group = &groups[*place];
+            let first = self.profiles[first_of(&self.profiles, &group.accounts)?].account.clone();
             let before = self.looks.given.get(&first).cloned().unwrap_or_default();
-            if group.accounts.len() < config.min_accounts || before.act.is_some() {
-                continue;
+            if before.act.is_some() {
+                return None;
             }
-            let stage = stage(&desk.standing_of(group), verdict.alarmed[place]);
+            let stage = stage(&desk.standing_of(group), verdict.alarmed[*place]);
             let now = leak(self, &group.accounts);
-            let given_now = Given {
+            let given = Given {
                 review: before.review.or((stage >= Stage::Review).then_some(now)),
                 act: (stage == Stage::Act).then_some(now),
             };
-            if given_now.review.is_some() {
-                given.push((first, given_now));
-            }
-        }
-        self.looks.given.extend(given);
+            given.review.is_some().then_some((first, given))
+        });
+        self.looks.given.extend(given.into_iter().flatten());
         let mut operators = vec![None; self.profiles.len()];
         for (number, group) in (0..).zip(&groups) {
             group.accounts.iter().for_each(|one| operators[*one] = Some(number));
