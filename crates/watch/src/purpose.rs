@@ -97,6 +97,7 @@ static RHYTHM: Trait = Trait {
 static SLEEP: Trait = Trait {
     name: "sleep",
     expected: [(0.6, 0.2), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.15, 0.2), (0.25, 0.45)],
+    inside: OnceLock::new(),
     words: |value| format!("each account by itself keeps to some hours of the day by {}", percent(value)),
 };
 static EVENNESS: Trait = Trait {
