@@ -220,13 +220,7 @@ impl Desk<'_> {
         if group.len() < self.config.min_accounts {
             return false;
         }
-        let purpose = self.purpose(group, false);
-        match purpose.archetype {
-            Archetype::Harvest => true,
-            // Nothing fits well, and a harvest no worse than any honest kind.
-            Archetype::Unknown => purpose.score >= 0.0,
-            _ => false,
-        }
+        self.archetype(group, false) == Archetype::Harvest
     }
 }
 
