@@ -42,6 +42,15 @@ const WEAK: [f64; 3] = [1.5, 1.0, 0.5];
 /// Nats by which more must speak for joining a group than chance: one account in about so many is joined wrongly.
 const JOINING: f64 = 2.0;
 
+/// What the accounts of a group ask together.
+struct Pool {
+    told: Told,
+    /// Kinds of prompts with their counts.
+    row: Vec<(usize, u32)>,
+    /// Some of the accounts.
+    some: Vec<usize>,
+}
+
 /// How an account looks by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Oddity {
@@ -83,17 +92,18 @@ impl Desk<'_> {
         let free: Vec<usize> = suspects.iter().copied().filter(|one| !held.contains(one)).collect();
         let pools = map(self.config.threads(), found, |group| {
             let some: Vec<usize> = thin(group, HALF).collect();
-            let pool = pooled(some.iter().map(|one| &self.linker.rows[*one]));
-            (self.linker.told(&pool), pool, some)
+            let row = pooled(some.iter().map(|one| &self.linker.rows[*one]));
+            Pool { told: self.linker.told(&row), row, some }
         });
         let joins = map(self.config.threads(), &free, |one| {
             let row = &self.linker.rows[*one];
             let told = self.linker.told(row);
-            let nats = |(group, (all, pool, some)): (usize, &(Told, Vec<(usize, u32)>, Vec<usize>))| {
+            let nats = |(group, pool): (usize, &Pool)| {
+                let some = &pool.some;
                 let pace = some.iter().map(|other| pace(&self.linker.pair(*one, *other))).sum::<f64>();
                 // Any of them is as likely to be one more of a group as that has accounts among all of them.
                 let needed = (suspects.len() as f64 / found[group].len() as f64).ln() + self.config.margin + JOINING;
-                let content = self.linker.rows_alike((row, &told), (pool, all));
+                let content = self.linker.rows_alike((row, &told), (&pool.row, &pool.told));
                 (group, content + pace / some.len().max(1) as f64 - needed)
             };
             let best = pools.iter().enumerate().map(nats).max_by(|a, b| a.1.total_cmp(&b.1));
