@@ -51,7 +51,7 @@ fn world(seed: u64, accounts: usize, config: &Config) -> World {
             entries.push(exchange(&account, at, (kind, random.below(40) as u64), network, agent, hour > renewed));
         }
     }
-    entries.sort_by_key(|entry| entry.at());
+    entries.sort_by_key(Entry::at);
     let mut world = World::default();
     entries.into_iter().for_each(|entry| world.take(entry, config));
     world.settle();
