@@ -133,13 +133,16 @@ fn is_shelved(source: &Path) -> Result<bool, DistillError> {
 
 /// Removes what kills left of files of shards: those that are the capture's own and that no row names.
 pub(crate) fn sweep(source: &Path) -> Result<(), DistillError> {
+    sweep_all_but(source, &named(source)?)
+}
+
+/// The files of shards that the rows of `source` name.
+fn named(source: &Path) -> Result<BTreeSet<String>, DistillError> {
     let mut named = BTreeSet::new();
     for row in Lines::<Look>::open_appended(source)? {
-        if let Some(told) = row?.told.filter(|told| !named.contains(&told.file)) {
-            named.insert(told.file);
-        }
+        named.extend(row?.told.map(|told| told.file));
     }
-    sweep_all_but(source, &named)
+    Ok(named)
 }
 
 /// The same where it is known which files are `named`.
@@ -169,10 +172,6 @@ pub(crate) fn sweep_all_but(source: &Path, named: &BTreeSet<String>) -> Result<(
 
 /// Bytes of the files of shards that the rows of `source` name.
 pub(crate) fn bytes(source: &Path) -> Result<u64, DistillError> {
-    let mut named = BTreeSet::new();
-    for row in Lines::<Look>::open_appended(source)? {
-        named.extend(row?.told.map(|told| told.file));
-    }
     let length = |name: &String| Ok(std::fs::metadata(find(source, name)?).map_or(0, |file| file.len()));
-    named.iter().map(length).sum()
+    named(source)?.iter().map(length).sum()
 }
