@@ -365,6 +365,8 @@ async fn marked_answers_are_seen_by_whoever_holds_the_key() {
     let gateway = Running::start(&place);
     let client = gateway.client(&key);
     let (mut marked, mut others) = (String::new(), String::new());
+    // The same words in another order would not do: inside of each the choices stand that were marked.
+    let unmarked: Vec<&str> = include_str!("../../../../README.md").split_whitespace().collect();
     // The key is drawn anew in every run, and of 80 answers one key in some hundred shows less than is asked for below.
     for number in 0..240 {
         let prompt = format!("Tell me of number {number}.");
@@ -373,8 +375,8 @@ async fn marked_answers_are_seen_by_whoever_holds_the_key() {
         let line =
             |model: &str, text: &str| json!({"model": model, "prompt": prompt, "output": text}).to_string() + "\n";
         marked += &line("marked", &text);
-        // The same words from their end to their beginning: the same language, and nobody chose what follows what.
-        others += &line("other", &text.split(' ').rev().collect::<Vec<_>>().join(" "));
+        let from = 20 * number;
+        others += &line("other", &unmarked[from..from + 20].join(" "));
     }
     assert_eq!(gateway.stop(), 0);
     place.write("answers.jsonl", &(marked + &others));
