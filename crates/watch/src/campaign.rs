@@ -27,6 +27,8 @@ const FORMAT: u32 = 1;
 const SAMPLE: usize = 200;
 /// Share of an operator's accounts that must remain linked whatever one kind of evidence is left out.
 const SURVIVES: f64 = 0.5;
+/// Times that all is fitted again once operators are known roughly: the first time shows more of them.
+const REFITS: usize = 2;
 /// Accounts of one operator that speak for it in the population.
 const SPEAKERS: usize = 2;
 /// Share of the accounts of an operator that is not paid for by its usual means, up to which they openly are one customer's.
@@ -137,21 +139,32 @@ pub(crate) struct Desk<'a> {
 impl<'a> Desk<'a> {
     pub(crate) fn open(world: &'a World, profiles: &'a [Profile], cells: &'a Cells, config: &'a Config) -> Self {
         let everybody: Vec<usize> = (0..profiles.len()).collect();
-        let first = Self::with(Linker::fit(profiles, cells, &everybody, config), world, profiles, cells, config);
-        // A large operator is a large part of the population that it is compared with. So, once operators are known
-        // roughly, all is fitted again with few accounts of each.
-        let crowded: BTreeSet<usize> = first
-            .linked(&first.linker.candidates())
-            .iter()
-            .flat_map(|group| group.iter().copied().skip(SPEAKERS))
-            .collect();
-        if crowded.is_empty() {
-            return first;
+        let fitted = |reference: &[usize]| {
+            Self::with(Linker::fit(profiles, cells, reference, config), world, profiles, cells, config)
+        };
+        let mut desk = fitted(&everybody);
+        let mut crowded = BTreeSet::new();
+        for _ in 0..REFITS {
+            let seen = desk.crowded();
+            if seen == crowded {
+                break;
+            }
+            crowded = seen;
+            // Both at once would be most of what a look needs of memory.
+            drop(desk);
+            let reference: Vec<usize> = everybody.iter().copied().filter(|place| !crowded.contains(place)).collect();
+            desk = fitted(&reference);
         }
-        // Both at once would be most of what a look needs of memory.
-        drop(first);
-        let reference: Vec<usize> = everybody.into_iter().filter(|place| !crowded.contains(place)).collect();
-        Self::with(Linker::fit(profiles, cells, &reference, config), world, profiles, cells, config)
+        desk
+    }
+
+    /// Accounts of operators beyond a few of each that speak for them.
+    ///
+    /// A large operator is a large part of the population that it is compared with, and what all of its accounts do looks common. So,
+    /// once operators are known roughly, all is fitted again with few accounts of each.
+    fn crowded(&self) -> BTreeSet<usize> {
+        let groups = self.linked(&self.linker.candidates());
+        groups.iter().flat_map(|group| group.iter().copied().skip(SPEAKERS)).collect()
     }
 
     fn with(

@@ -300,13 +300,13 @@ impl Desk<'_> {
         group
     }
 
-    /// Nats by which `one` belongs to `group`, above the threshold.
+    /// Nats by which `one` belongs to the rest of `group`, above what that needs.
     pub(crate) fn belonging(&self, one: usize, group: &[usize], but: Option<&str>) -> f64 {
         let others: Vec<usize> = peers(one, group).collect();
         let pairs = self.linker.between(&[one], &others);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
         let looks = looks(others.len());
-        self.excess(&mean, [looks; 2], self.threshold, || self.linker.pooled(&[one], &others, &pairs), but)
+        self.excess(&mean, [looks; 2], self.joining(others.len()), || self.linker.pooled(&[one], &others, &pairs), but)
     }
 
     fn mean<'e>(&self, pairs: impl Iterator<Item = &'e Evidence>, but: Option<&str>) -> Mean {

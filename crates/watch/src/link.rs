@@ -21,6 +21,8 @@ const PAYMENT_KEPT: f64 = 0.3;
 const PURSE: f64 = 20.0;
 /// Accounts on one network beyond which it is a campus or a carrier rather than an office.
 const OFFICE: f64 = 8.0;
+/// What one network weighs at most: two people of one household share it. That they share another one as well is another coincidence.
+const ONE_NETWORK: f64 = 4.0;
 /// Share of an operator's accounts that are opened in one go.
 const BURST_SHARE: f64 = 0.7;
 /// Share of operators whose accounts all ask alike; others give each account a topic, lend accounts out, or hide what they ask for
@@ -141,9 +143,9 @@ impl<'a> Linker<'a> {
             profiles,
             config,
             payments: frequencies(profiles.iter().map(|profile| profile.payment.into_iter())),
-            networks: weights(profiles, |profile| &profile.networks, |users| shared_network(profiles.len(), users)),
-            agents: weights(profiles, |profile| &profile.agents, |users| rarity(profiles.len(), users)),
-            settings: weights(profiles, |profile| &profile.settings, |users| rarity(profiles.len(), users)),
+            networks: weights(profiles, reference, |profile| &profile.networks, shared_network),
+            agents: weights(profiles, reference, |profile| &profile.agents, rarity),
+            settings: weights(profiles, reference, |profile| &profile.settings, rarity),
             openings: opening_span(profiles, config),
             content: calibrate(reference.iter().map(|place| cells.kinds[*place].as_slice()), &habitat, config),
             told: map(threads, &rows, |row| habitat.told(row)),
@@ -422,7 +424,7 @@ fn divided(seen: f64, expected: f64) -> f64 {
 
 /// What a network weighs that so many of the accounts use.
 fn shared_network(accounts: usize, users: f64) -> f64 {
-    rarity(accounts, users) / (1.0 + users / OFFICE)
+    (rarity(accounts, users) / (1.0 + users / OFFICE)).min(ONE_NETWORK)
 }
 
 pub(crate) fn rarity(accounts: usize, users: f64) -> f64 {
@@ -435,11 +437,12 @@ type Weights<K> = Vec<(K, f64)>;
 /// For every account what those things of it weigh that `of` names, by how many use each.
 fn weights<K: Copy + Eq + Hash>(
     profiles: &[Profile],
+    reference: &[usize],
     of: fn(&Profile) -> &BTreeMap<K, u64>,
-    weight: impl Fn(f64) -> f64,
+    weight: fn(usize, f64) -> f64,
 ) -> Vec<Weights<K>> {
-    let users = frequencies(profiles.iter().map(|profile| of(profile).keys().copied()));
-    let weigh = |key: &K| (*key, weight(users.get(key).copied().unwrap_or(2) as f64));
+    let users = frequencies(reference.iter().map(|place| of(&profiles[*place]).keys().copied()));
+    let weigh = |key: &K| (*key, weight(reference.len(), users.get(key).copied().unwrap_or(0).max(2) as f64));
     profiles.iter().map(|profile| of(profile).keys().map(weigh).collect()).collect()
 }
 

@@ -222,7 +222,7 @@ impl Channel {
     pub(crate) const fn bounds(self) -> (f64, f64) {
         match self {
             Self::Payment => (-0.5, 6.0),
-            Self::Network => (-0.5, 4.0),
+            Self::Network => (-0.5, 6.0),
             Self::Client => (-0.5, 1.5),
             Self::SignUp => (-1.5, 3.5),
             Self::Content => (-1.5, 3.0),
