@@ -82,8 +82,10 @@ impl Desk<'_> {
             let rest: Vec<usize> = of(least).into_iter().filter(|one| !held.contains(one)).collect();
             found.extend(self.hidden_alike(rest, levels, candidates));
         }
-        self.join_alike(&mut found, &of(Oddity::Possible));
-        found
+        let suspects = of(Oddity::Possible);
+        self.join_alike(&mut found, &suspects);
+        // What has grown shows more.
+        self.joined_alike(found, suspects.len())
     }
 
     /// Lets those of `suspects` that are in no group join the one that they ask like, where that is more than likely.
@@ -101,8 +103,7 @@ impl Desk<'_> {
             let nats = |(group, pool): (usize, &Pool)| {
                 let some = &pool.some;
                 let pace = some.iter().map(|other| pace(&self.linker.pair(*one, *other))).sum::<f64>();
-                // Any of them is as likely to be one more of a group as that has accounts among all of them.
-                let needed = (suspects.len() as f64 / found[group].len() as f64).ln() + self.config.margin + JOINING;
+                let needed = self.one_more_of(found[group].len(), suspects.len());
                 let content = self.linker.rows_alike((row, &told), (&pool.row, &pool.told));
                 (group, content + pace / some.len().max(1) as f64 - needed)
             };
@@ -148,23 +149,42 @@ impl Desk<'_> {
         });
         let mut found = self.grouped(suspects, &edges, all);
         found.retain(|group| self.linker.prompts(&halves(group)[0], &halves(group)[1]) > needed);
-        if all {
-            return found;
-        }
         // Where not all pairs were examined, one group may have come apart.
-        found.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
-        let mut whole: Vec<Vec<usize>> = Vec::new();
-        for group in found {
-            let some: Vec<usize> = thin(&group, HALF).collect();
-            let nats = |other: &Vec<usize>| self.linker.prompts(&thin(other, HALF).collect::<Vec<_>>(), &some) - needed;
-            let best = whole.iter_mut().map(|other| (nats(other), other)).max_by(|a, b| a.0.total_cmp(&b.0));
-            match best.filter(|best| best.0 > 0.0) {
-                Some((_, other)) => other.extend(group),
-                None => whole.push(group),
-            }
+        if all { found } else { self.joined_alike(found, suspects.len()) }
+    }
+
+    /// Merges `groups` of so many `suspects` that ask alike, the surest first.
+    fn joined_alike(&self, mut groups: Vec<Vec<usize>>, suspects: usize) -> Vec<Vec<usize>> {
+        // Both are of no honest kind, or the whole is.
+        let odd = |group: &[usize]| self.of_no_honest_kind(group);
+        let fits = |a: &[usize], b: &[usize]| (odd(a) && odd(b)) || odd(&[a, b].concat());
+        let nats = |a: &Vec<usize>, b: &Vec<usize>| {
+            let [one, two] = [a, b].map(|group| thin(group, HALF).collect::<Vec<_>>());
+            let nats = self.linker.prompts(&one, &two) - self.one_more_of(a.len().max(b.len()), suspects);
+            if nats > 0.0 && !fits(a, b) { f64::NEG_INFINITY } else { nats }
+        };
+        groups.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        let pairs: Vec<(usize, usize)> =
+            (0..groups.len()).flat_map(|a| (a + 1..groups.len()).map(move |b| (a, b))).collect();
+        let weighed = map(self.config.threads(), &pairs, |&(a, b)| ((a, b), nats(&groups[a], &groups[b])));
+        let mut known: BTreeMap<(usize, usize), f64> = weighed.into_iter().collect();
+        while let Some((&(a, b), _)) = known.iter().filter(|one| *one.1 > 0.0).max_by(|x, y| x.1.total_cmp(y.1)) {
+            let gone = std::mem::take(&mut groups[b]);
+            groups[a].extend(gone);
+            groups[a].sort_unstable();
+            known.retain(|(one, two), _| *one != b && *two != b);
+            let others: Vec<usize> = (0..groups.len()).filter(|one| *one != a && !groups[*one].is_empty()).collect();
+            let weighed = map(self.config.threads(), &others, |&other| nats(&groups[a], &groups[other]));
+            known.extend(others.iter().map(|other| (a.min(*other), a.max(*other))).zip(weighed));
         }
-        whole.iter_mut().for_each(|group| group.sort_unstable());
-        whole
+        groups.retain(|group| !group.is_empty());
+        groups
+    }
+
+    /// Nats that must speak for it that some suspects are of a known group of so many among all: any of them is as likely to be as that has
+    /// accounts among all of them.
+    fn one_more_of(&self, group: usize, suspects: usize) -> f64 {
+        (suspects as f64 / group.max(1) as f64).ln() + self.config.margin + JOINING
     }
 
     /// Groups among `suspects` that are not known to be harvests by themselves: of accounts that hide one among innocent conversations,
