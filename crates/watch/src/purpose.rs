@@ -44,8 +44,10 @@ struct Trait {
     name: &'static str,
     /// In the order of [`KNOWN`].
     expected: [(f64, f64); KNOWN.len()],
+    /// What a harvest shows at which people sit by day, where that differs.
+    by_day: Option<(f64, f64)>,
     /// How much of each expectation lies in `0..=1`, once it was worked out.
-    inside: OnceLock<[f64; KNOWN.len()]>,
+    inside: OnceLock<[f64; KINDS_OF_USE]>,
     words: fn(f64) -> String,
 }
 
@@ -58,7 +60,11 @@ const KNOWN: [Archetype; 7] = [
     Archetype::Pool,
     Archetype::Harvest,
 ];
+/// A harvest at which a machine sits, round the clock; the honest kinds stand before it.
 const HARVEST: usize = 6;
+/// A harvest at which people sit by day: [`KNOWN`] has it under one name with the other.
+const BY_DAY: usize = 7;
+const KINDS_OF_USE: usize = 8;
 
 fn percent(value: f64) -> String {
     format!("{:.0} %", 100.0 * value)
@@ -67,60 +73,70 @@ fn percent(value: f64) -> String {
 static NOVELTY: Trait = Trait {
     name: "novelty",
     expected: [(0.9, 0.12), (0.8, 0.3), (0.8, 0.3), (0.1, 0.2), (0.9, 0.2), (0.97, 0.08), (0.99, 0.04)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("the next prompt is a new one with {} (Good-Turing)", percent(value)),
 };
 static BREADTH: Trait = Trait {
     name: "breadth",
     expected: [(0.6, 0.2), (0.08, 0.12), (0.35, 0.15), (0.4, 0.3), (0.1, 0.12), (0.35, 0.3), (0.6, 0.2)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("prompts of about {:.0} kinds", (2.0 * value / (1.0 - value).max(0.01)).exp()),
 };
 static OUTPUT: Trait = Trait {
     name: "output",
     expected: [(0.65, 0.25), (0.3, 0.25), (0.4, 0.25), (0.3, 0.3), (0.08, 0.1), (0.35, 0.25), (0.75, 0.2)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("{} of all tokens are answers", percent(value)),
 };
 static DEPTH: Trait = Trait {
     name: "depth",
     expected: [(0.45, 0.3), (0.05, 0.1), (0.1, 0.15), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05), (0.02, 0.05)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("{} of the requests continue a conversation", percent(value)),
 };
 static RHYTHM: Trait = Trait {
     name: "rhythm",
     expected: [(0.55, 0.25), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.15, 0.2), (0.08, 0.12)],
+    by_day: Some((0.5, 0.25)),
     inside: OnceLock::new(),
     words: |value| format!("activity keeps to some hours of the day by {} (0 % is round the clock)", percent(value)),
 };
 static SLEEP: Trait = Trait {
     name: "sleep",
     expected: [(0.6, 0.2), (0.3, 0.3), (0.3, 0.3), (0.5, 0.4), (0.4, 0.4), (0.15, 0.2), (0.25, 0.45)],
+    by_day: Some((0.5, 0.25)),
     inside: OnceLock::new(),
     words: |value| format!("each account by itself keeps to some hours of the day by {}", percent(value)),
 };
 static EVENNESS: Trait = Trait {
     name: "evenness",
     expected: [(0.4, 0.15), (0.2, 0.25), (0.2, 0.25), (0.3, 0.3), (0.2, 0.25), (0.12, 0.12), (0.1, 0.12)],
+    by_day: Some((0.3, 0.2)),
     inside: OnceLock::new(),
     words: |value| format!("accounts differ in volume by {}", percent(value / (1.0 - value).max(0.01))),
 };
 static ELICITATION: Trait = Trait {
     name: "elicitation",
     expected: [(0.08, 0.12), (0.1, 0.2), (0.1, 0.2), (0.3, 0.4), (0.1, 0.2), (0.1, 0.2), (0.3, 0.35)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("{} ask for reasoning, grades, further data or log-probabilities", percent(value)),
 };
 static MIXTURE: Trait = Trait {
     name: "mixture",
     expected: [(0.75, 0.2), (0.9, 0.2), (0.95, 0.1), (0.8, 0.3), (0.9, 0.2), (0.97, 0.06), (0.97, 0.06)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("each account alone shows {} of the variety of all together", percent(value)),
 };
 static MACHINE: Trait = Trait {
     name: "machine",
     expected: [(0.35, 0.35), (0.9, 0.2), (0.9, 0.2), (0.7, 0.4), (0.9, 0.2), (0.85, 0.25), (0.85, 0.25)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("{} of the prompts are made from recurring moulds", percent(value)),
 };
@@ -128,6 +144,7 @@ static MACHINE: Trait = Trait {
 static SPREAD: Trait = Trait {
     name: "spread",
     expected: [(0.4, 0.35), (0.05, 0.15), (0.05, 0.15), (0.05, 0.15), (0.05, 0.15), (0.05, 0.12), (0.8, 0.3)],
+    by_day: None,
     inside: OnceLock::new(),
     words: |value| format!("one means of payment pays for {} of the accounts", percent(1.0 - value)),
 };
@@ -137,16 +154,20 @@ static SPREAD: Trait = Trait {
 /// Where the accounts are `linked` by more than what they ask for, it counts whether they hide that they are one customer's. Of
 /// accounts that only ask alike it says nothing: those of different customers are paid for by different means.
 pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Purpose {
-    let Some(Weighed { traits, sums, score, honest, explained, archetype }) = weigh(accounts, cells, linked, config)
+    let Some(Weighed { traits, sums, harvest, score, honest, explained, archetype }) =
+        weigh(accounts, cells, linked, config)
     else {
         let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
         let counter = vec![format!("{exchanges} exchanges are too few to say what they are for")];
         return Purpose { archetype: Archetype::Unknown, score: 0.0, fits: Vec::new(), reasons: Vec::new(), counter };
     };
-    let mut fits: Vec<Fit> =
-        KNOWN.iter().zip(sums).map(|(archetype, nats)| Fit { archetype: *archetype, nats: tidy(nats) }).collect();
+    let named = KNOWN
+        .iter()
+        .enumerate()
+        .map(|(place, archetype)| (archetype, sums[if place == HARVEST { harvest } else { place }]));
+    let mut fits: Vec<Fit> = named.map(|(archetype, nats)| Fit { archetype: *archetype, nats: tidy(nats) }).collect();
     fits.sort_by(|a, b| b.nats.total_cmp(&a.nats));
-    let (reasons, counter) = explain(&traits, explained.unwrap_or(honest));
+    let (reasons, counter) = explain(&traits, harvest, explained.unwrap_or(honest));
     Purpose { archetype, score: tidy(score), fits, reasons, counter }
 }
 
@@ -158,8 +179,10 @@ pub(crate) fn archetype(accounts: &[&Profile], cells: &[&[usize]], linked: bool,
 /// A stream weighed against every archetype.
 struct Weighed {
     traits: Vec<Measured>,
-    /// Nats of each of [`KNOWN`].
-    sums: [f64; KNOWN.len()],
+    /// Nats of each kind of use.
+    sums: [f64; KINDS_OF_USE],
+    /// The harvest that fits better, of those that come into question.
+    harvest: usize,
     /// Nats by which a harvest fits better than the best honest archetype.
     score: f64,
     honest: usize,
@@ -176,19 +199,21 @@ fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Confi
     let mut traits = measure(accounts, cells, config);
     let spread = spread(accounts).filter(|_| linked && accounts.len() >= config.min_accounts);
     traits.extend(spread.map(|value| Measured { kind: &SPREAD, value }));
-    let mut sums = [0.0; KNOWN.len()];
+    let mut sums = [0.0; KINDS_OF_USE];
     for measured in &traits {
         for (place, sum) in sums.iter_mut().enumerate() {
             *sum += measured.nats(place);
         }
     }
     let honest = (0..HARVEST).max_by(|a, b| sums[*a].total_cmp(&sums[*b])).unwrap_or(0);
-    let score = sums[HARVEST] - sums[honest];
-    let best = sums.iter().map(|nats| tidy(*nats)).fold(f64::NEG_INFINITY, f64::max);
+    // By day a harvest looks like an office's application; what tells it from one is that it hides behind several accounts.
+    let harvest = if spread.is_some() && sums[BY_DAY] > sums[HARVEST] { BY_DAY } else { HARVEST };
+    let score = sums[harvest] - sums[honest];
+    let best = tidy(sums[harvest].max(sums[honest]));
     let fits_at_all = best >= MISFIT * traits.len() as f64;
     // Of the honest kinds that fit at least as well as a harvest, the best that the traffic does not contradict: people of one firm
     // are paid for like a pool of keys, and talk as no application does.
-    let over = |place: usize| sums[HARVEST] - sums[place];
+    let over = |place: usize| sums[harvest] - sums[place];
     // Whoever has many accounts and lets them look like many people's must fit an honest kind better than that.
     let clear = if spread.is_some_and(|spread| spread > HIDDEN) { -CLEAR } else { 0.0 };
     let explains = |place: &usize| over(*place) <= clear && !torn(&traits, *place, over(*place));
@@ -202,7 +227,7 @@ fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Confi
         // Nearly a tie: neither is the answer. And no kind of use is one that the traffic contradicts.
         true => explained.map_or(Archetype::Unknown, |place| KNOWN[place]),
     };
-    Some(Weighed { traits, sums, score, honest, explained, archetype })
+    Some(Weighed { traits, sums, harvest, score, honest, explained, archetype })
 }
 
 /// Does the traffic contradict an archetype: in several traits, or in one where a harvest fits about as well?
@@ -212,9 +237,9 @@ fn torn(traits: &[Measured], honest: usize, score: f64) -> bool {
 }
 
 /// In words, each trait that tells a harvest from the best honest archetype.
-fn explain(traits: &[Measured], honest: usize) -> (Vec<String>, Vec<String>) {
+fn explain(traits: &[Measured], harvest: usize, honest: usize) -> (Vec<String>, Vec<String>) {
     let mut weighed: Vec<(f64, &Measured)> =
-        traits.iter().map(|measured| (measured.nats(HARVEST) - measured.nats(honest), measured)).collect();
+        traits.iter().map(|measured| (measured.nats(harvest) - measured.nats(honest), measured)).collect();
     weighed.sort_by(|a, b| b.0.abs().total_cmp(&a.0.abs()).then(a.1.kind.name.cmp(b.1.kind.name)));
     let side = |sign: f64| {
         let strong = weighed.iter().filter(|(nats, _)| nats * sign >= 0.15);
@@ -232,18 +257,26 @@ impl Measured {
     /// Log density under archetype `place`: a normal cut to `0..=1`, mixed with a uniform part, so 0 is what a
     /// use of which nothing is known would get.
     fn nats(&self, place: usize) -> f64 {
-        let (typical, spread) = self.kind.expected[place];
+        let (typical, spread) = self.kind.expected(place);
         let density = bell(self.value, typical, spread) / self.kind.inside()[place];
         ((1.0 - SURPRISE) * density + SURPRISE).ln()
     }
 }
 
 impl Trait {
+    fn expected(&self, place: usize) -> (f64, f64) {
+        match self.by_day {
+            Some(expected) if place == BY_DAY => expected,
+            _ => self.expected[place.min(HARVEST)],
+        }
+    }
+
     /// How much of each expectation lies in `0..=1`: the mean of its bell there.
-    fn inside(&self) -> &[f64; KNOWN.len()] {
+    fn inside(&self) -> &[f64; KINDS_OF_USE] {
         const STEPS: u32 = 100;
         self.inside.get_or_init(|| {
-            self.expected.map(|(typical, spread)| {
+            std::array::from_fn(|place| {
+                let (typical, spread) = self.expected(place);
                 let value = |step: u32| (f64::from(step) + 0.5) / f64::from(STEPS);
                 (0..STEPS).map(|step| bell(value(step), typical, spread)).sum::<f64>() / f64::from(STEPS)
             })
