@@ -6,17 +6,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use crate::Config;
 use crate::block::Candidates;
 use crate::campaign::Desk;
-use crate::cells::tally;
+use crate::cells::{Cells, tally};
 use crate::cluster::groups;
 use crate::fit::Told;
 use crate::gather::thin;
 use crate::grants::Grants;
 use crate::link::Evidence;
 use crate::parallel::map;
-use crate::purpose::kinds;
+use crate::profile::Profile;
+use crate::purpose::{judge, kinds};
 use crate::report::{Archetype, Channel};
+use crate::world::World;
 
 /// Suspects up to which every two are compared.
 const EVERYBODY: usize = 1_000;
@@ -30,6 +33,9 @@ const PAIR: f64 = 1.0 / 3.0;
 /// Nats by which a harvest may fit an account worse than conversation does, where it is strange for one that converses: of honest people
 /// it is seven, give or take one.
 const STRANGE: f64 = -4.5;
+/// Nats by which a harvest must fit applications better than any honest kind, where nothing but what they ask links them and several customers
+/// pay for them.
+const CLEARLY: f64 = 4.0;
 /// Share of the requests that go on with a conversation beyond which an account does little else.
 const TALKS: f64 = 2.0 / 3.0;
 /// Kinds of prompts, as the exponential of their entropy, below which an account is no person's and hides nothing among a person's
@@ -53,7 +59,7 @@ struct Pool {
 
 /// How an account looks by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Oddity {
+pub(crate) enum Oddity {
     /// As an application does, or of somebody who mostly talks.
     None,
     /// As people do who converse; a harvest may be hidden there.
@@ -64,6 +70,37 @@ enum Oddity {
     Harvest,
 }
 
+impl Oddity {
+    /// Does an account that looks so say nothing of what honest ones do: like a harvest, or neither like people nor like an application?
+    pub(crate) fn is_no_example(self, profile: &Profile) -> bool {
+        self == Self::Harvest || (self == Self::Strange && !profile.converses())
+    }
+}
+
+/// How every account looks by itself.
+pub(crate) fn oddities(world: &World, profiles: &[Profile], cells: &Cells, config: &Config) -> Vec<Oddity> {
+    let everybody: Vec<usize> = (0..profiles.len()).collect();
+    map(config.threads(), &everybody, |one| {
+        let (profile, kinds) = (&profiles[*one], kinds(&cells.kinds[*one]));
+        // Whoever has a grant for all that it does is no suspect, and asks like those who have none. And whoever mostly goes on with what
+        // was said before takes part in conversations, whatever they are about.
+        let granted = profile.granted_exchanges > 0 && Grants::of(&[profile], world).explain();
+        if granted || profile.deep as f64 > TALKS * profile.sketched as f64 {
+            return Oddity::None;
+        }
+        let purpose = judge(&[profile], &[&cells.of[*one]], false, config);
+        match purpose.archetype {
+            Archetype::Harvest => Oddity::Harvest,
+            // An application of some moulds, of which it could not be told what it is.
+            Archetype::Chat | Archetype::Unknown if kinds < FEW => Oddity::None,
+            Archetype::Chat | Archetype::Unknown if purpose.fits.is_empty() => Oddity::None,
+            Archetype::Chat | Archetype::Unknown if purpose.score >= STRANGE => Oddity::Strange,
+            Archetype::Chat | Archetype::Unknown => Oddity::Possible,
+            _ => Oddity::None,
+        }
+    })
+}
+
 impl Desk<'_> {
     /// Groups of accounts that ask alike, outside of the operators in `linked` that are large enough to be judged themselves: first of
     /// those that each look like a harvest, then of others. Nothing else links them.
@@ -72,10 +109,8 @@ impl Desk<'_> {
             linked.iter().filter(|group| group.len() >= self.config.min_accounts).flatten().copied().collect();
         let free = (0..self.profiles.len()).filter(|one| self.profiles[*one].exchanges > 0 && !judged.contains(one));
         let free: Vec<usize> = free.collect();
-        let oddities = map(self.config.threads(), &free, |one| self.oddity(*one));
-        let of = |least: Oddity| -> Vec<usize> {
-            free.iter().zip(&oddities).filter(|one| *one.1 >= least).map(|one| *one.0).collect()
-        };
+        let of =
+            |least: Oddity| -> Vec<usize> { free.iter().copied().filter(|one| self.oddities[*one] >= least).collect() };
         let mut found = self.harvests_alike(&of(Oddity::Harvest), candidates);
         for (least, levels) in [(Oddity::Possible, &SURE[..]), (Oddity::Strange, &WEAK[..])] {
             let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
@@ -116,26 +151,6 @@ impl Desk<'_> {
             }
         }
         found.iter_mut().for_each(|group| group.sort_unstable());
-    }
-
-    fn oddity(&self, one: usize) -> Oddity {
-        // Whoever has a grant for all that it does is no suspect, and asks like those who have none. And whoever mostly goes on with what
-        // was said before takes part in conversations, whatever they are about.
-        let profile = &self.profiles[one];
-        let granted = profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain();
-        if granted || profile.deep as f64 > TALKS * profile.sketched as f64 {
-            return Oddity::None;
-        }
-        let purpose = self.purpose(&[one], false);
-        match purpose.archetype {
-            Archetype::Harvest => Oddity::Harvest,
-            // An application of some moulds, of which it could not be told what it is.
-            Archetype::Chat | Archetype::Unknown if kinds(&self.cells.kinds[one]) < FEW => Oddity::None,
-            Archetype::Chat | Archetype::Unknown if purpose.fits.is_empty() => Oddity::None,
-            Archetype::Chat | Archetype::Unknown if purpose.score >= STRANGE => Oddity::Strange,
-            Archetype::Chat | Archetype::Unknown => Oddity::Possible,
-            _ => Oddity::None,
-        }
     }
 
     /// Groups among `suspects`, each of which looks like a harvest.
@@ -250,7 +265,17 @@ impl Desk<'_> {
         if group.len() < self.config.min_accounts {
             return false;
         }
-        self.archetype(group, false) == Archetype::Harvest
+        let purpose = self.purpose(group, false);
+        let talking = group.iter().filter(|one| self.profiles[**one].converses()).count();
+        // No application talks; so what fits no person is none's.
+        if 2 * talking > group.len() {
+            return matches!(purpose.archetype, Archetype::Harvest | Archetype::Unknown) && purpose.score > 0.0;
+        }
+        // Customers who use one template are told from a harvest by little.
+        let nats = |kind: Archetype| purpose.fits.iter().find(|fit| fit.archetype == kind).map_or(0.0, |fit| fit.nats);
+        let over_pools = nats(Archetype::Harvest) - nats(Archetype::Pool);
+        purpose.archetype == Archetype::Harvest
+            && (purpose.score >= CLEARLY || over_pools >= self.config.harvest_margin)
     }
 }
 

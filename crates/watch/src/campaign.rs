@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anbiq_domain::{Digest, Money, OperatorId, Permission, TermsRef, Timestamp};
 
 use crate::alarm::{Alarm, Verdict};
+use crate::alike::{Oddity, oddities};
 use crate::cells::Cells;
 use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
 use crate::gather::{Group, peers};
 use crate::grants::Grants;
-use crate::link::{Evidence, Linker};
+use crate::link::{Evidence, Linker, POPULATION};
 use crate::lockstep::Steps;
 use crate::parallel::map;
 use crate::profile::{Profile, Timeline};
@@ -134,15 +135,24 @@ pub(crate) struct Desk<'a> {
     pub(crate) config: &'a Config,
     pub(crate) linker: Linker<'a>,
     pub(crate) threshold: f64,
+    /// How each account looks by itself.
+    pub(crate) oddities: Vec<Oddity>,
 }
 
 impl<'a> Desk<'a> {
     pub(crate) fn open(world: &'a World, profiles: &'a [Profile], cells: &'a Cells, config: &'a Config) -> Self {
-        let everybody: Vec<usize> = (0..profiles.len()).collect();
+        let oddities = oddities(world, profiles, cells, config);
+        let mut population: Vec<usize> =
+            (0..profiles.len()).filter(|one| !oddities[*one].is_no_example(&profiles[*one])).collect();
+        if population.len() < POPULATION {
+            population = (0..profiles.len()).collect();
+        }
         let fitted = |reference: &[usize]| {
-            Self::with(Linker::fit(profiles, cells, reference, config), world, profiles, cells, config)
+            let linker = Linker::fit(profiles, cells, reference, config);
+            let (threshold, oddities) = (linker.threshold(), oddities.clone());
+            Self { world, profiles, cells, config, linker, threshold, oddities }
         };
-        let mut desk = fitted(&everybody);
+        let mut desk = fitted(&population);
         let mut crowded = BTreeSet::new();
         for _ in 0..REFITS {
             let seen = desk.crowded();
@@ -152,7 +162,7 @@ impl<'a> Desk<'a> {
             crowded = seen;
             // Both at once would be most of what a look needs of memory.
             drop(desk);
-            let reference: Vec<usize> = everybody.iter().copied().filter(|place| !crowded.contains(place)).collect();
+            let reference: Vec<usize> = population.iter().copied().filter(|place| !crowded.contains(place)).collect();
             desk = fitted(&reference);
         }
         desk
@@ -165,17 +175,6 @@ impl<'a> Desk<'a> {
     fn crowded(&self) -> BTreeSet<usize> {
         let groups = self.linked(&self.linker.candidates());
         groups.iter().flat_map(|group| group.iter().copied().skip(SPEAKERS)).collect()
-    }
-
-    fn with(
-        linker: Linker<'a>,
-        world: &'a World,
-        profiles: &'a [Profile],
-        cells: &'a Cells,
-        config: &'a Config,
-    ) -> Self {
-        let threshold = linker.threshold();
-        Self { world, profiles, cells, config, linker, threshold }
     }
 
     fn operator(&self, group: &Group, steps: &Steps) -> Operator {

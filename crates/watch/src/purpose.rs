@@ -197,7 +197,10 @@ fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Confi
         return None;
     }
     let mut traits = measure(accounts, cells, config);
-    let spread = spread(accounts).filter(|_| linked && accounts.len() >= config.min_accounts);
+    let paid = spread(accounts).filter(|_| accounts.len() >= config.min_accounts);
+    // Whoever deals out requests over many keys pays for all of them.
+    let excused = |place: &usize| KNOWN[*place] != Archetype::Pool || linked || paid.is_none_or(|paid| paid <= HIDDEN);
+    let spread = paid.filter(|_| linked);
     traits.extend(spread.map(|value| Measured { kind: &SPREAD, value }));
     let mut sums = [0.0; KINDS_OF_USE];
     for measured in &traits {
@@ -205,7 +208,7 @@ fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Confi
             *sum += measured.nats(place);
         }
     }
-    let honest = (0..HARVEST).max_by(|a, b| sums[*a].total_cmp(&sums[*b])).unwrap_or(0);
+    let honest = (0..HARVEST).filter(excused).max_by(|a, b| sums[*a].total_cmp(&sums[*b])).unwrap_or(0);
     // By day a harvest looks like an office's application; what tells it from one is that it hides behind several accounts.
     let harvest = if spread.is_some() && sums[BY_DAY] > sums[HARVEST] { BY_DAY } else { HARVEST };
     let score = sums[harvest] - sums[honest];
@@ -217,7 +220,7 @@ fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Confi
     // Whoever has many accounts and lets them look like many people's must fit an honest kind better than that.
     let clear = if spread.is_some_and(|spread| spread > HIDDEN) { -CLEAR } else { 0.0 };
     let explains = |place: &usize| over(*place) <= clear && !torn(&traits, *place, over(*place));
-    let explained = (0..HARVEST).filter(explains).max_by(|a, b| sums[*a].total_cmp(&sums[*b]));
+    let explained = (0..HARVEST).filter(excused).filter(explains).max_by(|a, b| sums[*a].total_cmp(&sums[*b]));
     let kinds = kinds(&cells.concat());
     let archetype = match fits_at_all {
         false => Archetype::Unknown,
