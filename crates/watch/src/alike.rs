@@ -33,9 +33,9 @@ const PAIR: f64 = 1.0 / 3.0;
 /// Nats by which a harvest may fit an account worse than conversation does, where it is strange for one that converses: of honest people
 /// it is seven, give or take one.
 const STRANGE: f64 = -4.5;
-/// Nats by which a harvest must fit applications better than any honest kind, where nothing but what they ask links them and several customers
-/// pay for them.
-const CLEARLY: f64 = 4.0;
+/// Nats by which a harvest must fit the fewest accounts better than any honest kind, where they do not talk, nothing but what they ask links
+/// them, and several customers pay for them.
+const CLEARLY: f64 = 5.5;
 /// Share of the requests that go on with a conversation beyond which an account does little else.
 const TALKS: f64 = 2.0 / 3.0;
 /// Kinds of prompts, as the exponential of their entropy, below which an account is no person's and hides nothing among a person's
@@ -271,11 +271,14 @@ impl Desk<'_> {
         if 2 * talking > group.len() {
             return matches!(purpose.archetype, Archetype::Harvest | Archetype::Unknown) && purpose.score > 0.0;
         }
-        // Customers who use one template are told from a harvest by little.
+        // Customers who use one template are told from a harvest by little. Of those with twice as many customers there are half as many
+        // templates (Zipf's law), so the more accounts there are, the less they are that.
+        let times = group.len() as f64 / self.config.min_accounts as f64;
+        let clearly = (CLEARLY - times.ln()).max(self.config.harvest_margin);
         let nats = |kind: Archetype| purpose.fits.iter().find(|fit| fit.archetype == kind).map_or(0.0, |fit| fit.nats);
         let over_pools = nats(Archetype::Harvest) - nats(Archetype::Pool);
         purpose.archetype == Archetype::Harvest
-            && (purpose.score >= CLEARLY || over_pools >= self.config.harvest_margin)
+            && (purpose.score >= clearly || over_pools >= self.config.harvest_margin)
     }
 }
 
