@@ -60,6 +60,8 @@ struct Pool {
 /// How an account looks by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Oddity {
+    /// Of too few exchanges to say.
+    Unjudged,
     /// As an application does, or of somebody who mostly talks.
     None,
     /// As people do who converse; a harvest may be hidden there.
@@ -71,9 +73,14 @@ pub(crate) enum Oddity {
 }
 
 impl Oddity {
-    /// Does an account that looks so say nothing of what honest ones do: like a harvest, or neither like people nor like an application?
-    pub(crate) fn is_no_example(self, profile: &Profile) -> bool {
-        self == Self::Harvest || (self == Self::Strange && !profile.converses())
+    /// Is an account that looks so an example of what honest ones ask? What looks like a harvest is none, nor what does not talk and looks
+    /// neither like people nor like an application, be it for want of exchanges.
+    pub(crate) fn is_example(self, profile: &Profile) -> bool {
+        match self {
+            Self::Harvest => false,
+            Self::Unjudged | Self::Strange => profile.converses(),
+            Self::None | Self::Possible => true,
+        }
     }
 }
 
@@ -89,11 +96,13 @@ pub(crate) fn oddities(world: &World, profiles: &[Profile], cells: &Cells, confi
             return Oddity::None;
         }
         let purpose = judge(&[profile], &[&cells.of[*one]], false, config);
+        if purpose.fits.is_empty() {
+            return Oddity::Unjudged;
+        }
         match purpose.archetype {
             Archetype::Harvest => Oddity::Harvest,
             // An application of some moulds, of which it could not be told what it is.
             Archetype::Chat | Archetype::Unknown if kinds < FEW => Oddity::None,
-            Archetype::Chat | Archetype::Unknown if purpose.fits.is_empty() => Oddity::None,
             Archetype::Chat | Archetype::Unknown if purpose.score >= STRANGE => Oddity::Strange,
             Archetype::Chat | Archetype::Unknown => Oddity::Possible,
             _ => Oddity::None,

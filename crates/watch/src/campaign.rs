@@ -11,7 +11,7 @@ use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
 use crate::gather::{Group, peers};
 use crate::grants::Grants;
-use crate::link::{Evidence, Linker, POPULATION};
+use crate::link::{Evidence, Linker};
 use crate::lockstep::Steps;
 use crate::parallel::map;
 use crate::profile::{Profile, Timeline};
@@ -142,17 +142,15 @@ pub(crate) struct Desk<'a> {
 impl<'a> Desk<'a> {
     pub(crate) fn open(world: &'a World, profiles: &'a [Profile], cells: &'a Cells, config: &'a Config) -> Self {
         let oddities = oddities(world, profiles, cells, config);
-        let mut population: Vec<usize> =
-            (0..profiles.len()).filter(|one| !oddities[*one].is_no_example(&profiles[*one])).collect();
-        if population.len() < POPULATION {
-            population = (0..profiles.len()).collect();
-        }
+        let examples: Vec<bool> =
+            oddities.iter().zip(profiles).map(|(oddity, profile)| oddity.is_example(profile)).collect();
+        let everybody: Vec<usize> = (0..profiles.len()).collect();
         let fitted = |reference: &[usize]| {
-            let linker = Linker::fit(profiles, cells, reference, config);
+            let linker = Linker::fit(profiles, cells, reference, &examples, config);
             let (threshold, oddities) = (linker.threshold(), oddities.clone());
             Self { world, profiles, cells, config, linker, threshold, oddities }
         };
-        let mut desk = fitted(&population);
+        let mut desk = fitted(&everybody);
         let mut crowded = BTreeSet::new();
         for _ in 0..REFITS {
             let seen = desk.crowded();
@@ -162,7 +160,7 @@ impl<'a> Desk<'a> {
             crowded = seen;
             // Both at once would be most of what a look needs of memory.
             drop(desk);
-            let reference: Vec<usize> = population.iter().copied().filter(|place| !crowded.contains(place)).collect();
+            let reference: Vec<usize> = everybody.iter().copied().filter(|place| !crowded.contains(place)).collect();
             desk = fitted(&reference);
         }
         desk

@@ -120,24 +120,34 @@ struct Repeats {
 }
 
 impl<'a> Linker<'a> {
-    /// Fits habits and contents on the accounts of `reference`; how common payments, networks and clients are is
+    /// Fits all on the accounts of `reference`, and what is asked on those of them that are `examples` of honest use; how common payments are is
     /// counted over all.
-    pub(crate) fn fit(profiles: &'a [Profile], cells: &Cells, reference: &[usize], config: &'a Config) -> Self {
+    pub(crate) fn fit(
+        profiles: &'a [Profile],
+        cells: &Cells,
+        reference: &[usize],
+        examples: &[bool],
+        config: &'a Config,
+    ) -> Self {
         let rows = cells.rows();
+        let mut asking: Vec<usize> = reference.iter().copied().filter(|place| examples[*place]).collect();
+        if asking.len() < POPULATION {
+            asking = reference.to_vec();
+        }
         let population: Vec<_> =
-            reference.iter().map(|place| (rows[*place].clone(), profiles[*place].converses())).collect();
+            asking.iter().map(|place| (rows[*place].clone(), profiles[*place].converses())).collect();
         let habitat = Habitat::fit(&population, cells.count + 1);
         let threads = config.threads();
         let everybody: Vec<usize> = (0..profiles.len()).collect();
         let prompts = map(threads, &everybody, |place| by_cell(&profiles[*place], &cells.of[*place]));
         // Of unrelated accounts alone: those that divide a list would make it look as if nobody repeated anybody.
-        let repeats = repeats(reference.iter().map(|place| &prompts[*place]), cells.count);
+        let repeats = repeats(asking.iter().map(|place| &prompts[*place]), cells.count);
         let all = repeats.iter().fold(Repeats::default(), |sum, one| Repeats {
             compared: sum.compared + one.compared,
             equal: sum.equal + one.equal,
         });
         let mut counted = vec![false; profiles.len()];
-        reference.iter().for_each(|place| counted[*place] = true);
+        asking.iter().for_each(|place| counted[*place] = true);
         let habits = map(threads, profiles, |profile| habits(&profile.samples, profile.exchanges, config));
         let mut this = Self {
             profiles,
@@ -147,7 +157,7 @@ impl<'a> Linker<'a> {
             agents: weights(profiles, reference, |profile| &profile.agents, rarity),
             settings: weights(profiles, reference, |profile| &profile.settings, rarity),
             openings: opening_span(profiles, config),
-            content: calibrate(reference.iter().map(|place| cells.kinds[*place].as_slice()), &habitat, config),
+            content: calibrate(asking.iter().map(|place| cells.kinds[*place].as_slice()), &habitat, config),
             told: map(threads, &rows, |row| habitat.told(row)),
             rows,
             habitat,
