@@ -33,9 +33,11 @@ const PAIR: f64 = 1.0 / 3.0;
 /// Nats by which a harvest may fit an account worse than conversation does, where it is strange for one that converses: of honest people
 /// it is seven, give or take one.
 const STRANGE: f64 = -4.5;
-/// Nats by which a harvest must fit the fewest accounts better than any honest kind, where they do not talk, nothing but what they ask links
-/// them, and several customers pay for them.
-const CLEARLY: f64 = 5.5;
+/// Nats by which a harvest must fit accounts that do not talk better than any honest kind but a pool of keys, where nothing but what they ask
+/// links them, several customers pay for them, and most look like a harvest by themselves.
+const CLEARLY: f64 = 4.0;
+/// Nats by which it must fit them better than a pool of keys where they do not.
+const OVER_POOLS: f64 = 3.0;
 /// Share of the requests that go on with a conversation beyond which an account does little else.
 const TALKS: f64 = 2.0 / 3.0;
 /// Kinds of prompts, as the exponential of their entropy, below which an account is no person's and hides nothing among a person's
@@ -60,6 +62,8 @@ struct Pool {
 /// How an account looks by itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Oddity {
+    /// As its grant says.
+    Granted,
     /// Of too few exchanges to say.
     Unjudged,
     /// As an application does, or of somebody who mostly talks.
@@ -79,7 +83,7 @@ impl Oddity {
         match self {
             Self::Harvest => false,
             Self::Unjudged | Self::Strange => profile.converses(),
-            Self::None | Self::Possible => true,
+            Self::Granted | Self::None | Self::Possible => true,
         }
     }
 }
@@ -89,10 +93,12 @@ pub(crate) fn oddities(world: &World, profiles: &[Profile], cells: &Cells, confi
     let everybody: Vec<usize> = (0..profiles.len()).collect();
     map(config.threads(), &everybody, |one| {
         let (profile, kinds) = (&profiles[*one], kinds(&cells.kinds[*one]));
-        // Whoever has a grant for all that it does is no suspect, and asks like those who have none. And whoever mostly goes on with what
-        // was said before takes part in conversations, whatever they are about.
-        let granted = profile.granted_exchanges > 0 && Grants::of(&[profile], world).explain();
-        if granted || profile.deep as f64 > TALKS * profile.sketched as f64 {
+        // Whoever has a grant for all that it does is no suspect, and asks like those who have none.
+        if profile.granted_exchanges > 0 && Grants::of(&[profile], world).explain() {
+            return Oddity::Granted;
+        }
+        // Whoever mostly goes on with what was said before takes part in conversations, whatever they are about.
+        if profile.deep as f64 > TALKS * profile.sketched as f64 {
             return Oddity::None;
         }
         let purpose = judge(&[profile], &[&cells.of[*one]], false, config);
@@ -275,19 +281,20 @@ impl Desk<'_> {
             return false;
         }
         let purpose = self.purpose(group, false);
-        let talking = group.iter().filter(|one| self.profiles[**one].converses()).count();
-        // No application talks; so what fits no person is none's.
-        if 2 * talking > group.len() {
-            return matches!(purpose.archetype, Archetype::Harvest | Archetype::Unknown) && purpose.score > 0.0;
+        if purpose.archetype != Archetype::Harvest {
+            return false;
         }
-        // Customers who use one template are told from a harvest by little. Of those with twice as many customers there are half as many
-        // templates (Zipf's law), so the more accounts there are, the less they are that.
-        let times = group.len() as f64 / self.config.min_accounts as f64;
-        let clearly = (CLEARLY - times.ln()).max(self.config.harvest_margin);
+        // No application talks.
+        let talking = group.iter().filter(|one| self.profiles[**one].converses()).count();
+        if 2 * talking > group.len() {
+            return true;
+        }
+        // Customers who use one template are told from a harvest by little, unless each of them looks like one by itself.
         let nats = |kind: Archetype| purpose.fits.iter().find(|fit| fit.archetype == kind).map_or(0.0, |fit| fit.nats);
         let over_pools = nats(Archetype::Harvest) - nats(Archetype::Pool);
-        purpose.archetype == Archetype::Harvest
-            && (purpose.score >= clearly || over_pools >= self.config.harvest_margin)
+        let alone = group.iter().filter(|one| self.oddities[**one] == Oddity::Harvest).count();
+        let clearly = 2 * alone > group.len() && purpose.score >= CLEARLY;
+        clearly || over_pools >= OVER_POOLS
     }
 }
 

@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 
+use crate::alike::Oddity;
 use crate::block::Candidates;
 use crate::bound::SLACK;
 use crate::campaign::Desk;
@@ -247,18 +248,22 @@ impl Desk<'_> {
         but: Option<&str>,
     ) -> Option<usize> {
         let fits = groups.filter(|(_, group)| group.len() >= ADOPTING);
-        let fits = fits.map(|(place, group)| (place, self.as_wholes(&[one], group, self.joining(group.len()), but)));
+        let fits = fits.map(|(place, group)| (place, self.merging(&[one], group, but)));
         fits.max_by(|a, b| a.1.total_cmp(&b.1)).filter(|fit| fit.1 > 0.0).map(|(place, _)| place)
     }
 
     /// Nats by which two groups belong together: by their pairs or by their pools.
     pub(crate) fn merging(&self, a: &[usize], b: &[usize], but: Option<&str>) -> f64 {
-        self.as_wholes(a, b, self.joining(a.len().max(b.len())), but)
+        let (few, many) = if a.len() <= b.len() { (a, b) } else { (b, a) };
+        self.as_wholes(a, b, self.joining(few, many.len()), but)
     }
 
-    /// Nats that must speak for it that an account belongs to a known operator of so many accounts. Before anything is known of it, any
-    /// account is as likely to be one of them as they are many among all.
-    fn joining(&self, accounts: usize) -> f64 {
+    /// Nats that must speak for it that some accounts belong to a known operator of so many `accounts`. Before anything is known of it, any
+    /// account is as likely to be one of them as they are many among all; but not whoever does what a grant allows it.
+    fn joining(&self, some: &[usize], accounts: usize) -> f64 {
+        if some.iter().all(|one| self.oddities[*one] == Oddity::Granted) {
+            return self.threshold;
+        }
         self.threshold.min(self.threshold - (accounts.max(1) as f64).ln() + JOINING)
     }
 
@@ -306,7 +311,13 @@ impl Desk<'_> {
         let pairs = self.linker.between(&[one], &others);
         let mean = self.mean(pairs.iter().map(|pair| &pair.0), but);
         let looks = looks(others.len());
-        self.excess(&mean, [looks; 2], self.joining(others.len()), || self.linker.pooled(&[one], &others, &pairs), but)
+        self.excess(
+            &mean,
+            [looks; 2],
+            self.joining(&[one], others.len()),
+            || self.linker.pooled(&[one], &others, &pairs),
+            but,
+        )
     }
 
     fn mean<'e>(&self, pairs: impl Iterator<Item = &'e Evidence>, but: Option<&str>) -> Mean {
