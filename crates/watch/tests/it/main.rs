@@ -81,7 +81,8 @@ fn blocking_finds_the_campaign_without_looking_at_every_pair() {
 
 #[test]
 fn a_world_of_another_size_is_judged_alike() {
-    for (seed, honest, accounts) in [(1, 150, 12), (3, 20, 100)] {
+    // The last operator is most of the world that it is compared with.
+    for (seed, honest, accounts) in [(1, 150, 12), (3, 20, 100), (5, 20, 250)] {
         let world = compose::sized(seed, Operator::Sloppy, honest, accounts);
         let report = watch(&world);
         let text = render_text(&report);
