@@ -152,7 +152,8 @@ static SPREAD: Trait = Trait {
 /// Judges the pooled stream of accounts; `cells` are those of each account's samples.
 ///
 /// Where the accounts are `linked` by more than what they ask for, it counts whether they hide that they are one customer's. Of
-/// accounts that only ask alike it says nothing: those of different customers are paid for by different means.
+/// accounts that only ask alike it says nothing, since those of different customers are paid for by different means; but then they are
+/// no pool of keys, which one customer pays for.
 pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Purpose {
     let Some(Weighed { traits, sums, harvest, score, honest, explained, archetype }) =
         weigh(accounts, cells, linked, config)
