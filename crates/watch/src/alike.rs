@@ -17,7 +17,7 @@ use crate::grants::Grants;
 use crate::link::Evidence;
 use crate::parallel::map;
 use crate::profile::Profile;
-use crate::purpose::{judge, kinds};
+use crate::purpose::{kinds, weigh};
 use crate::report::{Archetype, Channel};
 use crate::world::World;
 
@@ -37,7 +37,7 @@ const STRANGE: f64 = -4.5;
 /// links them, several customers pay for them, and most look like a harvest by themselves.
 const CLEARLY: f64 = 4.0;
 /// Nats by which it must fit them better than a pool of keys where they do not.
-const OVER_POOLS: f64 = 3.0;
+const OVER_POOLS: f64 = 4.0;
 /// Share of the requests that go on with a conversation beyond which an account does little else.
 const TALKS: f64 = 2.0 / 3.0;
 /// Kinds of prompts, as the exponential of their entropy, below which an account is no person's and hides nothing among a person's
@@ -101,10 +101,7 @@ pub(crate) fn oddities(world: &World, profiles: &[Profile], cells: &Cells, confi
         if profile.deep as f64 > TALKS * profile.sketched as f64 {
             return Oddity::None;
         }
-        let purpose = judge(&[profile], &[&cells.of[*one]], false, config);
-        if purpose.fits.is_empty() {
-            return Oddity::Unjudged;
-        }
+        let Some(purpose) = weigh(&[profile], &[&cells.of[*one]], false, config) else { return Oddity::Unjudged };
         match purpose.archetype {
             Archetype::Harvest => Oddity::Harvest,
             // An application of some moulds, of which it could not be told what it is.
@@ -280,21 +277,17 @@ impl Desk<'_> {
         if group.len() < self.config.min_accounts {
             return false;
         }
-        let purpose = self.purpose(group, false);
-        if purpose.archetype != Archetype::Harvest {
-            return false;
-        }
+        let purpose = self.weighed(group, false).filter(|weighed| weighed.archetype == Archetype::Harvest);
+        let Some(purpose) = purpose else { return false };
         // No application talks.
         let talking = group.iter().filter(|one| self.profiles[**one].converses()).count();
         if 2 * talking > group.len() {
             return true;
         }
         // Customers who use one template are told from a harvest by little, unless each of them looks like one by itself.
-        let nats = |kind: Archetype| purpose.fits.iter().find(|fit| fit.archetype == kind).map_or(0.0, |fit| fit.nats);
-        let over_pools = nats(Archetype::Harvest) - nats(Archetype::Pool);
         let alone = group.iter().filter(|one| self.oddities[**one] == Oddity::Harvest).count();
         let clearly = 2 * alone > group.len() && purpose.score >= CLEARLY;
-        clearly || over_pools >= OVER_POOLS
+        clearly || purpose.over(Archetype::Pool) >= OVER_POOLS
     }
 }
 

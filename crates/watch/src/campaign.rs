@@ -15,7 +15,7 @@ use crate::link::{Evidence, Linker};
 use crate::lockstep::Steps;
 use crate::parallel::map;
 use crate::profile::{Profile, Timeline};
-use crate::purpose::{archetype, judge, spread};
+use crate::purpose::{Weighed, judge, spread, weigh};
 use crate::report::{
     Account, Archetype, Bucket, Campaign, Channel, Edge, Member, Operator, Purpose, Reason, Report, Standing, Survival,
 };
@@ -32,6 +32,9 @@ const SURVIVES: f64 = 0.5;
 const REFITS: usize = 2;
 /// Accounts of one operator that speak for it in the population.
 const SPEAKERS: usize = 2;
+/// Nats by which a harvest must fit better where too few accounts for a group do it. They show fewer traits than a group, every account
+/// that there is has its own chance to look odd, and over months a job on a timer looks as even and as varied as a harvest.
+const ALONE: f64 = 1.0;
 /// Share of the accounts of an operator that is not paid for by its usual means, up to which they openly are one customer's.
 const OPENLY: f64 = 0.2;
 
@@ -222,11 +225,11 @@ impl<'a> Desk<'a> {
         judge(&accounts, &cells, linked, self.config)
     }
 
-    /// The same without its reasons.
-    pub(crate) fn archetype(&self, group: &[usize], linked: bool) -> Archetype {
+    /// The same without its reasons, and `None` of too few exchanges.
+    pub(crate) fn weighed(&self, group: &[usize], linked: bool) -> Option<Weighed> {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let cells: Vec<&[usize]> = group.iter().map(|place| self.cells.of[*place].as_slice()).collect();
-        archetype(&accounts, &cells, linked, self.config)
+        weigh(&accounts, &cells, linked, self.config)
     }
 
     fn member(&self, one: usize, group: &[usize]) -> Member {
@@ -378,20 +381,16 @@ impl<'a> Desk<'a> {
             why.extend(grants.beyond);
         }
         let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
+        // Who openly is one customer is one, however many accounts that are.
+        let openly = spread(accounts).is_some_and(|spread| spread <= OPENLY);
         let many = accounts.len() >= self.config.min_accounts;
         match purpose.archetype {
-            Archetype::Harvest if many => match self.breach(accounts) {
+            Archetype::Harvest if many && !openly => match self.breach(accounts) {
                 Breach::None => {}
                 Breach::Silent => {
                     why.push("a harvest over several accounts, but no terms that speak of it are journalled".into());
                 }
                 Breach::Against(terms, permission, breach) => {
-                    if spread(accounts).is_some_and(|spread| spread <= OPENLY) {
-                        let words =
-                            "nearly all are paid for by one means, so nobody hides that they are one customer's";
-                        why.push(format!("a harvest over {} accounts, but {words}", accounts.len()));
-                        return Standing::Review { why };
-                    }
                     let weak = survival.iter().filter(|one| one.linked < SURVIVES);
                     let weak: Vec<&str> = weak.map(|one| one.without.as_str()).collect();
                     if weak.is_empty() {
@@ -405,13 +404,18 @@ impl<'a> Desk<'a> {
                 }
             },
             Archetype::Harvest
-                if exchanges >= self.config.review_exchanges && self.breach(accounts) != Breach::None =>
+                if exchanges >= self.config.review_exchanges
+                    && purpose.score >= self.config.harvest_margin + ALONE
+                    && self.breach(accounts) != Breach::None =>
             {
-                why.push(format!(
-                    "looks like a harvest of {exchanges} exchanges, over too few accounts for a campaign"
-                ));
+                let words = if many {
+                    "nearly all are paid for by one means, so nobody hides that they are one customer's"
+                } else {
+                    "they are too few for a campaign"
+                };
+                why.push(format!("looks like a harvest of {exchanges} exchanges over {} accounts, but {words}", accounts.len()));
             }
-            Archetype::Unknown if many && exchanges >= self.config.review_exchanges => {
+            Archetype::Unknown if many && !openly && exchanges >= self.config.review_exchanges => {
                 why.push(format!("{} linked accounts whose use fits no known kind", accounts.len()));
             }
             _ => {}

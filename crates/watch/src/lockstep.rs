@@ -65,11 +65,16 @@ impl Desk<'_> {
             let mut accounts: Vec<usize> = paced.drain(from..to).map(|one| one.1).collect();
             accounts.sort_unstable();
             let judged: Vec<usize> = thin(&accounts, JUDGED).collect();
-            if matches!(self.archetype(&judged, false), Archetype::Harvest | Archetype::Unknown) {
+            if matches!(self.used_as(&judged), Archetype::Harvest | Archetype::Unknown) {
                 steps.extend(accounts.iter().map(|one| (*one, accounts.len())));
             }
         }
         steps
+    }
+
+    /// What accounts that nothing else links are used for.
+    fn used_as(&self, group: &[usize]) -> Archetype {
+        self.weighed(group, false).map_or(Archetype::Unknown, |weighed| weighed.archetype)
     }
 
     /// The logarithm of an account's rate, if a machine paces it and no application or grant explains that.
@@ -79,7 +84,7 @@ impl Desk<'_> {
         if on_a_timer(profile) {
             return None;
         }
-        let honest = match self.archetype(&[one], false) {
+        let honest = match self.used_as(&[one]) {
             Archetype::Chat | Archetype::Harvest | Archetype::Unknown => {
                 profile.granted_exchanges > 0 && Grants::of(&[profile], self.world).explain()
             }

@@ -20,6 +20,8 @@ const SURPRISE: f64 = 0.1;
 /// Fewest kinds of prompts, as the exponential of their entropy, that make a harvest rather than an application that
 /// never sleeps and never sees the same input twice.
 const KINDS: f64 = 5.0;
+/// Least share of new prompts of a harvest.
+const FRESH: f64 = 0.5;
 /// Nats of one trait from which it contradicts an archetype.
 const CONTRADICTION: f64 = -1.5;
 /// Share of the accounts that another means of payment pays for than the usual one from which it does not show that they are one
@@ -172,28 +174,30 @@ pub(crate) fn judge(accounts: &[&Profile], cells: &[&[usize]], linked: bool, con
     Purpose { archetype, score: tidy(score), fits, reasons, counter }
 }
 
-/// The same without its reasons.
-pub(crate) fn archetype(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Archetype {
-    weigh(accounts, cells, linked, config).map_or(Archetype::Unknown, |weighed| weighed.archetype)
-}
-
 /// A stream weighed against every archetype.
-struct Weighed {
+pub(crate) struct Weighed {
     traits: Vec<Measured>,
     /// Nats of each kind of use.
     sums: [f64; KINDS_OF_USE],
     /// The harvest that fits better, of those that come into question.
     harvest: usize,
     /// Nats by which a harvest fits better than the best honest archetype.
-    score: f64,
+    pub(crate) score: f64,
     honest: usize,
     /// The honest archetype that explains the stream, if any does.
     explained: Option<usize>,
-    archetype: Archetype,
+    pub(crate) archetype: Archetype,
 }
 
-/// `None` of too few exchanges.
-fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Option<Weighed> {
+impl Weighed {
+    /// Nats by which a harvest fits better than one kind of use.
+    pub(crate) fn over(&self, kind: Archetype) -> f64 {
+        KNOWN.iter().position(|known| *known == kind).map_or(0.0, |place| self.sums[self.harvest] - self.sums[place])
+    }
+}
+
+/// What [`judge`] judges by, without words; `None` of too few exchanges.
+pub(crate) fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Config) -> Option<Weighed> {
     if accounts.iter().map(|account| account.exchanges).sum::<u64>() < ENOUGH {
         return None;
     }
@@ -215,9 +219,11 @@ fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Confi
     let score = sums[harvest] - sums[honest];
     let best = tidy(sums[harvest].max(sums[honest]));
     let fits_at_all = best >= MISFIT * traits.len() as f64;
+    // Whoever mostly asks again what was asked gets nothing new, whatever else looks like a harvest.
+    let harvests = traits.iter().all(|measured| measured.kind.name != NOVELTY.name || measured.value >= FRESH);
     // Of the honest kinds that fit at least as well as a harvest, the best that the traffic does not contradict: people of one firm
     // are paid for like a pool of keys, and talk as no application does.
-    let over = |place: usize| sums[harvest] - sums[place];
+    let over = |place: usize| if harvests { sums[harvest] - sums[place] } else { f64::NEG_INFINITY };
     // Whoever has many accounts and lets them look like many people's must fit an honest kind better than that.
     let clear = if spread.is_some_and(|spread| spread > HIDDEN) { -CLEAR } else { 0.0 };
     let explains = |place: &usize| over(*place) <= clear && !torn(&traits, *place, over(*place));
@@ -226,8 +232,8 @@ fn weigh(accounts: &[&Profile], cells: &[&[usize]], linked: bool, config: &Confi
     let archetype = match fits_at_all {
         false => Archetype::Unknown,
         // It could be either, and only a person can find out.
-        true if score >= config.harvest_margin && kinds < KINDS => Archetype::Unknown,
-        true if score >= config.harvest_margin => Archetype::Harvest,
+        true if harvests && score >= config.harvest_margin && kinds < KINDS => Archetype::Unknown,
+        true if harvests && score >= config.harvest_margin => Archetype::Harvest,
         // Nearly a tie: neither is the answer. And no kind of use is one that the traffic contradicts.
         true => explained.map_or(Archetype::Unknown, |place| KNOWN[place]),
     };
