@@ -12,7 +12,7 @@ use crate::campaign::Desk;
 use crate::cells::{Cells, tally};
 use crate::cluster::groups;
 use crate::fit::Told;
-use crate::gather::thin;
+use crate::gather::{Group, Tie, thin};
 use crate::grants::Grants;
 use crate::link::Evidence;
 use crate::parallel::map;
@@ -37,12 +37,16 @@ const STRANGE: f64 = -4.5;
 /// links them, several customers pay for them, and most look like a harvest by themselves.
 const CLEARLY: f64 = 4.0;
 /// Nats by which it must fit them better than a pool of keys where they do not.
-const OVER_POOLS: f64 = 4.0;
+const OVER_POOLS: f64 = 3.0;
+/// Fewest accounts of a group that only has to ask what no application asks, and to look more like a harvest than like any honest use.
+const MANY: usize = 20;
+/// Applications that ask the same for each account of a group from which what it asks is no more than what many ask.
+const USUAL: f64 = 0.1;
 /// Share of the requests that go on with a conversation beyond which an account does little else.
 const TALKS: f64 = 2.0 / 3.0;
 /// Kinds of prompts, as the exponential of their entropy, below which an account is no person's and hides nothing among a person's
 /// prompts.
-const FEW: f64 = 10.0;
+pub(crate) const FEW: f64 = 10.0;
 /// Nats that a pair must show where any account that converses is looked at.
 const SURE: [f64; 2] = [3.0, 2.0];
 /// The same where only strange ones are.
@@ -115,8 +119,8 @@ pub(crate) fn oddities(world: &World, profiles: &[Profile], cells: &Cells, confi
 
 impl Desk<'_> {
     /// Groups of accounts that ask alike, outside of the operators in `linked` that are large enough to be judged themselves: first of
-    /// those that each look like a harvest, then of others. Nothing else links them.
-    pub(crate) fn alike(&self, linked: &[Vec<usize>], candidates: &Candidates) -> Vec<Vec<usize>> {
+    /// those that each look like a harvest, then of others, and last of those that talk. Nothing else links them.
+    pub(crate) fn alike(&self, linked: &[Vec<usize>], candidates: &Candidates) -> Vec<Group> {
         let judged: BTreeSet<usize> =
             linked.iter().filter(|group| group.len() >= self.config.min_accounts).flatten().copied().collect();
         let free = (0..self.profiles.len()).filter(|one| self.profiles[*one].exchanges > 0 && !judged.contains(one));
@@ -132,7 +136,13 @@ impl Desk<'_> {
         let suspects = of(Oddity::Possible);
         self.join_alike(&mut found, &suspects);
         // What has grown shows more.
-        self.joined_alike(found, suspects.len())
+        let mut found = self.joined_alike(found, suspects.len());
+        found.retain(|group| !self.is_usual(group));
+        let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
+        let free: Vec<usize> = free.into_iter().filter(|one| !held.contains(one)).collect();
+        let besides = Some(self.besides(&free, &found)).filter(|group| !group.is_empty());
+        let besides = besides.into_iter().map(|accounts| Group { accounts, tie: Tie::Besides });
+        found.into_iter().map(|accounts| Group { accounts, tie: Tie::Alike }).chain(besides).collect()
     }
 
     /// Lets those of `suspects` that are in no group join the one that they ask like, where that is more than likely.
@@ -163,6 +173,23 @@ impl Desk<'_> {
             }
         }
         found.iter_mut().for_each(|group| group.sort_unstable());
+    }
+
+    /// Do as many that are no suspects ask what the accounts of a group ask? A template or a tool that many customers have brings those of
+    /// them together that happen to look odd.
+    fn is_usual(&self, group: &[usize]) -> bool {
+        let row = pooled(thin(group, HALF).map(|one| &self.linker.rows[one]));
+        let told = self.linker.told(&row);
+        let needed = self.config.margin + JOINING;
+        let asks = |one: &usize| {
+            let own = &self.linker.rows[*one];
+            self.linker.rows_alike((own, &self.linker.told(own)), (&row, &told)) > needed
+        };
+        let others: Vec<usize> = (0..self.profiles.len())
+            .filter(|one| self.oddities[*one] == Oddity::None && !self.profiles[*one].converses())
+            .collect();
+        let asking = map(self.config.threads(), &others, asks).into_iter().filter(|asks| *asks).count();
+        asking as f64 >= (USUAL * group.len() as f64).max(2.0)
     }
 
     /// Groups among `suspects`, each of which looks like a harvest.
@@ -277,17 +304,25 @@ impl Desk<'_> {
         if group.len() < self.config.min_accounts {
             return false;
         }
-        let purpose = self.weighed(group, false).filter(|weighed| weighed.archetype == Archetype::Harvest);
-        let Some(purpose) = purpose else { return false };
+        let Some(purpose) = self.weighed(group, false) else { return false };
+        if purpose.archetype != Archetype::Harvest {
+            // So many that ask what no application asks are not the customers of one tool, whatever hours they keep.
+            let odd = purpose.archetype == Archetype::Unknown && purpose.score > 0.0 && !self.converse(group);
+            return odd && group.len() >= MANY && !self.is_usual(group);
+        }
         // No application talks.
-        let talking = group.iter().filter(|one| self.profiles[**one].converses()).count();
-        if 2 * talking > group.len() {
+        if self.converse(group) {
             return true;
         }
         // Customers who use one template are told from a harvest by little, unless each of them looks like one by itself.
         let alone = group.iter().filter(|one| self.oddities[**one] == Oddity::Harvest).count();
         let clearly = 2 * alone > group.len() && purpose.score >= CLEARLY;
-        clearly || purpose.over(Archetype::Pool) >= OVER_POOLS
+        clearly || purpose.over(Archetype::Pool) >= OVER_POOLS || (group.len() >= MANY && !self.is_usual(group))
+    }
+
+    /// Do most of some accounts converse?
+    fn converse(&self, group: &[usize]) -> bool {
+        2 * group.iter().filter(|one| self.profiles[**one].converses()).count() > group.len()
     }
 }
 

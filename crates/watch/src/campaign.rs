@@ -9,7 +9,7 @@ use crate::alike::{Oddity, oddities};
 use crate::cells::Cells;
 use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
-use crate::gather::{Group, peers};
+use crate::gather::{Group, Tie, peers};
 use crate::grants::Grants;
 use crate::link::{Evidence, Linker};
 use crate::lockstep::Steps;
@@ -179,15 +179,19 @@ impl<'a> Desk<'a> {
     }
 
     fn operator(&self, group: &Group, steps: &Steps) -> Operator {
-        let Group { accounts: group, linked } = group;
+        let Group { accounts: group, tie } = group;
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
         let members: Vec<Member> = group.iter().map(|place| self.member(*place, group)).collect();
         let sum = |of: fn(&Profile) -> u64| accounts.iter().map(|account| of(account)).sum();
         let mut cost = Money::ZERO;
         accounts.iter().for_each(|account| cost += account.cost);
-        let purpose = self.purpose(group, *linked);
+        let purpose = self.purpose(group, *tie == Tie::Linked);
         let survival = self.survival(group);
-        let standing = if *linked { self.standing(&accounts, &purpose, &survival) } else { only_alike(&accounts) };
+        let standing = match tie {
+            Tie::Linked => self.standing(&accounts, &purpose, &survival),
+            Tie::Alike => only_alike(&accounts),
+            Tie::Besides => only_besides(&accounts),
+        };
         let unseen = standing == Standing::Unremarkable && self.breach(&accounts) != Breach::None;
         let standing = if unseen { in_step(group, steps) } else { standing };
         Operator {
@@ -210,12 +214,13 @@ impl<'a> Desk<'a> {
     }
 
     /// What follows for the accounts of `group`, whatever pace they keep.
-    pub(crate) fn standing_of(&self, Group { accounts: group, linked }: &Group) -> Standing {
+    pub(crate) fn standing_of(&self, Group { accounts: group, tie }: &Group) -> Standing {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
-        if !linked {
-            return only_alike(&accounts);
+        match tie {
+            Tie::Linked => self.standing(&accounts, &self.purpose(group, true), &self.survival(group)),
+            Tie::Alike => only_alike(&accounts),
+            Tie::Besides => only_besides(&accounts),
         }
-        self.standing(&accounts, &self.purpose(group, true), &self.survival(group))
     }
 
     /// What the accounts of `group` are used for; `linked` if more than that is known to be common to them.
@@ -413,7 +418,10 @@ impl<'a> Desk<'a> {
                 } else {
                     "they are too few for a campaign"
                 };
-                why.push(format!("looks like a harvest of {exchanges} exchanges over {} accounts, but {words}", accounts.len()));
+                why.push(format!(
+                    "looks like a harvest of {exchanges} exchanges over {} accounts, but {words}",
+                    accounts.len()
+                ));
             }
             Archetype::Unknown if many && !openly && exchanges >= self.config.review_exchanges => {
                 why.push(format!("{} linked accounts whose use fits no known kind", accounts.len()));
@@ -484,6 +492,16 @@ fn only_alike(accounts: &[&Profile]) -> Standing {
     let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
     let why = format!(
         "{} accounts ask alike, and together as no honest customer does, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
+        accounts.len()
+    );
+    Standing::Review { why: vec![why] }
+}
+
+/// Accounts that talk when people sleep, and ask for one thing besides.
+fn only_besides(accounts: &[&Profile]) -> Standing {
+    let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
+    let why = format!(
+        "{} accounts talk, though not as people do, and ask besides for what people hardly ask for and no conversation goes on with, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
         accounts.len()
     );
     Standing::Review { why: vec![why] }

@@ -53,8 +53,18 @@ struct Examined {
 pub(crate) struct Group {
     /// By number, sorted.
     pub(crate) accounts: Vec<usize>,
-    /// Do several kinds of evidence link them? Otherwise they only ask alike.
-    pub(crate) linked: bool,
+    pub(crate) tie: Tie,
+}
+
+/// What makes a group of accounts one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Tie {
+    /// Several kinds of evidence link them, or it is one account.
+    Linked,
+    /// They only ask alike.
+    Alike,
+    /// They talk, and ask for one thing besides.
+    Besides,
 }
 
 impl Desk<'_> {
@@ -75,16 +85,14 @@ impl Desk<'_> {
         let candidates = self.linker.candidates();
         let mut linked = self.linked(&candidates);
         let alike = self.alike(&linked, &candidates);
-        let moved: BTreeSet<usize> = alike.iter().flatten().copied().collect();
+        let moved: BTreeSet<usize> = alike.iter().flat_map(|group| &group.accounts).copied().collect();
         linked.iter_mut().for_each(|group| group.retain(|one| !moved.contains(one)));
         linked.retain(|group| group.len() > 1);
-        let grouped: BTreeSet<usize> = linked.iter().chain(&alike).flatten().copied().collect();
+        let grouped: BTreeSet<usize> = linked.iter().flatten().copied().chain(moved).collect();
         let alone =
             (0..self.profiles.len()).filter(|place| !grouped.contains(place) && self.profiles[*place].exchanges > 0);
-        let alone: Vec<usize> = alone.collect();
-        let linked = linked.into_iter().chain(alone.into_iter().map(|place| vec![place]));
-        let linked = linked.map(|accounts| Group { accounts, linked: true });
-        linked.chain(alike.into_iter().map(|accounts| Group { accounts, linked: false })).collect()
+        let linked = linked.into_iter().chain(alone.map(|place| vec![place]));
+        linked.map(|accounts| Group { accounts, tie: Tie::Linked }).chain(alike).collect()
     }
 
     /// The operators that `candidates` show.

@@ -37,6 +37,7 @@
 
 mod alarm;
 mod alike;
+mod besides;
 mod block;
 mod bound;
 mod campaign;

@@ -47,7 +47,7 @@ pub(crate) struct Observed<'a> {
 
 /// One exchange as far as it is kept.
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(from = "(Timestamp, Option<(Keyed, u32)>)", into = "(Timestamp, Option<(Keyed, u32)>)")]
+#[serde(from = "Kept", into = "Kept")]
 pub(crate) struct Sample {
     pub(crate) at: Timestamp,
     /// Of a prompt without a sketch nothing is known.
@@ -61,17 +61,29 @@ pub(crate) struct Asked {
     pub(crate) exact: Keyed,
     /// Its cell; see [`Finder`].
     pub(crate) cell: u32,
+    /// Does it go on with a conversation?
+    pub(crate) deep: bool,
 }
 
-impl From<(Timestamp, Option<(Keyed, u32)>)> for Sample {
-    fn from((at, prompt): (Timestamp, Option<(Keyed, u32)>)) -> Self {
-        Self { at, prompt: prompt.map(|(exact, cell)| Asked { exact, cell }) }
+/// A sample as it is written down: of what goes on with a conversation the cell, which is never 0, with a minus before it. There are many of
+/// them.
+type Kept = (Timestamp, Option<(Keyed, i64)>);
+
+impl From<Kept> for Sample {
+    fn from((at, prompt): Kept) -> Self {
+        let asked = |(exact, cell): (Keyed, i64)| Asked {
+            exact,
+            cell: u32::try_from(cell.unsigned_abs()).unwrap_or(u32::MAX),
+            deep: cell < 0,
+        };
+        Self { at, prompt: prompt.map(asked) }
     }
 }
 
-impl From<Sample> for (Timestamp, Option<(Keyed, u32)>) {
+impl From<Sample> for Kept {
     fn from(Sample { at, prompt }: Sample) -> Self {
-        (at, prompt.map(|Asked { exact, cell }| (exact, cell)))
+        let sign = |deep: bool| if deep { -1 } else { 1 };
+        (at, prompt.map(|Asked { exact, cell, deep }| (exact, sign(deep) * i64::from(cell))))
     }
 }
 
@@ -238,6 +250,7 @@ impl Profile {
             exact: sketch.exact,
             // Only of those that are kept the cell is asked for: that takes longer than all the rest.
             cell: if place.is_some() { finder.cell(sketch) } else { 0 },
+            deep: seen.deep,
         });
         if !explained {
             let scores = Scores::of(seen, prompt.filter(|_| place.is_some()), self);

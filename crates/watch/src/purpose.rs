@@ -21,7 +21,7 @@ const SURPRISE: f64 = 0.1;
 /// never sleeps and never sees the same input twice.
 const KINDS: f64 = 5.0;
 /// Least share of new prompts of a harvest.
-const FRESH: f64 = 0.5;
+pub(crate) const FRESH: f64 = 0.5;
 /// Nats of one trait from which it contradicts an archetype.
 const CONTRADICTION: f64 = -1.5;
 /// Share of the accounts that another means of payment pays for than the usual one from which it does not show that they are one

@@ -12,7 +12,7 @@ use crate::profile::{Observed, Profile};
 use crate::{Config, Report, Seen};
 
 /// Version of a state's shape.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// What `watch` remembers of a stream: bounded for each account, whatever its traffic.
 ///
