@@ -12,7 +12,7 @@ use crate::fit::{logistic, tidy};
 use crate::gather::{Group, Tie, peers};
 use crate::grants::Grants;
 use crate::link::{Evidence, Linker};
-use crate::lockstep::Steps;
+use crate::lockstep::{Steps, on_a_timer};
 use crate::parallel::map;
 use crate::profile::{Profile, Timeline};
 use crate::purpose::{Weighed, judge, spread, weigh};
@@ -32,9 +32,9 @@ const SURVIVES: f64 = 0.5;
 const REFITS: usize = 2;
 /// Accounts of one operator that speak for it in the population.
 const SPEAKERS: usize = 2;
-/// Nats by which a harvest must fit better where too few accounts for a group do it. They show fewer traits than a group, every account
-/// that there is has its own chance to look odd, and over months a job on a timer looks as even and as varied as a harvest.
-const ALONE: f64 = 1.0;
+/// Nats by which a harvest must fit better where something honest explains much of it: that accounts openly are one customer's, or that
+/// a timer starts what an account does, which over months is as even and as varied as a harvest.
+const EXPLAINED: f64 = 1.0;
 /// Share of the accounts of an operator that is not paid for by its usual means, up to which they openly are one customer's.
 const OPENLY: f64 = 0.2;
 
@@ -389,6 +389,7 @@ impl<'a> Desk<'a> {
         // Who openly is one customer is one, however many accounts that are.
         let openly = spread(accounts).is_some_and(|spread| spread <= OPENLY);
         let many = accounts.len() >= self.config.min_accounts;
+        let explained = if many || accounts.iter().all(|account| on_a_timer(account)) { EXPLAINED } else { 0.0 };
         match purpose.archetype {
             Archetype::Harvest if many && !openly => match self.breach(accounts) {
                 Breach::None => {}
@@ -410,7 +411,7 @@ impl<'a> Desk<'a> {
             },
             Archetype::Harvest
                 if exchanges >= self.config.review_exchanges
-                    && purpose.score >= self.config.harvest_margin + ALONE
+                    && purpose.score >= self.config.harvest_margin + explained
                     && self.breach(accounts) != Breach::None =>
             {
                 let words = if many {

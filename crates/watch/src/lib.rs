@@ -22,15 +22,16 @@
 //!
 //! Accounts that share nothing but what they ask for are never linked: prompts are one kind of evidence. Where many accounts ask from
 //! one distribution, more alike than people or programs do, and as a whole like no honest customer, they are put before a person
-//! together. So are accounts that keep one rate, evenly and round the clock, though what they ask is no application's.
+//! together, unless many applications ask the same. So are accounts that keep one rate, evenly and round the clock, though what they ask is no
+//! application's, and accounts that talk when people sleep and ask for one thing besides.
 //!
 //! # What it cannot see
 //!
 //! `anbiq lab watch` measures it. An application of few moulds that runs day and night over several accounts and never sees one input
 //! twice is told from a harvest by how varied its prompts are and how long the answers; where neither says much, it is sent to review.
 //! Accounts that are openly one customer's, nearly all paid for by one means, are sent to review at most. A harvest whose accounts
-//! share no payment, network or client is sent to review at most. Where nine tenths of it are innocent conversations as well, mostly
-//! nothing is left to see but an even pace that many accounts have in common. Accounts of fewer than thirty exchanges are not judged one
+//! share no payment, network or client is sent to review at most. Where nine tenths of it are innocent conversations as well, what is
+//! left to see is that its accounts know no night; if they keep people's hours, mostly nothing is. Accounts of fewer than thirty exchanges are not judged one
 //! by one, and those of fewer than about ten stay invisible unless payment or network gives them away.
 //! Weights are in nats and rest partly on stated priors ([`Config`]), so a certainty is a statement of this model and
 //! not a measured frequency.

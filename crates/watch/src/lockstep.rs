@@ -105,7 +105,7 @@ fn steady_rate(profile: &Profile, irregularity: f64) -> Option<f64> {
 }
 
 /// Does something start an account's exchanges every so many minutes, at a period that strangers choose too?
-fn on_a_timer(profile: &Profile) -> bool {
+pub(crate) fn on_a_timer(profile: &Profile) -> bool {
     let moments: Vec<i64> = profile.samples.iter().map(|sample| sample.at.milliseconds()).collect();
     TIMERS.iter().any(|minutes| phase(&moments, minutes * 60_000) >= PHASE)
 }
