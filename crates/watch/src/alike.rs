@@ -14,7 +14,7 @@ use crate::cluster::groups;
 use crate::fit::Told;
 use crate::gather::{Group, Tie, thin};
 use crate::grants::Grants;
-use crate::link::Evidence;
+use crate::link::{Evidence, POPULATION};
 use crate::parallel::map;
 use crate::profile::Profile;
 use crate::purpose::{kinds, weigh};
@@ -175,11 +175,25 @@ impl Desk<'_> {
         found.iter_mut().for_each(|group| group.sort_unstable());
     }
 
-    /// Do as many that are no suspects ask what the accounts of a group ask? A template or a tool that many customers have brings those of
-    /// them together that happen to look odd.
+    /// Is what the accounts of a group ask what many ask? A template or a tool that many customers have brings those of them together that
+    /// happen to look odd, and people who ask what people ask have nothing in common.
     fn is_usual(&self, group: &[usize]) -> bool {
-        let row = pooled(thin(group, HALF).map(|one| &self.linker.rows[one]));
-        let told = self.linker.told(&row);
+        let pool = |accounts: &[usize]| {
+            let row = pooled(thin(accounts, HALF).map(|one| &self.linker.rows[one]));
+            let told = self.linker.told(&row);
+            (row, told)
+        };
+        let (row, told) = pool(group);
+        if self.converse(group) {
+            let people = |one: &usize| {
+                self.oddities[*one] == Oddity::Possible
+                    && self.profiles[*one].converses()
+                    && group.binary_search(one).is_err()
+            };
+            let people: Vec<usize> = (0..self.profiles.len()).filter(people).collect();
+            let (usual, theirs) = pool(&people);
+            return people.len() >= POPULATION && self.linker.rows_alike((&row, &told), (&usual, &theirs)) > 0.0;
+        }
         let needed = self.config.margin + JOINING;
         let asks = |one: &usize| {
             let own = &self.linker.rows[*one];
