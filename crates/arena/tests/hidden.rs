@@ -18,13 +18,15 @@ fn watch(seed: u64, campaign: &Campaign) -> (Report, HashMap<String, Class>) {
     (state.report(), classes)
 }
 
-/// Of each class how many accounts stand before a person, by the words of why.
+const ACCUSED: &str = "accused";
+
+/// Of each class how many accounts stand before a person, by the words of why, or accused.
 fn reviewed(report: &Report, classes: &HashMap<String, Class>) -> BTreeMap<(Class, String), usize> {
     let mut counts = BTreeMap::new();
     for operator in &report.operators {
         let why = match &operator.standing {
             Standing::Review { why } => why.join("\n"),
-            Standing::Campaign(_) => panic!("one kind of evidence accuses nobody"),
+            Standing::Campaign(_) => ACCUSED.to_owned(),
             _ => continue,
         };
         for member in &operator.accounts {
@@ -40,7 +42,10 @@ fn what_accounts_ask_besides_their_conversations_brings_them_before_a_person() {
     for seed in [10, 12] {
         let (report, classes) = watch(seed, &Campaign::new(100, 0.9, false, 2));
         let counts = reviewed(&report, &classes);
-        assert!(counts.keys().all(|(class, _)| *class == Class::Campaign), "seed {seed}: {counts:?}");
+        assert!(
+            counts.keys().all(|(class, why)| *class == Class::Campaign && why != ACCUSED),
+            "seed {seed}: {counts:?}"
+        );
         let besides = counts.iter().filter(|((_, why), _)| why.contains("and ask besides for")).map(|(_, count)| count);
         assert!(besides.sum::<usize>() > 50, "seed {seed}: {counts:?}");
     }
@@ -52,6 +57,9 @@ fn people_who_ask_what_people_ask_have_nothing_in_common() {
     for seed in [3, 6] {
         let (report, classes) = watch(seed, &Campaign::new(100, 0.9, false, 0));
         let counts = reviewed(&report, &classes);
-        assert!(counts.keys().all(|(class, _)| *class == Class::Campaign), "seed {seed}: {counts:?}");
+        assert!(
+            counts.keys().all(|(class, why)| *class == Class::Campaign && why != ACCUSED),
+            "seed {seed}: {counts:?}"
+        );
     }
 }
