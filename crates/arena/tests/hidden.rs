@@ -36,16 +36,18 @@ fn reviewed(report: &Report, classes: &HashMap<String, Class>) -> BTreeMap<(Clas
     counts
 }
 
+/// Only the campaign is before a person, and it is not accused.
+fn concerns_nobody_else((class, why): &(Class, String)) -> bool {
+    *class == Class::Campaign && why != ACCUSED
+}
+
 /// Ten prompts in a hundred of each of its accounts, which share nothing: no two of them show enough, all together do.
 #[test]
 fn what_accounts_ask_besides_their_conversations_brings_them_before_a_person() {
     for seed in [10, 12] {
         let (report, classes) = watch(seed, &Campaign::new(100, 0.9, false, 2));
         let counts = reviewed(&report, &classes);
-        assert!(
-            counts.keys().all(|(class, why)| *class == Class::Campaign && why != ACCUSED),
-            "seed {seed}: {counts:?}"
-        );
+        assert!(counts.keys().all(concerns_nobody_else), "seed {seed}: {counts:?}");
         let besides = counts.iter().filter(|((_, why), _)| why.contains("and ask besides for")).map(|(_, count)| count);
         assert!(besides.sum::<usize>() > 50, "seed {seed}: {counts:?}");
     }
@@ -57,9 +59,6 @@ fn people_who_ask_what_people_ask_have_nothing_in_common() {
     for seed in [3, 6] {
         let (report, classes) = watch(seed, &Campaign::new(100, 0.9, false, 0));
         let counts = reviewed(&report, &classes);
-        assert!(
-            counts.keys().all(|(class, why)| *class == Class::Campaign && why != ACCUSED),
-            "seed {seed}: {counts:?}"
-        );
+        assert!(counts.keys().all(concerns_nobody_else), "seed {seed}: {counts:?}");
     }
 }

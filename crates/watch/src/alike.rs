@@ -11,7 +11,7 @@ use crate::block::Candidates;
 use crate::campaign::Desk;
 use crate::cells::{Cells, tally};
 use crate::cluster::groups;
-use crate::fit::Told;
+use crate::fit::{Row, Told};
 use crate::gather::{Group, Tie, thin};
 use crate::grants::Grants;
 use crate::link::{Evidence, POPULATION};
@@ -61,6 +61,12 @@ struct Pool {
     row: Vec<(usize, u32)>,
     /// Some of the accounts.
     some: Vec<usize>,
+}
+
+impl Pool {
+    fn as_row(&self) -> (&Row, &Told) {
+        (&self.row, &self.told)
+    }
 }
 
 /// How an account looks by itself.
@@ -139,29 +145,27 @@ impl Desk<'_> {
         let mut found = self.joined_alike(found, suspects.len());
         found.retain(|group| !self.is_usual(group));
         let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
-        let free: Vec<usize> = free.into_iter().filter(|one| !held.contains(one)).collect();
-        let besides = Some(self.besides(&free, &found)).filter(|group| !group.is_empty());
-        let besides = besides.into_iter().map(|accounts| Group { accounts, tie: Tie::Besides });
+        let besides = self.besides(&free, &held).map(|accounts| Group { accounts, tie: Tie::Besides });
         found.into_iter().map(|accounts| Group { accounts, tie: Tie::Alike }).chain(besides).collect()
+    }
+
+    fn pool(&self, group: &[usize]) -> Pool {
+        let some: Vec<usize> = thin(group, HALF).collect();
+        let row = pooled(some.iter().map(|one| &self.linker.rows[*one]));
+        Pool { told: self.linker.told(&row), row, some }
     }
 
     /// Lets those of `suspects` that are in no group join the one that they ask like, where that is more than likely.
     fn join_alike(&self, found: &mut [Vec<usize>], suspects: &[usize]) {
         let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
         let free: Vec<usize> = suspects.iter().copied().filter(|one| !held.contains(one)).collect();
-        let pools = map(self.config.threads(), found, |group| {
-            let some: Vec<usize> = thin(group, HALF).collect();
-            let row = pooled(some.iter().map(|one| &self.linker.rows[*one]));
-            Pool { told: self.linker.told(&row), row, some }
-        });
+        let pools = map(self.config.threads(), found, |group| self.pool(group));
         let joins = map(self.config.threads(), &free, |one| {
-            let row = &self.linker.rows[*one];
-            let told = self.linker.told(row);
             let nats = |(group, pool): (usize, &Pool)| {
                 let some = &pool.some;
                 let pace = some.iter().map(|other| pace(&self.linker.pair(*one, *other))).sum::<f64>();
                 let needed = self.one_more_of(found[group].len(), suspects.len());
-                let content = self.linker.rows_alike((row, &told), (&pool.row, &pool.told));
+                let content = self.linker.rows_alike(self.linker.row_of(*one), pool.as_row());
                 (group, content + pace / some.len().max(1) as f64 - needed)
             };
             let best = pools.iter().enumerate().map(nats).max_by(|a, b| a.1.total_cmp(&b.1));
@@ -178,12 +182,7 @@ impl Desk<'_> {
     /// Is what the accounts of a group ask what many ask? A template or a tool that many customers have brings those of them together that
     /// happen to look odd, and people who ask what people ask have nothing in common.
     fn is_usual(&self, group: &[usize]) -> bool {
-        let pool = |accounts: &[usize]| {
-            let row = pooled(thin(accounts, HALF).map(|one| &self.linker.rows[one]));
-            let told = self.linker.told(&row);
-            (row, told)
-        };
-        let (row, told) = pool(group);
+        let pool = self.pool(group);
         if self.converse(group) {
             let people = |one: &usize| {
                 self.oddities[*one] == Oddity::Possible
@@ -191,14 +190,11 @@ impl Desk<'_> {
                     && group.binary_search(one).is_err()
             };
             let people: Vec<usize> = (0..self.profiles.len()).filter(people).collect();
-            let (usual, theirs) = pool(&people);
-            return people.len() >= POPULATION && self.linker.rows_alike((&row, &told), (&usual, &theirs)) > 0.0;
+            return people.len() >= POPULATION
+                && self.linker.rows_alike(pool.as_row(), self.pool(&people).as_row()) > 0.0;
         }
         let needed = self.config.margin + JOINING;
-        let asks = |one: &usize| {
-            let own = &self.linker.rows[*one];
-            self.linker.rows_alike((own, &self.linker.told(own)), (&row, &told)) > needed
-        };
+        let asks = |one: &usize| self.linker.rows_alike(self.linker.row_of(*one), pool.as_row()) > needed;
         let others: Vec<usize> = (0..self.profiles.len())
             .filter(|one| self.oddities[*one] == Oddity::None && !self.profiles[*one].converses())
             .collect();

@@ -11,10 +11,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anbiq_domain::Keyed;
+use anbiq_statistics::special::gammaincc;
 
 use crate::alike::{FEW, Oddity};
 use crate::campaign::Desk;
 use crate::cells::tally;
+use crate::fit::chance;
 use crate::profile::Asked;
 use crate::purpose::{FRESH, kinds};
 
@@ -39,27 +41,23 @@ const ONE_CUSTOMER: f64 = 0.25;
 type Customer = (Option<Keyed>, usize);
 
 impl Desk<'_> {
-    /// Those of `suspects` that ask for one thing besides their conversations; none where nothing shows it. Whoever is in one of the groups
-    /// that were `found` says nothing of what people ask.
-    pub(crate) fn besides(&self, suspects: &[usize], found: &[Vec<usize>]) -> Vec<usize> {
-        let talks = |one: &usize| self.profiles[*one].converses() && !self.asked(*one).is_empty();
-        let strange: Vec<usize> =
-            suspects.iter().copied().filter(|one| self.oddities[*one] >= Oddity::Strange && talks(one)).collect();
-        let held: BTreeSet<usize> = found.iter().flatten().copied().collect();
-        let people = |one: &usize| self.oddities[*one] < Oddity::Strange && talks(one) && !held.contains(one);
-        let people: Vec<usize> = (0..self.profiles.len()).filter(people).collect();
+    /// Those of `free` accounts that ask for one thing besides their conversations, where anything shows it. Whoever is `held` by another group is
+    /// none of them, and says nothing of what people ask.
+    pub(crate) fn besides(&self, free: &[usize], held: &BTreeSet<usize>) -> Option<Vec<usize>> {
+        let talks =
+            |one: &usize| !held.contains(one) && self.profiles[*one].converses() && !self.cells.kinds[*one].is_empty();
+        let is_strange = |one: &usize| self.oddities[*one] >= Oddity::Strange;
+        let strange: Vec<usize> = free.iter().copied().filter(|one| is_strange(one) && talks(one)).collect();
+        let people: Vec<usize> = (0..self.profiles.len()).filter(|one| !is_strange(one) && talks(one)).collect();
         if strange.len() < self.config.min_accounts || people.len() < PEOPLE {
-            return Vec::new();
+            return None;
         }
         let sought = self.asked_more(&strange, &people);
         if self.confirmed(&sought, &strange, &people) <= (strange.len() as f64).ln() + self.config.margin {
-            return Vec::new();
+            return None;
         }
-        let mut found = self.who_asks(&sought, &strange, &people);
-        if !self.is_no_talk(&sought, &found, &people) {
-            found.clear();
-        }
-        found
+        let found = self.who_asks(&sought, &strange, &people);
+        self.is_no_talk(&sought, &found, &people).then_some(found)
     }
 
     /// What the samples of an account ask, each with its kind.
@@ -117,7 +115,8 @@ impl Desk<'_> {
         let rate = sum(|customer| customer.0) / sum(|customer| customer.1);
         let often = |all: &[(u32, u32)], times: u32| all.iter().filter(|customer| customer.0 >= times).count() as f64;
         let by_chance = |all: &[(u32, u32)], times: u32| -> f64 {
-            all.iter().map(|customer| as_often(times, rate * f64::from(customer.1))).sum()
+            // Poisson: so many or more.
+            all.iter().map(|customer| 1.0 - gammaincc(f64::from(times), rate * f64::from(customer.1))).sum()
         };
         let few = |times: &u32| often(&people, *times) <= FEW_PEOPLE * people.len() as f64;
         let Some(times) = (1..=self.config.samples as u32).find(few) else { return 0.0 };
@@ -192,20 +191,4 @@ impl Desk<'_> {
             && most <= ONE_CUSTOMER * count
             && kinds(&all.iter().map(|(kind, _)| *kind).collect::<Vec<_>>()) >= FEW
     }
-}
-
-/// The probability of `times` or more where `mean` are expected (Poisson).
-fn as_often(times: u32, mean: f64) -> f64 {
-    let mut one = (-mean).exp();
-    let mut fewer = 0.0;
-    for so_many in 0..times {
-        fewer += one;
-        one *= mean / f64::from(so_many + 1);
-    }
-    (1.0 - fewer).max(0.0)
-}
-
-/// Nats that chance gives `seen` or more where `expected` are: Chernoff's bound on a Poisson tail.
-fn chance(seen: f64, expected: f64) -> f64 {
-    if seen <= expected { 0.0 } else { seen * (seen / expected).ln() - seen + expected }
 }

@@ -1,8 +1,8 @@
-//! From entries to a report: links, purposes, standings.
+//! From entries to a report: operators, each with its members, its purpose and what follows for it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use anbiq_domain::{Digest, Money, OperatorId, Permission, TermsRef, Timestamp};
+use anbiq_domain::{Digest, Money, OperatorId};
 
 use crate::alarm::{Alarm, Verdict};
 use crate::alike::{Oddity, oddities};
@@ -10,15 +10,13 @@ use crate::cells::Cells;
 use crate::cluster::groups;
 use crate::fit::{logistic, tidy};
 use crate::gather::{Group, Tie, peers};
-use crate::grants::Grants;
 use crate::link::{Evidence, Linker};
-use crate::lockstep::{Steps, on_a_timer};
+use crate::lockstep::Steps;
 use crate::parallel::map;
-use crate::profile::{Profile, Timeline};
-use crate::purpose::{Weighed, judge, spread, weigh};
-use crate::report::{
-    Account, Archetype, Bucket, Campaign, Channel, Edge, Member, Operator, Purpose, Reason, Report, Standing, Survival,
-};
+use crate::profile::Profile;
+use crate::purpose::{Weighed, judge, weigh};
+use crate::report::{Account, Channel, Edge, Member, Operator, Purpose, Reason, Report, Standing, Survival};
+use crate::standing::{Breach, in_step, unlinked};
 use crate::world::{State, World};
 use crate::{Config, Seen};
 
@@ -26,18 +24,10 @@ use crate::{Config, Seen};
 const FORMAT: u32 = 1;
 /// Accounts of a large operator that are looked at to see what holds it together.
 const SAMPLE: usize = 200;
-/// Share of an operator's accounts that must remain linked whatever one kind of evidence is left out.
-const SURVIVES: f64 = 0.5;
 /// Times that all is fitted again once operators are known roughly: the first time shows more of them.
 const REFITS: usize = 2;
 /// Accounts of one operator that speak for it in the population.
 const SPEAKERS: usize = 2;
-/// Nats by which a harvest must fit better where something honest explains much of it: that accounts openly are one customer's, or that
-/// a timer starts what an account does, which over months is as even and as varied as a harvest.
-const EXPLAINED: f64 = 1.0;
-/// Share of the accounts of an operator that is not paid for by its usual means, up to which they openly are one customer's.
-const OPENLY: f64 = 0.2;
-
 /// Finds operators and campaigns in what was `seen`: a journal's entries, or rows of other systems' logs.
 ///
 /// The same entries and configuration give the same report. They are read once; what is kept is bounded for each account.
@@ -187,11 +177,7 @@ impl<'a> Desk<'a> {
         accounts.iter().for_each(|account| cost += account.cost);
         let purpose = self.purpose(group, *tie == Tie::Linked);
         let survival = self.survival(group);
-        let standing = match tie {
-            Tie::Linked => self.standing(&accounts, &purpose, &survival),
-            Tie::Alike => only_alike(&accounts),
-            Tie::Besides => only_besides(&accounts),
-        };
+        let standing = unlinked(&accounts, *tie).unwrap_or_else(|| self.standing(&accounts, &purpose, &survival));
         let unseen = standing == Standing::Unremarkable && self.breach(&accounts) != Breach::None;
         let standing = if unseen { in_step(group, steps) } else { standing };
         Operator {
@@ -216,11 +202,8 @@ impl<'a> Desk<'a> {
     /// What follows for the accounts of `group`, whatever pace they keep.
     pub(crate) fn standing_of(&self, Group { accounts: group, tie }: &Group) -> Standing {
         let accounts: Vec<&Profile> = group.iter().map(|place| &self.profiles[*place]).collect();
-        match tie {
-            Tie::Linked => self.standing(&accounts, &self.purpose(group, true), &self.survival(group)),
-            Tie::Alike => only_alike(&accounts),
-            Tie::Besides => only_besides(&accounts),
-        }
+        unlinked(&accounts, *tie)
+            .unwrap_or_else(|| self.standing(&accounts, &self.purpose(group, true), &self.survival(group)))
     }
 
     /// What the accounts of `group` are used for; `linked` if more than that is known to be common to them.
@@ -375,93 +358,6 @@ impl<'a> Desk<'a> {
             })
             .collect()
     }
-
-    fn standing(&self, accounts: &[&Profile], purpose: &Purpose, survival: &[Survival]) -> Standing {
-        let grants = Grants::of(accounts, self.world);
-        if grants.explain() {
-            return Standing::WithinGrant { grants: grants.held, used: grants.used, allowed: grants.allowed };
-        }
-        let mut why = grants.faults;
-        if purpose.archetype == Archetype::Harvest {
-            why.extend(grants.beyond);
-        }
-        let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
-        // Who openly is one customer is one, however many accounts that are.
-        let openly = spread(accounts).is_some_and(|spread| spread <= OPENLY);
-        let many = accounts.len() >= self.config.min_accounts;
-        let explained = if many || accounts.iter().all(|account| on_a_timer(account)) { EXPLAINED } else { 0.0 };
-        match purpose.archetype {
-            Archetype::Harvest if many && !openly => match self.breach(accounts) {
-                Breach::None => {}
-                Breach::Silent => {
-                    why.push("a harvest over several accounts, but no terms that speak of it are journalled".into());
-                }
-                Breach::Against(terms, permission, breach) => {
-                    let weak = survival.iter().filter(|one| one.linked < SURVIVES);
-                    let weak: Vec<&str> = weak.map(|one| one.without.as_str()).collect();
-                    if weak.is_empty() {
-                        return Standing::Campaign(Box::new(started(accounts, terms, permission, breach)));
-                    }
-                    why.push(format!(
-                        "a harvest over {} accounts, but their link breaks if any one of these signals is left out: {}",
-                        accounts.len(),
-                        weak.join(", ")
-                    ));
-                }
-            },
-            Archetype::Harvest
-                if exchanges >= self.config.review_exchanges
-                    && purpose.score >= self.config.harvest_margin + explained
-                    && self.breach(accounts) != Breach::None =>
-            {
-                let words = if many {
-                    "nearly all are paid for by one means, so nobody hides that they are one customer's"
-                } else {
-                    "they are too few for a campaign"
-                };
-                why.push(format!(
-                    "looks like a harvest of {exchanges} exchanges over {} accounts, but {words}",
-                    accounts.len()
-                ));
-            }
-            Archetype::Unknown if many && !openly && exchanges >= self.config.review_exchanges => {
-                why.push(format!("{} linked accounts whose use fits no known kind", accounts.len()));
-            }
-            _ => {}
-        }
-        if why.is_empty() { Standing::Unremarkable } else { Standing::Review { why } }
-    }
-
-    fn breach(&self, accounts: &[&Profile]) -> Breach {
-        let mut accepted: BTreeMap<&TermsRef, u64> = BTreeMap::new();
-        accounts
-            .iter()
-            .flat_map(|account| &account.terms)
-            .for_each(|(terms, count)| *accepted.entry(terms).or_default() += count);
-        let most = accepted.iter().max_by_key(|(_, count)| **count).map(|(terms, _)| (*terms).clone());
-        let offered = || {
-            accounts
-                .iter()
-                .flat_map(|account| account.models.keys())
-                .find_map(|model| self.world.teachers.get(model))
-                .cloned()
-        };
-        let Some(reference) = most.or_else(offered) else { return Breach::Silent };
-        let Some(terms) = self.world.terms.get(&reference) else { return Breach::Silent };
-        let said = format!("the terms {} (version {})", reference.id, reference.version);
-        match terms.distillation {
-            Permission::Allowed | Permission::Conditions => Breach::None,
-            Permission::Unknown => Breach::Silent,
-            Permission::Forbidden => {
-                Breach::Against(reference, Permission::Forbidden, format!("{said} forbid distillation"))
-            }
-            Permission::GrantRequired => {
-                let without = accounts.iter().filter(|account| account.granted_exchanges == 0).count();
-                let breach = format!("{said} require a grant, and {without} of {} accounts have none", accounts.len());
-                Breach::Against(reference, Permission::GrantRequired, breach)
-            }
-        }
-    }
 }
 
 /// What is only worked out for campaigns.
@@ -478,66 +374,6 @@ fn finish(operator: &mut Operator) {
     }
     if doubtful > 0 {
         campaign.counter.push(format!("{doubtful} accounts belong with a certainty below 90 %"));
-    }
-}
-
-#[derive(Debug, PartialEq)]
-enum Breach {
-    None,
-    Silent,
-    Against(TermsRef, Permission, String),
-}
-
-/// Accounts that ask alike, like no honest customer, and share nothing else.
-fn only_alike(accounts: &[&Profile]) -> Standing {
-    let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
-    let why = format!(
-        "{} accounts ask alike, and together as no honest customer does, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
-        accounts.len()
-    );
-    Standing::Review { why: vec![why] }
-}
-
-/// Accounts that talk when people sleep, and ask for one thing besides.
-fn only_besides(accounts: &[&Profile]) -> Standing {
-    let exchanges: u64 = accounts.iter().map(|account| account.exchanges).sum();
-    let why = format!(
-        "{} accounts talk, though not as people do, and ask besides for what people hardly ask for and no conversation goes on with, {exchanges} exchanges in all; nothing else links them, and one kind of evidence accuses nobody",
-        accounts.len()
-    );
-    Standing::Review { why: vec![why] }
-}
-
-/// Accounts that a machine paces as it does many others, if most of `group` are.
-fn in_step(group: &[usize], steps: &Steps) -> Standing {
-    let company: Vec<usize> = group.iter().filter_map(|one| steps.get(one).copied()).collect();
-    let Some(most) = company.iter().max().filter(|_| 2 * company.len() >= group.len()) else {
-        return Standing::Unremarkable;
-    };
-    let why = format!(
-        "{most} accounts keep one rate, evenly and round the clock, and do not ask as applications do; nothing says whose they are, and that accuses nobody"
-    );
-    Standing::Review { why: vec![why] }
-}
-
-fn started(accounts: &[&Profile], terms: TermsRef, permission: Permission, breach: String) -> Campaign {
-    let mut timeline = Timeline::default();
-    accounts.iter().for_each(|account| timeline.merge(&account.timeline));
-    let milliseconds = timeline.width;
-    let bucket = |(place, (exchanges, output_tokens)): (i64, (u64, u64))| Bucket {
-        from: Timestamp::from_milliseconds(place * milliseconds),
-        milliseconds,
-        exchanges,
-        output_tokens,
-    };
-    Campaign {
-        terms,
-        permission,
-        breach,
-        started: accounts.iter().filter_map(|account| account.first).min().unwrap_or_default(),
-        timeline: timeline.buckets.into_iter().map(bucket).collect(),
-        leaked: None,
-        counter: Vec::new(),
     }
 }
 

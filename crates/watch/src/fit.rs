@@ -278,6 +278,11 @@ pub(crate) fn two_covariance(x: f64, y: f64, mean: f64, between: f64, within: f6
     0.5 * (apart - joint)
 }
 
+/// Nats that chance gives `seen` or more where `expected` are: Chernoff's bound on a Poisson tail.
+pub(crate) fn chance(seen: f64, expected: f64) -> f64 {
+    if seen <= expected { 0.0 } else { seen * (seen / expected).ln() - seen + expected }
+}
+
 /// Four decimals: what a report shows is not below the last bits of a logarithm.
 pub(crate) fn tidy(value: f64) -> f64 {
     (value * 1e4).round() / 1e4 + 0.0

@@ -31,8 +31,8 @@
 //! twice is told from a harvest by how varied its prompts are and how long the answers; where neither says much, it is sent to review.
 //! Accounts that are openly one customer's, nearly all paid for by one means, are sent to review at most. A harvest whose accounts
 //! share no payment, network or client is sent to review at most. Where nine tenths of it are innocent conversations as well, what is
-//! left to see is that its accounts know no night; if they keep people's hours, mostly nothing is. Accounts of fewer than thirty exchanges are not judged one
-//! by one, and those of fewer than about ten stay invisible unless payment or network gives them away.
+//! left to see is that its accounts know no night; if they keep people's hours, mostly nothing is. Accounts of fewer than thirty
+//! exchanges are not judged one by one, and those of fewer than about ten stay invisible unless payment or network gives them away.
 //! Weights are in nats and rest partly on stated priors ([`Config`]), so a certainty is a statement of this model and
 //! not a measured frequency.
 
@@ -62,6 +62,7 @@ mod report;
 mod seen;
 #[cfg(test)]
 mod shortcut_tests;
+mod standing;
 mod world;
 
 pub use alarm::{Alarm, Alarms, Excuse, Leak, Stage};

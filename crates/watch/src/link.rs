@@ -308,11 +308,15 @@ impl<'a> Linker<'a> {
         self.habitat.told(row)
     }
 
+    /// What one account asks, with what is needed of it.
+    pub(crate) fn row_of(&self, one: usize) -> (&Row, &Told) {
+        (&self.rows[one], &self.told[one])
+    }
+
     /// The log Bayes factor that the prompts of `a` and of `b` come from one distribution.
     fn pools(&self, a: &[usize], b: &[usize]) -> f64 {
         if let ([one], [two]) = (a, b) {
-            let row = |one: usize| (&self.rows[one][..], &self.told[one]);
-            return self.habitat.same_distribution(row(*one), row(*two));
+            return self.habitat.same_distribution(self.row_of(*one), self.row_of(*two));
         }
         let pool = |group: &[usize]| {
             let mut counts: Vec<(usize, u32)> = group.iter().flat_map(|one| &self.rows[*one]).copied().collect();
@@ -328,7 +332,7 @@ impl<'a> Linker<'a> {
         let pools = [a, b].map(|group| if let [_] = group { None } else { Some(pool(group)) });
         let of = |place: usize, group: &[usize]| match &pools[place] {
             Some((row, told)) => (&row[..], told),
-            None => (&self.rows[group[0]][..], &self.told[group[0]]),
+            None => self.row_of(group[0]),
         };
         self.habitat.same_distribution(of(0, a), of(1, b))
     }

@@ -13,6 +13,7 @@
 use std::collections::BTreeMap;
 
 use crate::campaign::Desk;
+use crate::fit::chance;
 use crate::gather::{Group, thin};
 use crate::grants::Grants;
 use crate::habits::resultant;
@@ -144,7 +145,7 @@ fn crowd(paced: &[(f64, usize)], fewest: usize) -> Option<(usize, usize)> {
             // One more than are seen: that none was seen does not show that there are none.
             let expected = (around + 1) as f64 * width / (2.0 * AROUND - width);
             let count = count as f64;
-            let nats = count * (count / expected).ln() - count + expected;
+            let nats = chance(count, expected);
             let striking = to - from >= fewest && expected <= BY_CHANCE * count && nats > needed;
             if striking && best.is_none_or(|best| nats > best.0) {
                 best = Some((nats, from, to));
